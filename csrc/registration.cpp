@@ -1,0 +1,20 @@
+// Every op's schema, in one screen, and the Python module that carries the kernels.
+// Kernels register themselves, each in its own file under cpu/ and cuda/.
+#include <Python.h>
+#include <torch/csrc/stable/library.h>
+
+// offsets: flat dh0, dw0, dh1, dw1, ... in tokens, one pair per channel group.
+// group_sizes: channels per group; None cuts the channels evenly, at floor(g * C / G).
+STABLE_TORCH_LIBRARY(s2mlp_cuda, m) {
+  m.def(
+      "spatial_shift(Tensor x, int[] offsets, int[]? group_sizes=None, str padding_mode=\"replicate\", "
+      "str data_format=\"channels_last\") -> Tensor");
+  m.def(
+      "spatial_shift_backward(Tensor grad, int[] offsets, int[]? group_sizes=None, str padding_mode=\"replicate\", "
+      "str data_format=\"channels_last\") -> Tensor");
+}
+
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

@@ -1,0 +1,39 @@
+"""Loads the compiled kernels, and says in plain words what to do when that does not work."""
+
+import importlib
+
+import torch
+
+OLDEST_TORCH = (2, 11)
+_BUILD = "`pip install --no-build-isolation -e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda source folder"
+
+
+def _torch_version() -> tuple[int, int]:
+    major, minor = torch.__version__.split(".")[:2]
+    return int(major), int(minor)
+
+
+def load() -> None:
+    """Import the binary, which registers the operators under ``torch.ops.s2mlp_cuda``.
+
+    Raises:
+        ImportError: torch is older than 2.11, or the binary is missing, or it cannot be loaded. The message says
+            which of the three, and what to run.
+    """
+    if _torch_version() < OLDEST_TORCH:
+        raise ImportError(
+            f"s2mlp_cuda needs PyTorch {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} or newer, but this environment has "
+            f"{torch.__version__}. Upgrade it with `pip install 'torch>={OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}'`."
+        )
+    try:
+        importlib.import_module("s2mlp_cuda._C")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"The compiled part of s2mlp_cuda (_C) is missing: it has not been built for this environment. Run {_BUILD}."
+        ) from error
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"The compiled part of s2mlp_cuda (_C) is there, but PyTorch {torch.__version__} cannot load it: {error}. "
+            f"It was probably built for another system or damaged. Build it again: delete the `build` folder and "
+            f"s2mlp_cuda/_C*.so, then run {_BUILD}."
+        ) from error

@@ -1,0 +1,75 @@
+"""S2-MLP (arXiv 2106.07477): patches, blocks with one spatial shift each, average pool, linear head."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock
+from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
+from s2mlp_cuda.models._registry import register_model
+from s2mlp_cuda.offsets import V1
+
+
+class S2MLP(Backbone):
+    """S2-MLP. Takes any input size that the patch size divides, square or not.
+
+    Args:
+        num_classes: outputs of the head; 0 leaves it out.
+        in_chans: channels of the input images.
+        patch_size: side of a patch in pixels.
+        embed_dim: c, the channels of every block.
+        depth: number of blocks.
+        mlp_ratio: r, the expansion of the channel MLP.
+        offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten).
+        padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
+        norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks. The embedding always has a LayerNorm.
+        drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper gives no rate.
+
+    Raises:
+        ValueError: an input size that the patch size does not divide; an unknown norm.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        depth: int = 12,
+        mlp_ratio: float = 4.0,
+        offsets: Sequence[Sequence[int]] = V1,
+        padding_mode: str = "replicate",
+        norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.stride = patch_size
+        self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, nn.LayerNorm)
+        norm = norm_layer_of(norm_layer)
+        self.blocks = nn.Sequential(
+            *(
+                S2MLPBlock(embed_dim, mlp_ratio, offsets, padding_mode, norm, rate)
+                for rate in drop_path_rates(depth, drop_path_rate)
+            )
+        )
+        self.set_head(embed_dim, num_classes)
+        self.init_weights()
+
+    def token_map(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.patch_embed(x))
+
+
+@register_model
+def s2mlp_wide(**kwargs) -> S2MLP:
+    """S2-MLP-wide: 12 blocks of 768 channels, LayerNorm. 72.24M parameters (71.43M without head and norms), 14.0G."""
+    return S2MLP(**{"embed_dim": 768, "depth": 12, "norm_layer": "layer_norm", **kwargs})
+
+
+@register_model
+def s2mlp_deep(**kwargs) -> S2MLP:
+    """S2-MLP-deep: 36 blocks of 384 channels, affine norms. 53.92M parameters, 10.5G multiply-adds.
+
+    The paper prints 51M. Its own formula gives 53.48M without head and norms, and 53.48e6 / 2**20 is 51.0.
+    """
+    return S2MLP(**{"embed_dim": 384, "depth": 36, "norm_layer": "affine", **kwargs})

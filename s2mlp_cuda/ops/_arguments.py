@@ -1,0 +1,84 @@
+"""Checks and normal forms of the arguments that every shift op takes."""
+
+from collections.abc import Sequence
+from operator import index
+
+import torch
+
+PADDING_MODES = ("replicate", "zeros", "circular")
+DATA_FORMATS = ("channels_last", "channels_first")
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = frozenset(_FLOATING + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
+
+
+def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
+    """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``.
+
+    Raises:
+        TypeError: an offset is not a pair of integers.
+        ValueError: the table is empty.
+    """
+    flat = []
+    try:
+        for dh, dw in offsets:
+            flat += (index(dh), index(dw))
+    except (TypeError, ValueError):
+        raise TypeError(f"offsets must be a sequence of (dh, dw) pairs of integers, got {offsets!r}") from None
+    if not flat:
+        raise ValueError("offsets is empty: give at least one (dh, dw) pair")
+    return flat
+
+
+def check_map(x: torch.Tensor, data_format: str) -> int:
+    """Refuses what is not a map of a supported dtype and layout; returns the number of channels.
+
+    Raises:
+        TypeError: ``x`` is not a tensor, or its dtype is not supported.
+        ValueError: fewer than three dimensions, or an unknown data format.
+    """
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if x.dtype not in _DTYPES:
+        raise TypeError(
+            f"x has dtype {x.dtype}; supported are float64, float32, float16, bfloat16, int64, int32, int16, int8, "
+            "uint8 and bool"
+        )
+    if data_format not in DATA_FORMATS:
+        raise ValueError(f"data_format must be one of {', '.join(map(repr, DATA_FORMATS))}, got {data_format!r}")
+    if x.dim() < 3:
+        layout = "(..., H, W, C)" if data_format == "channels_last" else "(..., C, H, W)"
+        raise ValueError(f"x must have at least 3 dimensions, {layout}, got shape {tuple(x.shape)}")
+    return x.shape[-1 if data_format == "channels_last" else -3]
+
+
+def check_padding_mode(padding_mode: str) -> None:
+    """
+    Raises:
+        ValueError: an unknown padding mode.
+    """
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
+
+
+def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) -> list[int] | None:
+    """Refuses groups that do not tile the channels; returns ``group_sizes`` as a list.
+
+    Raises:
+        TypeError: group sizes that are not integers.
+        ValueError: more groups than channels, or group sizes that do not match the offsets or the channels.
+    """
+    if group_sizes is None:
+        if groups > channels > 0:
+            raise ValueError(f"cannot cut {channels} channels into {groups} groups: give at most one offset per channel")
+        return None
+    try:
+        sizes = [index(size) for size in group_sizes]
+    except TypeError:
+        raise TypeError(f"group_sizes must be a sequence of integers, got {group_sizes!r}") from None
+    if len(sizes) != groups:
+        raise ValueError(f"group_sizes has {len(sizes)} entries, but there are {groups} offsets")
+    if min(sizes) < 0:
+        raise ValueError(f"group_sizes must not be negative, got {sizes}")
+    if sum(sizes) != channels:
+        raise ValueError(f"group_sizes {sizes} sum to {sum(sizes)}, but x has {channels} channels")
+    return sizes

@@ -1,0 +1,180 @@
+"""The spatial shift in plain PyTorch, four ways. Slow, obvious, and the judge of the compiled operator.
+
+All take the arguments of :func:`s2mlp_cuda.spatial_shift` and return the same values. Nothing here uses the compiled
+operator. The last three are the alternatives named beside slicing in public write-ups of S2-MLP; they take floating
+point maps only, and compute products with zeros, so one NaN or infinity spreads to its neighbours.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from s2mlp_cuda.offsets import V1
+
+_PAD_MODES = {"replicate": "replicate", "zeros": "constant", "circular": "circular"}
+
+
+def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] | None = None) -> list[int]:
+    """First channel of every group, and the number of channels: floor(g*C/G) for g = 0 .. G, unless sizes are given."""
+    groups = len(offsets)
+    if group_sizes is None:
+        return [g * channels // groups for g in range(groups + 1)]
+    return [sum(group_sizes[:g]) for g in range(groups + 1)]
+
+
+def shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
+    """Move the content of one axis toward higher indices by ``offset``, by ``torch.cat`` of slices."""
+    size = x.shape[dim]
+    if size == 0 or offset == 0:
+        return x
+    if padding_mode == "circular":
+        cut = -offset % size
+        return torch.cat([x.narrow(dim, cut, size - cut), x.narrow(dim, 0, cut)], dim)
+    distance = min(abs(offset), size)
+    border = x.narrow(dim, 0 if offset > 0 else size - 1, 1)
+    if padding_mode == "zeros":
+        border = torch.zeros_like(border)
+    filled = border.expand([distance if d == dim % x.dim() else n for d, n in enumerate(x.shape)])
+    if offset > 0:
+        return torch.cat([filled, x.narrow(dim, 0, size - distance)], dim)
+    return torch.cat([x.narrow(dim, distance, size - distance), filled], dim)
+
+
+def spatial_shift(
+    x: torch.Tensor,
+    offsets: Sequence[Sequence[int]] = V1,
+    *,
+    group_sizes: Sequence[int] | None = None,
+    padding_mode: str = "replicate",
+    data_format: str = "channels_last",
+) -> torch.Tensor:
+    """Slices and ``torch.cat``: the judge. Any dtype, any number of leading dimensions; differentiable by PyTorch."""
+    channel_dim = -1 if data_format == "channels_last" else -3
+    height_dim = -3 if data_format == "channels_last" else -2
+    borders = group_borders(x.shape[channel_dim], offsets, group_sizes)
+    parts = []
+    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+        part = x.narrow(channel_dim, begin, end - begin)
+        part = shift_axis(part, dh, height_dim, padding_mode)
+        parts.append(shift_axis(part, dw, height_dim + 1, padding_mode))
+    return torch.cat(parts, channel_dim)
+
+
+def _channels_first_map(x: torch.Tensor, data_format: str) -> torch.Tensor:
+    """``x`` as (N, C, H, W)."""
+    if data_format == "channels_last":
+        x = x.movedim(-1, -3)
+    return x.reshape(-1, *x.shape[-3:])
+
+
+def _restore(out: torch.Tensor, x: torch.Tensor, data_format: str) -> torch.Tensor:
+    """(N, C, H, W) back to the shape of ``x``."""
+    if data_format == "channels_last":
+        out = out.movedim(-3, -1)
+    return out.reshape(x.shape)
+
+
+def _near_offsets(offsets: Sequence, height: int, width: int, padding_mode: str) -> list[tuple[int, int]]:
+    """The same shifts with offsets no larger than the map, so that padding by the largest of them is enough."""
+
+    def near(offset: int, size: int) -> int:
+        if padding_mode == "circular":
+            return (offset + size // 2) % size - size // 2
+        return max(-size, min(size, offset))
+
+    return [(near(dh, height), near(dw, width)) for dh, dw in offsets]
+
+
+def _pad(x: torch.Tensor, offsets: Sequence, padding_mode: str) -> tuple[torch.Tensor, int]:
+    """``x`` (N, C, H, W), padded on all four sides by the largest offset, and that width."""
+    border = max(abs(d) for pair in offsets for d in pair)
+    return F.pad(x, [border] * 4, mode=_PAD_MODES[padding_mode]), border
+
+
+def spatial_shift_roll(
+    x: torch.Tensor,
+    offsets: Sequence[Sequence[int]] = V1,
+    *,
+    group_sizes: Sequence[int] | None = None,
+    padding_mode: str = "replicate",
+    data_format: str = "channels_last",
+) -> torch.Tensor:
+    """``torch.roll`` of each group of a padded map, then a crop."""
+    maps = _channels_first_map(x, data_format)
+    channels, height, width = maps.shape[1:]
+    offsets = _near_offsets(offsets, height, width, padding_mode)
+    borders = group_borders(channels, offsets, group_sizes)
+    padded, border = _pad(maps, offsets, padding_mode)
+    rolled = torch.cat(
+        [
+            torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3))
+            for pair, begin, end in zip(offsets, borders, borders[1:])
+        ],
+        dim=1,
+    )
+    return _restore(rolled[:, :, border : border + height, border : border + width], x, data_format)
+
+
+def spatial_shift_conv2d(
+    x: torch.Tensor,
+    offsets: Sequence[Sequence[int]] = V1,
+    *,
+    group_sizes: Sequence[int] | None = None,
+    padding_mode: str = "replicate",
+    data_format: str = "channels_last",
+) -> torch.Tensor:
+    """Depthwise ``conv2d`` of a padded map with kernels that hold a single one."""
+    maps = _channels_first_map(x, data_format)
+    channels, height, width = maps.shape[1:]
+    offsets = _near_offsets(offsets, height, width, padding_mode)
+    borders = group_borders(channels, offsets, group_sizes)
+    padded, border = _pad(maps, offsets, padding_mode)
+    weight = maps.new_zeros(channels, 1, 2 * border + 1, 2 * border + 1)
+    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+        weight[begin:end, 0, border - dh, border - dw] = 1
+    return _restore(F.conv2d(padded, weight, groups=channels), x, data_format)
+
+
+def spatial_shift_deform_conv2d(
+    x: torch.Tensor,
+    offsets: Sequence[Sequence[int]] = V1,
+    *,
+    group_sizes: Sequence[int] | None = None,
+    padding_mode: str = "replicate",
+    data_format: str = "channels_last",
+) -> torch.Tensor:
+    """torchvision's ``deform_conv2d`` of a padded map: sampling points moved by whole tokens, identity weights.
+
+    Raises:
+        ModuleNotFoundError: torchvision is not installed.
+    """
+    try:
+        from torchvision.ops import deform_conv2d
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "spatial_shift_deform_conv2d needs torchvision: pip install torchvision"
+        ) from error
+
+    maps = _channels_first_map(x, data_format)
+    channels, height, width = maps.shape[1:]
+    offsets = _near_offsets(offsets, height, width, padding_mode)
+    borders = group_borders(channels, offsets, group_sizes)
+    padded, border = _pad(maps, offsets, padding_mode)
+    sampling = maps.new_zeros(channels, 2, 1, 1)
+    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+        sampling[begin:end, 0] = -dh
+        sampling[begin:end, 1] = -dw
+    sampling = sampling.reshape(1, 2 * channels, 1, 1).expand(len(padded), -1, *padded.shape[2:])
+    weight = torch.eye(channels, dtype=maps.dtype, device=maps.device)[:, :, None, None]
+    out = deform_conv2d(padded, sampling.contiguous(), weight)
+    return _restore(out[:, :, border : border + height, border : border + width], x, data_format)
+
+
+#: The four implementations by name.
+IMPLEMENTATIONS = {
+    "slices + cat": spatial_shift,
+    "padded roll": spatial_shift_roll,
+    "one-hot depthwise conv2d": spatial_shift_conv2d,
+    "deform_conv2d": spatial_shift_deform_conv2d,
+}

@@ -1,0 +1,129 @@
+"""Builds s2mlp_cuda._C (kernels, LibTorch stable ABI) and s2mlp_cuda._build_info (pybind11).
+
+Environment:
+    S2MLP_CUDA            0 leaves the CUDA kernels out, 1 demands them; default: whenever nvcc is found.
+    TORCH_CUDA_ARCH_LIST  GPU architectures, as for any PyTorch extension; default: DEFAULT_ARCH_LIST.
+    CUDA_HOME             the CUDA toolkit; default: the one nvcc on PATH belongs to.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# `setup.py develop` of current setuptools calls pip, which would build in an environment without torch.
+# pip reads this switch inverted: "0" turns build isolation off.
+os.environ.setdefault("PIP_NO_BUILD_ISOLATION", "0")
+
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit(
+        "s2mlp_cuda is built against PyTorch, which is not installed in this environment: run "
+        "`pip install 'torch>=2.11' 'setuptools>=77,<82' ninja pybind11`, then "
+        "`pip install --no-build-isolation -e .`"
+    )
+
+import torch.utils.cpp_extension as cpp_extension
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+
+ROOT = Path(__file__).parent
+# The oldest PyTorch that the binary runs on (2.11); newer ones keep this interface.
+TORCH_TARGET_VERSION = "0x020b000000000000"
+# Code for sm_80 also runs on 8.6 and 8.9; PTX of the last one serves everything newer.
+DEFAULT_ARCH_LIST = ["8.0", "9.0", "10.0"]
+FIRST_TOOLKIT_WITH_10_0 = (12, 8)
+
+
+def find_cuda_home() -> Path | None:
+    """The CUDA toolkit's folder, or None. nvcc on PATH may be a wrapper script, so nvcc itself is asked."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            return Path(os.environ[variable])
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    dryrun = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True, check=False)
+    top = re.search(r"^#\$ TOP=(.+)$", dryrun.stderr, re.MULTILINE)
+    return Path(top.group(1)).resolve() if top else Path(nvcc).resolve().parent.parent
+
+
+def cuda_toolkit() -> Path | None:
+    """The toolkit to build with, or None for a CPU-only build; stops where S2MLP_CUDA asks for what is not there."""
+    switch = os.environ.get("S2MLP_CUDA", "")
+    if switch not in ("", "0", "1"):
+        sys.exit(f"S2MLP_CUDA must be 0 (no CUDA kernels) or 1 (CUDA kernels), got {switch!r}")
+    home = None if switch == "0" else find_cuda_home()
+    if home is not None and not (home / "bin" / "nvcc").exists():
+        sys.exit(f"no nvcc in {home / 'bin'}: point CUDA_HOME at a CUDA toolkit, or set S2MLP_CUDA=0 to build without it")
+    if switch == "1" and home is None:
+        sys.exit("S2MLP_CUDA=1, but no CUDA toolkit was found: put nvcc on PATH or set CUDA_HOME")
+    return home
+
+
+def toolkit_version(home: Path) -> str:
+    banner = subprocess.run([home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    return re.search(r"release (\d+\.\d+)", banner).group(1)
+
+
+def extensions() -> list:
+    home = cuda_toolkit()
+    cxx_flags = ["-O3", "-g0", "-Wall", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+    sources = ["csrc/registration.cpp", "csrc/cpu/spatial_shift.cpp"]
+    libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
+    if home is not None:
+        cuda_version = toolkit_version(home)
+        if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+            old = tuple(map(int, cuda_version.split("."))) < FIRST_TOOLKIT_WITH_10_0
+            os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(DEFAULT_ARCH_LIST[: 2 if old else 3]) + "+PTX"
+        # CPU builds of torch leave this at None, though the toolkit is all that compiling takes.
+        cpp_extension.CUDA_HOME = str(home)
+        # torch insists on its own CUDA major version. This binary carries its own CUDA runtime and
+        # uses torch through the stable ABI only, so any toolkit the driver understands will do.
+        cpp_extension._check_cuda_version = lambda *_: None
+        sources.append("csrc/cuda/spatial_shift.cu")
+        include_dirs.append(str(home / "include"))
+        library_dirs += [str(home / folder) for folder in ("lib64", "lib") if (home / folder).is_dir()]
+        libraries += ["cudart_static", "dl", "rt", "pthread"]
+    kernels = cpp_extension.CppExtension(
+        "s2mlp_cuda._C",
+        sources,
+        depends=[str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")],
+        include_dirs=include_dirs,
+        library_dirs=library_dirs,
+        libraries=libraries,
+        extra_compile_args={"cxx": cxx_flags, "nvcc": nvcc_flags},
+        # torch's libraries must stay listed although the linker finds few symbols to bind in them now.
+        extra_link_args=["-s", "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed"],
+        py_limited_api=True,
+    )
+    facts = {
+        "S2MLP_TORCH_VERSION": torch.__version__,
+        "S2MLP_TORCH_TARGET": "2.11",
+        "S2MLP_CUDA_VERSION": cuda_version,
+        "S2MLP_CUDA_ARCH_LIST": os.environ["TORCH_CUDA_ARCH_LIST"] if home is not None else "",
+        "S2MLP_CXX_FLAGS": " ".join(cxx_flags),
+        "S2MLP_NVCC_FLAGS": " ".join(nvcc_flags) if home is not None else "",
+    }
+    build_info = Pybind11Extension(
+        "s2mlp_cuda._build_info",
+        ["csrc/build_info.cpp"],
+        define_macros=[(name, json.dumps(value)) for name, value in facts.items()]
+        + [("S2MLP_WITH_CUDA", str(int(home is not None)))],
+        extra_link_args=["-s"],
+        cxx_std=17,
+    )
+    build_info.py_limited_api = False
+    return [kernels, build_info]
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": cpp_extension.BuildExtension},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+)

@@ -1,0 +1,22 @@
+import os
+
+import pytest
+import torch
+
+
+def require_device(name: str) -> torch.device:
+    """Skips a CUDA test by name where there is no GPU, and only there; S2MLP_REQUIRE_GPU=1 makes that a failure."""
+    if name == "cuda" and not torch.cuda.is_available():
+        assert os.environ.get("S2MLP_REQUIRE_GPU") != "1", "S2MLP_REQUIRE_GPU=1, but PyTorch sees no GPU"
+        pytest.skip("no GPU")
+    return torch.device(name)
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request) -> torch.device:
+    return require_device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
