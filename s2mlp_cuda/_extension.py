@@ -37,3 +37,19 @@ def load() -> None:
             f"It was probably built for another system or damaged. Build it again: delete the `build` folder and "
             f"s2mlp_cuda/_C*.so, then run {_BUILD}."
         ) from error
+
+
+def build_facts() -> dict[str, str]:
+    """How the binary was built, as label: text. Says so where the facts belong to another Python version."""
+    try:
+        info = importlib.import_module("s2mlp_cuda._build_info")
+    except ImportError as error:
+        return {"build": f"not known ({error})"}
+    facts = {
+        "built with": f"PyTorch {info.torch_version}, {info.compiler}, pybind11 {info.pybind11_version}",
+        "runs with": f"PyTorch {info.torch_target_version} and newer (stable ABI)",
+        "CUDA kernels": "not compiled in",
+    }
+    if info.with_cuda:
+        facts["CUDA kernels"] = f"toolkit {info.cuda_version}, architectures {info.cuda_arch_list}"
+    return facts

@@ -129,7 +129,9 @@ __global__ void __launch_bounds__(kBlockThreads) shift_adjoint_kernel(
     const Range<Index> rows = reader_range(place.h, group.dh, p.height.size, p.mode);
     const Range<Index> columns = reader_range(place.w, group.dw, p.width.size, p.mode);
     accumulator_t<T> sums[kVector] = {};
+#pragma unroll 1
     for (Index h = rows.begin; h < rows.end; ++h) {
+#pragma unroll 1
       for (Index w = columns.begin; w < columns.end; ++w) {
         const VectorOf<T, kVector> grad = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
 #pragma unroll

@@ -1,0 +1,28 @@
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: demo test install clean
+
+# Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
+demo: install
+	$(VENV)/bin/s2mlp demo $(ARGS)
+
+# The whole test suite. Options go to pytest: make test ARGS="-k gradcheck"
+test: install
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+install: $(INSTALLED)
+
+$(VENV)/.requirements: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	touch $@
+
+$(INSTALLED): $(VENV)/.requirements $(SOURCES)
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf build out *.egg-info s2mlp_cuda/*.so $(INSTALLED)

@@ -1,0 +1,20 @@
+"""Optional dependencies: what needs them says so in one sentence when they are missing."""
+
+from importlib.util import find_spec
+
+
+class MissingExtraError(ModuleNotFoundError):
+    """Packages of an optional dependency group are not installed; the message names the group."""
+
+
+def require(extra: str, *modules: str) -> None:
+    """
+    Raises:
+        MissingExtraError: one of the modules cannot be found.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise MissingExtraError(
+            f"this needs {', '.join(missing)}, which come with the optional dependencies {extra!r}: "
+            f"pip install 's2mlp_cuda[{extra}]'"
+        )

@@ -1,0 +1,155 @@
+"""``s2mlp demo``: what this package is, shown on the machine at hand, without a network."""
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from s2mlp_cuda.demo import digits, pictures, timing
+from s2mlp_cuda.demo.correctness import check
+from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
+
+#: Test accuracy that the full demo must reach.
+REQUIRED_ACCURACY = 0.97
+EPOCHS = {False: 28, True: 2}  # by `quick`
+ROUNDS = {False: 30, True: 5}
+
+
+@contextmanager
+def _progress(console: Console, description: str, total: int):
+    """A progress bar; yields ``advance(text="")``."""
+    columns = [
+        TextColumn("  {task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(description, total=total, note="")
+        yield lambda note="": progress.update(task, advance=1, note=note)
+
+
+def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
+    """Runs all steps; returns 0 when the operator was right and, unless ``quick``, the model learned to read digits."""
+    begin = time.perf_counter()
+    console = Console(highlight=False)
+    out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device_name = torch.cuda.get_device_name() if device.type == "cuda" else "this CPU"
+
+    console.rule("[bold]1  What was built", align="left")
+    for label, text in facts:
+        console.print(f"  {label:14}{text}", soft_wrap=True)
+
+    console.rule("[bold]2  Is it right?", align="left")
+    right = _show_check(console, device)
+
+    console.rule("[bold]3  Is it fast?", align="left")
+    results = _show_timings(console, device, ROUNDS[quick])
+
+    console.rule("[bold]4  Does the shift matter?", align="left")
+    data, with_shift, without_shift = _show_training(console, device, EPOCHS[quick])
+
+    console.rule("[bold]5  Pictures", align="left")
+    probabilities = digits.predict(with_shift.model, data.test_images)
+    for path in (
+        pictures.draw_groups(out / "groups.png"),
+        pictures.draw_timings(out / "timings.png", results, device_name),
+        pictures.draw_curves(out / "training.png", with_shift, without_shift),
+        pictures.draw_predictions(out / "digits.png", data, probabilities),
+    ):
+        console.print(f"  {path}")
+
+    learned = quick or with_shift.accuracies[-1] >= REQUIRED_ACCURACY
+    if not learned:
+        console.print(f"[bold red]Test accuracy is below {REQUIRED_ACCURACY:.0%}.")
+    console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
+    return 0 if right and learned else 1
+
+
+def _say(console: Console, text: str) -> None:
+    """A paragraph, indented as a block."""
+    console.print(Padding(text, (0, 0, 0, 2)))
+
+
+def _show_check(console: Console, device: torch.device) -> bool:
+    result = check(device)
+    right = result.equal == result.combinations
+    verdict = "[green]all equal[/]" if right else "[bold red]NOT all equal[/]"
+    _say(
+        console,
+        f"spatial_shift against slices + cat, values and gradients: {result.equal} of {result.combinations} "
+        f"combinations of dtype, layout, padding and offsets, {verdict}.",
+    )
+    _say(console, "\nThe papers' pseudo-code, which public copies run in place, on a 14x14 map. One column of it:")
+    for label, column in (
+        ("input", range(len(result.expected_column))),
+        ("moved down by one", result.expected_column),
+        ("in place", result.in_place_column),
+    ):
+        console.print(f"    {label:18}{' '.join(f'{value:2.0f}' for value in column)}")
+    _say(console, f"[red]{result.in_place_wrong:.0%} of all elements are wrong, without a warning.[/]")
+    cases = list(survey())
+    counts = count_outcomes(cases)
+    _say(
+        console,
+        f"The same over {len(cases)} combinations of layout, dtype, shape and threads (CPU): "
+        f"[red]{counts['wrong']} silently wrong[/], {counts['raised']} raised an error, {counts['right']} right.",
+    )
+    return right
+
+
+def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
+    timing.keep_freed_memory()
+    _say(
+        console,
+        "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once, so 2.0 is "
+        "the least possible.",
+    )
+    results = {}
+    with _progress(console, "timing", rounds * len(timing.SHAPES)) as advance:
+        for shape in timing.SHAPES:
+            _, results[shape] = timing.time_alternatives(shape, device, rounds, advance)
+    table = Table(box=None, padding=(0, 0, 0, 2))
+    table.add_column("copies of the map", no_wrap=True)
+    for shape in results:
+        table.add_column("x".join(map(str, shape)), justify="right")
+        table.add_column("(x ours)", justify="right")
+    for row in zip(*results.values()):
+        cells = []
+        for column, item in zip(results.values(), row):
+            if item.ratio is None:
+                cells += [item.failure, ""]
+            else:
+                cells += [f"{item.ratio:.1f}" + ("" if item.right else " WRONG"), f"({item.ratio / column[0].ratio:.1f})"]
+        style = "bold green" if row[0].name == timing.OURS else ""
+        table.add_row(row[0].name, *cells, style=style)
+    console.print(table)
+    return results
+
+
+def _show_training(console: Console, device: torch.device, epochs: int):
+    data = digits.load(device)
+    parameters = sum(p.numel() for p in digits.build_model(digits.WITH_SHIFT).parameters())
+    _say(
+        console,
+        f"A small S2-MLPv2 ({parameters / 1e3:.0f}k parameters) on {len(data.train_images)} handwritten digits of 8x8 "
+        f"pixels, tested on {len(data.test_images)} others; {epochs} epochs.",
+    )
+    trainings = []
+    for name, branches in (("with shift   ", digits.WITH_SHIFT), ("without shift", digits.WITHOUT_SHIFT)):
+        with _progress(console, name, epochs) as advance:
+            trainings.append(
+                digits.train(
+                    branches, data, epochs, lambda t: advance(f"test accuracy {t.accuracies[-1]:6.1%}")
+                )
+            )
+    _say(
+        console,
+        f"Test accuracy: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
+        f"{trainings[1].accuracies[-1]:.1%} without it, where tokens meet only in 2x2 patches and in sums over the map.",
+    )
+    return data, *trainings

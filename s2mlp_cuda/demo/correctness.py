@@ -1,0 +1,50 @@
+"""The operator against the slice reference on this machine, and the public in-place version on the same tensor."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from s2mlp_cuda import offsets, reference, spatial_shift
+from s2mlp_cuda.demo.inplace_trap import shift_in_place_channels_last
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+TABLES = (offsets.V1, offsets.SS1, offsets.EIGHT_WAY)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Combinations compared and found equal, values to the bit and gradients to rounding; the in-place failure."""
+
+    combinations: int
+    equal: int
+    in_place_wrong: float  # share of elements that the in-place version gets wrong
+    in_place_column: list[float]  # what a column that moved down by one looks like in each version
+    expected_column: list[float]
+
+
+def check(device: torch.device) -> Check:
+    combinations = list(product(DTYPES, ("channels_last", "channels_first"), ("replicate", "zeros", "circular"), TABLES))
+    equal = 0
+    for dtype, data_format, mode, table in combinations:
+        x = torch.randn(4, 14, 14, 96, device=device).to(dtype)
+        if data_format == "channels_first":
+            x = x.permute(0, 3, 1, 2).contiguous()
+        x.requires_grad_()
+        grad = torch.randn(x.shape, device=device).to(dtype)
+        out = spatial_shift(x, table, padding_mode=mode, data_format=data_format)
+        expected = reference.spatial_shift(x, table, padding_mode=mode, data_format=data_format)
+        (ours,) = torch.autograd.grad(out, x, grad)
+        (judge,) = torch.autograd.grad(expected, x, grad)
+        equal += torch.equal(out, expected) and torch.allclose(ours, judge, rtol=2e-2, atol=2e-2)
+    x = torch.rand(1, 14, 14, 96, device=device)
+    x[0, :, 0, 0] = torch.arange(14)
+    expected = spatial_shift(x, offsets.SS1)
+    in_place = shift_in_place_channels_last(x.clone())
+    return Check(
+        len(combinations),
+        equal,
+        (in_place != expected).float().mean().item(),
+        in_place[0, :, 0, 0].tolist(),
+        expected[0, :, 0, 0].tolist(),
+    )

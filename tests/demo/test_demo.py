@@ -1,0 +1,69 @@
+"""The pieces of the demo; the whole of it is run by .ci/run."""
+
+import pytest
+import torch
+
+from s2mlp_cuda import offsets, reference
+from s2mlp_cuda.demo import correctness, digits, inplace_trap, timing
+
+
+@pytest.mark.parametrize("data_format", inplace_trap.IN_PLACE)
+def test_in_place_version_is_the_papers_pseudo_code_and_wrong(data_format):
+    """NumPy runs the pseudo-code as meant, and then it is SS1; PyTorch does not."""
+    x = torch.randn(2, 12, 14, 12) if data_format == "channels_first" else torch.randn(2, 14, 12, 12)
+    expected = reference.spatial_shift(x, offsets.SS1, data_format=data_format)
+    array = x.clone().numpy()
+    assert (inplace_trap.IN_PLACE[data_format](array) == expected.numpy()).all()
+    assert not torch.equal(inplace_trap.IN_PLACE[data_format](x.clone()), expected)
+
+
+def test_in_place_version_smears_the_first_row_of_a_token_map():
+    x = torch.randn(2, 14, 12, 12)
+    group = inplace_trap.shift_in_place_channels_last(x.clone())[..., :3]
+    assert torch.equal(group, x[:, :1, :, :3].expand_as(group))
+
+
+def test_survey_covers_504_combinations_and_restores_the_thread_count():
+    threads = torch.get_num_threads()
+    cases = list(inplace_trap.survey())
+    assert len(cases) == len(set(cases)) == 504
+    assert torch.get_num_threads() == threads
+    counts = inplace_trap.count_outcomes(cases)
+    assert sum(counts.values()) == 504 and counts["right"] == 0
+
+
+def test_check(device):
+    result = correctness.check(device)
+    assert result.equal == result.combinations == 54
+    assert result.expected_column == [0.0, *range(13)]
+
+
+def test_timing_compares_right_results(device):
+    copy, timings = timing.time_alternatives((2, 6, 7, 16), device, rounds=1)
+    assert copy > 0 and timings[0].name == timing.OURS
+    assert all(t.right and t.ratio > 0 for t in timings), timings
+
+
+def test_timing_marks_wrong_results_and_failures(monkeypatch):
+    def fails(x):
+        raise torch._dynamo.exc.TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(timing, "alternatives", lambda: {"wrong": lambda x: x * 1, "fails": fails})
+    _, (wrong, failed) = timing.time_alternatives((2, 6, 7, 16), torch.device("cpu"), rounds=1)
+    assert not wrong.right and wrong.ratio > 0
+    assert failed.ratio is None and failed.failure == "does not compile here: TorchDynamoException"
+
+
+def test_digits_are_split_without_overlap():
+    data = digits.load(torch.device("cpu"))
+    assert len(data.train_images) + len(data.test_images) == 1797
+    assert data.train_images.shape[1:] == (1, 8, 8) and data.train_images.max() == 1
+    assert data.test_labels.bincount().min() > 40
+
+
+def test_models_with_and_without_shift_have_the_same_parameters():
+    shapes = [
+        [p.shape for p in digits.build_model(branches).parameters()]
+        for branches in (digits.WITH_SHIFT, digits.WITHOUT_SHIFT)
+    ]
+    assert shapes[0] == shapes[1]

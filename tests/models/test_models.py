@@ -1,0 +1,189 @@
+"""What every named configuration must do."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import s2mlp_cuda
+from s2mlp_cuda import create_model, layers, list_models, offsets
+
+NAMES = ["s2mlp_deep", "s2mlp_wide", "s2mlpv2_medium_7", "s2mlpv2_small_14", "s2mlpv2_small_7"]
+#: Arguments that make each configuration small, without touching what the name stands for.
+SMALL = {
+    "s2mlp_deep": {"embed_dim": 16, "depth": 3, "patch_size": 4},
+    "s2mlp_wide": {"embed_dim": 24, "depth": 2, "patch_size": 4},
+    "s2mlpv2_medium_7": {"embed_dims": (16, 24), "depths": (1, 2), "patch_sizes": (2, 2)},
+    "s2mlpv2_small_14": {"embed_dims": (16, 16), "depths": (1, 2), "patch_sizes": (4, 1)},
+    "s2mlpv2_small_7": {"embed_dims": (8, 16), "depths": (2, 1), "patch_sizes": (2, 2)},
+}
+
+
+def small(name, **kwargs):
+    return create_model(name, **{"num_classes": 10, **SMALL[name], **kwargs})
+
+
+def on_meta(name, **kwargs):
+    with torch.device("meta"):
+        return create_model(name, **kwargs)
+
+
+def parameters(module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def multiply_adds(model) -> float:
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, 224, 224, device="meta"))
+    return counter.get_total_flops() / 2
+
+
+def test_list_models():
+    assert list_models() == NAMES == sorted(SMALL)
+
+
+def test_unknown_model():
+    with pytest.raises(ValueError, match="unknown model 's3mlp'; known are s2mlp_deep, .*, s2mlpv2_small_7"):
+        create_model("s3mlp")
+
+
+@pytest.mark.parametrize("name, dim, depth, total", [("s2mlp_wide", 768, 12, 72.24e6), ("s2mlp_deep", 384, 36, 53.92e6)])
+def test_v1_parameters(name, dim, depth, total):
+    """Paper 1's count: N(c^2(2r + 2) + c(3 + r)) + p^2 c 3 + c, without head and norms: 71.43M and 53.48M."""
+    model = on_meta(name)
+    norms = sum(parameters(m) for m in model.modules() if isinstance(m, (torch.nn.LayerNorm, layers.Affine)))
+    counted = parameters(model) - norms - parameters(model.head)
+    assert counted == depth * (dim**2 * 10 + dim * 7) + 16 * 16 * 3 * dim + dim
+    assert counted == pytest.approx({"s2mlp_wide": 71.43e6, "s2mlp_deep": 53.48e6}[name], rel=1e-4)
+    assert parameters(model) == pytest.approx(total, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, kwargs, total",
+    [
+        ("s2mlpv2_small_7", {}, 25_113_448),
+        ("s2mlpv2_medium_7", {}, 55_269_864),
+        ("s2mlpv2_small_7", {"branches": (offsets.SS1, offsets.SS2)}, 22_342_504),
+        ("s2mlpv2_small_14", {}, 29_891_176),
+    ],
+)
+def test_v2_parameters(name, kwargs, total):
+    """By hand from the paper's layers; the paper prints 25M, 55M, and 22M for two branches, 30M for Small/14."""
+    assert parameters(on_meta(name, **kwargs)) == total
+
+
+def test_public_copies_hidden_size_does_not_reproduce_the_papers_counts():
+    assert parameters(on_meta("s2mlpv2_small_7", attention_ratio=1)) == pytest.approx(31.7e6, rel=2e-3)
+    assert parameters(on_meta("s2mlpv2_medium_7", attention_ratio=1)) == pytest.approx(70.0e6, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name, billions",
+    [("s2mlp_wide", 14.0), ("s2mlp_deep", 10.5), ("s2mlpv2_small_7", 6.9), ("s2mlpv2_medium_7", 16.3)],
+)
+def test_multiply_adds(name, billions):
+    assert multiply_adds(on_meta(name)) == pytest.approx(billions * 1e9, rel=0.03)
+
+
+def test_multiply_adds_of_small_14_are_not_the_printed_ones():
+    """5.7G printed, 6.85G by count: no reading of the paper gives the printed number."""
+    assert multiply_adds(on_meta("s2mlpv2_small_14")) == pytest.approx(6.85e9, rel=0.01)
+
+
+def test_norms():
+    deep, wide = on_meta("s2mlp_deep"), on_meta("s2mlp_wide")
+    assert all(isinstance(block.norm1, layers.Affine) and isinstance(block.norm2, layers.Affine) for block in deep.blocks)
+    assert all(isinstance(block.norm1, torch.nn.LayerNorm) for block in wide.blocks)
+    assert isinstance(deep.patch_embed.norm, torch.nn.LayerNorm)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_size_that_the_patches_divide(name, device):
+    model = small(name).to(device).eval()
+    for height, width in [(32, 32), (16, 48), (model.stride, 3 * model.stride)]:
+        images = torch.randn(2, 3, height, width, device=device)
+        assert model(images).shape == (2, 10)
+        features = model.forward_features(images)
+        assert features.shape == (2, height // model.stride, width // model.stride, model.num_features)
+        assert model.forward_head(features, pre_logits=True).shape == (2, model.num_features)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_sizes_are_refused(name):
+    model = small(name)
+    with pytest.raises(
+        ValueError, match=r"the input is 30x32, but this model cuts images into patches of 4x4 pixels: .* multiples of 4"
+    ):
+        model(torch.randn(1, 3, 30, 32))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_gets_a_gradient(name, device):
+    model = small(name, drop_path_rate=0.0).to(device)
+    model(torch.randn(2, 3, 32, 32, device=device)).square().sum().backward()
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drop_path_is_random_in_training_and_off_in_eval(name):
+    model = small(name, drop_path_rate=0.5)
+    rates = [block.drop_path.rate for block in model.modules() if hasattr(block, "drop_path")]
+    assert rates[0] == 0 and rates[-1] == 0.5 and rates == sorted(rates)
+    images = torch.randn(16, 3, 32, 32)
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    model.eval()
+    assert torch.equal(model(images), model(images))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_head_and_input_channels(name):
+    model = small(name, num_classes=0, in_chans=1)
+    assert model(torch.randn(2, 1, 32, 32)).shape == (2, model.num_features)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_model_equals_itself_on_the_reference_shift(name, monkeypatch, device):
+    model = small(name).to(device).eval()
+    images = torch.randn(2, 3, 16, 24, device=device)
+    ours = model(images)
+    monkeypatch.setattr(layers, "spatial_shift", s2mlp_cuda.reference.spatial_shift)
+    torch.testing.assert_close(ours, model(images))
+
+
+ABLATIONS = (
+    [(name, {"padding_mode": "zeros"}) for name in NAMES]
+    + [(name, {"norm_layer": torch.nn.RMSNorm}) for name in NAMES]
+    + [(name, {"norm_layer": "affine"}) for name in NAMES if name != "s2mlp_deep"]
+    + [("s2mlp_deep", {"norm_layer": "layer_norm"})]
+    + [(name, {"mlp_ratio": ratio}) for name in NAMES for ratio in (1, 2.5)]
+    + [("s2mlp_wide", {"offsets": table}) for letter, table in offsets.ABLATION.items() if letter != "a"]
+    + [("s2mlp_wide", {"depth": 1}), ("s2mlp_wide", {"embed_dim": 40}), ("s2mlp_wide", {"patch_size": 8})]
+    + [("s2mlpv2_small_7", {"fusion": fusion}) for fusion in ("sum", "mean")]
+    + [("s2mlpv2_small_7", {"branches": branches}) for branches in (
+        (offsets.SS1, None), (offsets.SS1, offsets.SS2), (None,), (None, None, None),
+        (offsets.EIGHT_WAY, offsets.VERTICAL, None, offsets.HORIZONTAL),
+    )]
+    + [("s2mlpv2_small_7", {"attention_ratio": ratio}) for ratio in (0.125, 1, 2)]
+    + [("s2mlpv2_small_7", {"patch_sizes": (4, 2, 1), "embed_dims": (8, 16, 24), "depths": (1, 1, 2)})]
+)
+
+
+@pytest.mark.parametrize("name, kwargs", ABLATIONS)
+def test_every_ablation_is_a_different_model(name, kwargs):
+    """Other weights, or with the same weights another result."""
+    model, default = small(name, **kwargs).eval(), small(name).eval()
+    images = torch.randn(2, 3, 32, 32)
+    out = model(images)
+    assert out.shape == (2, 10)
+    shapes, default_shapes = ({k: v.shape for k, v in m.state_dict().items()} for m in (model, default))
+    if shapes == default_shapes:
+        default.load_state_dict(model.state_dict())
+        assert not torch.allclose(out, default(images), rtol=1e-3)
+
+
+def test_wrong_arguments():
+    with pytest.raises(ValueError, match="norm_layer must be one of 'layer_norm', 'affine' or a callable, got 'batch'"):
+        create_model("s2mlp_wide", norm_layer="batch")
+    with pytest.raises(ValueError, match="must be of one length, got 2, 3 and 2"):
+        create_model("s2mlpv2_small_7", embed_dims=(8, 8, 8))

@@ -1,0 +1,125 @@
+"""setup.py: the three ways to install, its refusals, and what the binary depends on."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+import s2mlp_cuda
+
+ROOT = Path(__file__).parent.parent
+SOURCES = ("csrc", "s2mlp_cuda", "setup.py", "pyproject.toml", "README.md")
+COMMANDS = {
+    "develop": ["setup.py", "develop"],
+    "pip": ["-m", "pip", "install", "--no-build-isolation", "--no-deps", "-e", "."],
+    "build_ext": ["setup.py", "build_ext", "--inplace"],
+}
+
+
+def run(*command, **environment) -> subprocess.CompletedProcess:
+    cwd = environment.pop("cwd", ROOT)
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def fresh_python(tmp_path_factory):
+    """A virtual environment that sees the packages of this one, s2mlp_cuda left out."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    packages = tmp_path_factory.mktemp("packages")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "s2mlp" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    (site / "parent.pth").write_text(str(packages))
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_way_to_install_works(command, fresh_python, tmp_path):
+    """CPU kernels alone, which is what a machine without nvcc gets."""
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where ninja is
+    result = run(fresh_python, *COMMANDS[command], cwd=tmp_path, S2MLP_CUDA="0", PATH=path)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    elsewhere = tmp_path if command == "build_ext" else tmp_path.parent
+    check = (
+        "import torch, s2mlp_cuda; from s2mlp_cuda._extension import build_facts;"
+        "x = torch.randn(2, 5, 6, 8);"
+        "assert torch.equal(s2mlp_cuda.spatial_shift(x), s2mlp_cuda.reference.spatial_shift(x));"
+        "print(s2mlp_cuda.__file__, build_facts()['CUDA kernels'])"
+    )
+    result = run(fresh_python, "-c", check, cwd=elsewhere, PYTHONPATH="")
+    assert result.stdout.split(" ", 1) == [str(tmp_path / "s2mlp_cuda" / "__init__.py"), "not compiled in\n"], result.stderr
+
+
+def test_setup_without_torch_says_what_to_run(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    result = run(sys.executable, "setup.py", "build_ext", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
+        "s2mlp_cuda is built against PyTorch, which is not installed in this environment: run "
+        "`pip install 'torch>=2.11' 'setuptools>=77,<82' ninja pybind11`, then "
+        "`pip install --no-build-isolation -e .`"
+    )
+
+
+@pytest.mark.parametrize(
+    "environment, text",
+    [
+        ({"S2MLP_CUDA": "yes"}, "S2MLP_CUDA must be 0 (no CUDA kernels) or 1 (CUDA kernels), got 'yes'"),
+        (
+            {"S2MLP_CUDA": "1", "PATH": "/nowhere", "CUDA_HOME": "", "CUDA_PATH": ""},
+            "S2MLP_CUDA=1, but no CUDA toolkit was found: put nvcc on PATH or set CUDA_HOME",
+        ),
+        (
+            {"CUDA_HOME": "/nowhere"},
+            "no nvcc in /nowhere/bin: point CUDA_HOME at a CUDA toolkit, or set S2MLP_CUDA=0 to build without it",
+        ),
+    ],
+)
+def test_refusals(environment, text):
+    result = run(sys.executable, "setup.py", "build_ext", **environment)
+    assert result.returncode == 1 and result.stderr.strip().splitlines()[-1] == text
+
+
+def test_binary_uses_torch_through_its_stable_interface_only():
+    """No C++ symbol of PyTorch is asked for: those change from version to version, the C functions do not."""
+    binary = next(Path(s2mlp_cuda.__file__).parent.glob("_C.abi3.so"))
+    symbols = run("nm", "-D", "--undefined-only", binary).stdout
+    assert "aoti_torch_call_dispatcher" in symbols or "torch_call_dispatcher" in symbols
+    assert not re.findall(r"\b_Z\w*(?:2at|3c10|5torch)\w*", symbols)
+    needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", binary).stdout))
+    assert not needed & {"libtorch_python.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"}
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("source", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/cuda/*.cu")))
+def test_cuda_sources_compile_without_a_warning(source, arch, tmp_path):
+    """Spills and local memory count as warnings."""
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("no nvcc")
+    from torch.utils.cpp_extension import COMMON_NVCC_FLAGS, include_paths
+
+    result = run(
+        nvcc, "-cubin", f"-arch={arch}", "-O3", "-std=c++17", "-Werror", "all-warnings",
+        "-Xptxas=-v,-warn-spills,-warn-lmem-usage,-Werror", *COMMON_NVCC_FLAGS,
+        "-DUSE_CUDA", "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        *(f"-I{path}" for path in include_paths()), source, "-o", tmp_path / "out.cubin",
+    )
+    assert result.returncode == 0, result.stderr
+    assert "spatial_shift" not in source or result.stderr.count("Used") > 0, "ptxas reported no kernel"

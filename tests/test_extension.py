@@ -1,0 +1,75 @@
+"""What a user reads when the compiled part is missing, damaged or too new for the installed PyTorch."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import s2mlp_cuda
+from s2mlp_cuda import _extension
+
+PACKAGE = Path(s2mlp_cuda.__file__).parent
+
+
+def import_from(folder: Path) -> str:
+    """Imports the package that lies in ``folder`` in a fresh process; returns what it prints on stderr."""
+    result = subprocess.run(
+        [sys.executable, "-c", "import s2mlp_cuda"],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def package_without_binary(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "s2mlp_cuda", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    return tmp_path
+
+
+def test_missing_binary(package_without_binary):
+    assert import_from(package_without_binary) == (
+        "ImportError: The compiled part of s2mlp_cuda (_C) is missing: it has not been built for this environment. "
+        "Run `pip install --no-build-isolation -e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda "
+        "source folder."
+    )
+
+
+def test_binary_that_cannot_load(package_without_binary):
+    (package_without_binary / "s2mlp_cuda" / "_C.abi3.so").write_bytes(b"not a library")
+    message = import_from(package_without_binary)
+    assert message.startswith(
+        f"ImportError: The compiled part of s2mlp_cuda (_C) is there, but PyTorch {torch.__version__} cannot load it: "
+    )
+    assert message.endswith(
+        "Build it again: delete the `build` folder and s2mlp_cuda/_C*.so, then run `pip install --no-build-isolation "
+        "-e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda source folder."
+    )
+
+
+def test_old_torch(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.10.1+cu128")
+    with pytest.raises(
+        ImportError,
+        match=r"s2mlp_cuda needs PyTorch 2.11 or newer, but this environment has 2.10.1\+cu128. Upgrade it with "
+        r"`pip install 'torch>=2.11'`",
+    ):
+        _extension.load()
+
+
+def test_build_facts():
+    facts = _extension.build_facts()
+    assert facts["runs with"] == "PyTorch 2.11 and newer (stable ABI)"
+    assert set(facts) == {"built with", "runs with", "CUDA kernels"}
+
+
+def test_build_facts_of_another_python(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s2mlp_cuda._build_info", None)
+    assert _extension.build_facts()["build"].startswith("not known (")

@@ -1,0 +1,100 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from s2mlp_cuda import SpatialShift, layers, offsets, reference
+
+
+def test_shift_layer_is_the_function_and_prints_readably(device):
+    layer = SpatialShift(offsets.SS1, padding_mode="zeros")
+    x = torch.randn(2, 5, 6, 8, device=device)
+    assert torch.equal(layer(x), reference.spatial_shift(x, offsets.SS1, padding_mode="zeros"))
+    assert repr(layer) == "SpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last')"
+    sized = SpatialShift([(1, 0), (0, 3)], group_sizes=[3, 5], data_format="channels_first")
+    assert repr(sized) == (
+        "SpatialShift(offsets=((1, 0), (0, 3)), group_sizes=(3, 5), padding_mode='replicate', "
+        "data_format='channels_first')"
+    )
+    assert not list(layer.parameters()) and not layer.state_dict()
+
+
+def test_shift_layer_copies_and_pickles():
+    layer = SpatialShift([[1, 0], [0, 3]], group_sizes=[3, 5])
+    x = torch.randn(4, 4, 8)
+    for clone in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(clone(x), layer(x))
+
+
+def test_affine():
+    affine = layers.Affine(3)
+    affine.alpha.data = torch.tensor([1.0, 2.0, 3.0])
+    affine.beta.data = torch.tensor([0.5, 0.0, -1.0])
+    assert torch.equal(affine(torch.full((2, 1, 1, 3), 2.0)), torch.tensor([2.5, 4.0, 5.0]).expand(2, 1, 1, 3))
+
+
+def test_drop_path_is_off_in_eval_and_keeps_the_mean_in_training():
+    drop = layers.DropPath(0.25)
+    x = torch.ones(20000, 1, 1, 2)
+    assert drop.eval()(x) is x
+    out = drop.train()(x)
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(out[..., 0], out[..., 1]), "a sample is dropped as a whole"
+    assert out.mean().item() == pytest.approx(1, abs=0.02)
+    with pytest.raises(ValueError, match=r"drop path rate must be in \[0, 1\), got 1"):
+        layers.DropPath(1)
+
+
+def test_split_attention_is_the_formula():
+    attention = layers.SplitAttention(8, 3, hidden_channels=5).double()
+    maps = [torch.randn(2, 3, 4, 8, dtype=torch.float64) for _ in range(3)]
+    out = attention(maps)
+    for b in range(2):
+        pooled = sum(part[b].reshape(12, 8).sum(0) for part in maps)
+        hidden = nn.functional.gelu(attention.fc1.weight @ pooled)
+        logits = (attention.fc2.weight @ hidden).reshape(3, 8)
+        weights = logits.softmax(0)
+        expected = sum(weights[k] * maps[k][b] for k in range(3))
+        torch.testing.assert_close(out[b], expected)
+
+
+def test_split_attention_hidden_channels_default_to_a_quarter():
+    attention = layers.SplitAttention(64, 3)
+    assert attention.fc1.weight.shape == (16, 64) and attention.fc2.weight.shape == (192, 16)
+    assert attention.fc1.bias is None and attention.fc2.bias is None
+
+
+def test_v1_block_is_the_paper():
+    block = layers.S2MLPBlock(8, mlp_ratio=2).double()
+    nn.init.normal_(block.norm1.weight)
+    nn.init.normal_(block.norm2.bias)
+    x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
+    gelu = nn.functional.gelu
+    y = x + block.norm1(block.fc2(reference.spatial_shift(gelu(block.fc1(x)), offsets.V1)))
+    z = y + block.norm2(block.mlp.fc2(gelu(block.mlp.fc1(y))))
+    torch.testing.assert_close(block(x), z)
+
+
+@pytest.mark.parametrize("fusion", layers.FUSIONS)
+def test_v2_block_is_the_paper(fusion):
+    block = layers.S2MLPv2Block(8, fusion=fusion).double()
+    x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
+    parts = list(block.s2.expand(block.norm1(x)).split(8, -1))
+    parts[0] = reference.spatial_shift(parts[0], offsets.SS1)
+    parts[1] = reference.spatial_shift(parts[1], offsets.SS2)
+    fused = {
+        "split_attention": lambda: block.s2.attention(parts),
+        "sum": lambda: parts[0] + parts[1] + parts[2],
+        "mean": lambda: (parts[0] + parts[1] + parts[2]) / 3,
+    }[fusion]()
+    y = x + block.s2.project(fused)
+    torch.testing.assert_close(block(x), y + block.mlp(block.norm2(y)))
+
+
+def test_s2_refuses():
+    with pytest.raises(ValueError, match="fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"):
+        layers.S2(8, fusion="max")
+    with pytest.raises(ValueError, match="branches is empty: give at least one offset table"):
+        layers.S2(8, branches=())
