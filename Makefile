@@ -16,11 +16,13 @@ test: install
 install: $(INSTALLED)
 
 $(VENV)/.requirements: requirements.txt
+	@echo "Installing PyTorch and the other requirements into $(VENV), once; this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
 $(INSTALLED): $(VENV)/.requirements $(SOURCES)
+	@echo "Building the kernels, once; this takes about a minute."
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
 	touch $@
 
