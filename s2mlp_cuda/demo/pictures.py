@@ -24,14 +24,13 @@ STYLE = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "figure.titleweight": "bold",
-    "figure.dpi": 120,
     "savefig.bbox": "tight",
 }
 DIRECTIONS = {(1, 0): "down", (-1, 0): "up", (0, 1): "right", (0, -1): "left"}
 
 
 def _save(figure: plt.Figure, path: Path) -> Path:
-    figure.savefig(path)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
     return path
 
