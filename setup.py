@@ -73,7 +73,7 @@ def toolkit_version(home: Path) -> str:
 def extensions() -> list:
     home = cuda_toolkit()
     cxx_flags = ["-O3", "-g0", "-Wall", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
-    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
     sources = ["csrc/registration.cpp", "csrc/cpu/spatial_shift.cpp"]
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:

@@ -3,9 +3,11 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include "library.h"
+
 // offsets: flat dh0, dw0, dh1, dw1, ... in tokens, one pair per channel group.
 // group_sizes: channels per group; None cuts the channels evenly, at floor(g * C / G).
-STABLE_TORCH_LIBRARY(s2mlp_cuda, m) {
+STABLE_TORCH_LIBRARY(S2MLP_LIBRARY, m) {
   m.def(
       "spatial_shift(Tensor x, int[] offsets, int[]? group_sizes=None, str padding_mode=\"replicate\", "
       "str data_format=\"channels_last\") -> Tensor");

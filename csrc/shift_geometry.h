@@ -74,6 +74,20 @@ S2MLP_HOST_DEVICE Range<Index> reader_range(Index i, Index offset, Index size, P
   return {begin, end};
 }
 
+// Positions of an axis that are simply shifted: forward, outputs i that read input i - offset; adjoint, inputs i with the
+// one reader i + offset. May be empty, with end < begin.
+template <typename Index>
+S2MLP_HOST_DEVICE Range<Index> plain_range(Index offset, Index size, PaddingMode mode, bool adjoint) {
+  const Index back = adjoint ? -offset : offset;
+  Index begin = back > 0 ? back : 0;
+  Index end = back < 0 ? size + back : size;
+  if (adjoint && mode == PaddingMode::kReplicate) {
+    begin = offset > 0 && begin < 1 ? 1 : begin;
+    end = offset < 0 && end > size - 1 ? size - 1 : end;
+  }
+  return {begin, end};
+}
+
 // Outputs [begin, end) read inputs source, source + step, ...; a negative source stands for zeros.
 template <typename Index>
 struct Segment {

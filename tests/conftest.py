@@ -25,4 +25,4 @@ def seed():
 def pytest_terminal_summary(terminalreporter):
     reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
     for reason in sorted(set(reasons)):
-        terminalreporter.write_line(f"{reasons.count(reason)} tests: {reason}")
+        terminalreporter.write_line(f"{reason} ({reasons.count(reason)})")

@@ -17,8 +17,10 @@ PACKAGE = Path(s2mlp_cuda.__file__).parent
 
 def import_from(folder: Path) -> str:
     """Imports the package that lies in ``folder`` in a fresh process; returns what it prints on stderr."""
+    # An editable install would fill in what the folder lacks.
+    code = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]; import s2mlp_cuda"
     result = subprocess.run(
-        [sys.executable, "-c", "import s2mlp_cuda"],
+        [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(folder)},
         cwd=folder,
         capture_output=True,

@@ -11,7 +11,8 @@
 #include <cstring>
 #include <type_traits>
 
-#include "../shift_problem.h"
+#include "../library.h"
+#include "../shift_arguments.h"
 
 namespace s2mlp {
 namespace {
@@ -344,7 +345,7 @@ Tensor spatial_shift_backward(
 }  // namespace
 }  // namespace s2mlp
 
-STABLE_TORCH_LIBRARY_IMPL(s2mlp_cuda, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, CPU, m) {
   m.impl("spatial_shift", TORCH_BOX(&s2mlp::spatial_shift));
   m.impl("spatial_shift_backward", TORCH_BOX(&s2mlp::spatial_shift_backward));
 }

@@ -1,112 +1,18 @@
-// spatial_shift and its adjoint on a GPU: any strides, 64-bit safe, gathers only (no atomics).
+// spatial_shift and its adjoint on a GPU: any strides, 64-bit safe, gathers only (no atomics, no barriers).
 //
-// One thread writes one vector of `kVector` neighbouring channels (channels innermost) or one element
-// (width innermost) at a time. The forward pass only moves bits, so it is compiled per vector size in
-// bytes, not per dtype.
+// Three kernels, chosen by launch_plan.h. In each, a thread first issues the loads of all its items, then looks after the
+// few elements near a border that those loads cannot serve, then stores. The forward pass only moves bits, so it is
+// compiled per access size, not per dtype.
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <limits>
 #include <type_traits>
 
-#include "../shift_problem.h"
+#include "../shift_arguments.h"
 #include "launch.h"
 
 namespace s2mlp {
 namespace {
-
-constexpr int kMaxGroups = 64;   // per launch; a table with more groups takes several launches
-constexpr int kMaxLeading = 62;  // axes of size > 1 that a 64-bit element count can have
-
-template <typename Index>
-struct KernelAxis {
-  Index size;
-  Index in_stride;
-  Index out_stride;
-};
-
-template <typename Index>
-struct KernelGroup {
-  Index channel_end;
-  Index dh;
-  Index dw;
-};
-
-// Sizes, strides and channel numbers are in vectors along the channel axis.
-template <typename Index>
-struct KernelProblem {
-  KernelAxis<Index> leading[kMaxLeading];
-  int leading_count;
-  KernelAxis<Index> height;
-  KernelAxis<Index> width;
-  KernelAxis<Index> channel;  // size: channels covered by this launch
-  Index first_channel;
-  KernelGroup<Index> groups[kMaxGroups];
-  PaddingMode mode;
-  int64_t work;
-};
-
-// Where a thread's element lies: its map (leading offsets), position and group.
-template <typename Index>
-struct Place {
-  Index in_offset;   // of the map and the channel
-  Index out_offset;  // of the element
-  Index h;
-  Index w;
-  int group;
-};
-
-template <typename Index, bool kChannelsInnermost>
-__device__ __forceinline__ Place<Index> locate(const KernelProblem<Index>& p, Index i) {
-  Index c;
-  Place<Index> place;
-  if (kChannelsInnermost) {
-    c = i % p.channel.size;
-    i /= p.channel.size;
-    place.w = i % p.width.size;
-    i /= p.width.size;
-    place.h = i % p.height.size;
-    i /= p.height.size;
-  } else {
-    place.w = i % p.width.size;
-    i /= p.width.size;
-    place.h = i % p.height.size;
-    i /= p.height.size;
-    c = i % p.channel.size;
-    i /= p.channel.size;
-  }
-  c += p.first_channel;
-  place.group = 0;
-  while (c >= p.groups[place.group].channel_end) {
-    ++place.group;
-  }
-  place.in_offset = c * p.channel.in_stride;
-  place.out_offset = c * p.channel.out_stride + place.h * p.height.out_stride + place.w * p.width.out_stride;
-  for (int d = p.leading_count - 1; d >= 0; --d) {
-    const Index position = d > 0 ? i % p.leading[d].size : i;
-    i /= p.leading[d].size;
-    place.in_offset += position * p.leading[d].in_stride;
-    place.out_offset += position * p.leading[d].out_stride;
-  }
-  return place;
-}
-
-template <typename Vector, typename Index, bool kChannelsInnermost>
-__global__ void __launch_bounds__(kBlockThreads)
-    shift_forward_kernel(const Vector* __restrict__ in, Vector* __restrict__ out, const KernelProblem<Index> p) {
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.work; i += stride) {
-    const Place<Index> place = locate<Index, kChannelsInnermost>(p, static_cast<Index>(i));
-    const KernelGroup<Index> group = p.groups[place.group];
-    const Index h = source_index(place.h, group.dh, p.height.size, p.mode);
-    const Index w = source_index(place.w, group.dw, p.width.size, p.mode);
-    Vector value{};
-    if (h >= 0 && w >= 0) {
-      value = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
-    }
-    out[place.out_offset] = value;
-  }
-}
 
 template <typename T>
 using accumulator_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -116,182 +22,338 @@ struct alignas(sizeof(T) * kVector) VectorOf {
   T values[kVector];
 };
 
-// Here `in` is the gradient of the shift's output and `out` that of its input.
-template <typename T, int kVector, typename Index, bool kChannelsInnermost>
-__global__ void __launch_bounds__(kBlockThreads) shift_adjoint_kernel(
+// ---- Any strides -----------------------------------------------------------------------------------------------------
+
+// The sum over all readers of one item: the slow path of the adjoint, at the border.
+template <typename T, int kVector, typename Index>
+__device__ VectorOf<T, kVector> sum_readers(
+    const VectorOf<T, kVector>* in, const StridedProblem<Index>& p, const StridedPlace<Index>& place) {
+  const Range<Index> rows = reader_range(place.h, place.group.dh, p.height.size, p.mode);
+  const Range<Index> columns = reader_range(place.w, place.group.dw, p.width.size, p.mode);
+  accumulator_t<T> sums[kVector] = {};
+#pragma unroll 1
+  for (Index h = rows.begin; h < rows.end; ++h) {
+#pragma unroll 1
+    for (Index w = columns.begin; w < columns.end; ++w) {
+      const VectorOf<T, kVector> grad = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
+#pragma unroll
+      for (int v = 0; v < kVector; ++v) {
+        sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
+      }
+    }
+  }
+  VectorOf<T, kVector> result;
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) {
+    result.values[v] = static_cast<T>(sums[v]);
+  }
+  return result;
+}
+
+// In the adjoint `in` is the gradient of the shift's output and `out` that of its input.
+template <typename T, int kVector, typename Index, bool kChannelsInnermost, bool kAdjoint>
+__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) strided_kernel(
     const VectorOf<T, kVector>* __restrict__ in,
     VectorOf<T, kVector>* __restrict__ out,
-    const KernelProblem<Index> p) {
-  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < p.work; i += stride) {
-    const Place<Index> place = locate<Index, kChannelsInnermost>(p, static_cast<Index>(i));
-    const KernelGroup<Index> group = p.groups[place.group];
-    const Range<Index> rows = reader_range(place.h, group.dh, p.height.size, p.mode);
-    const Range<Index> columns = reader_range(place.w, group.dw, p.width.size, p.mode);
-    accumulator_t<T> sums[kVector] = {};
-#pragma unroll 1
-    for (Index h = rows.begin; h < rows.end; ++h) {
-#pragma unroll 1
-      for (Index w = columns.begin; w < columns.end; ++w) {
-        const VectorOf<T, kVector> grad = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
+    const __grid_constant__ StridedProblem<Index> p) {
+  constexpr int64_t kTile = int64_t{kBlockThreads} * kItemsPerThread;
+  for (int64_t tile = blockIdx.x * kTile; tile < p.items; tile += gridDim.x * kTile) {
+    VectorOf<T, kVector> values[kItemsPerThread];
+    Index out_offsets[kItemsPerThread];
+    bool many_readers[kItemsPerThread];
 #pragma unroll
-        for (int v = 0; v < kVector; ++v) {
-          sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
+    for (int u = 0; u < kItemsPerThread; ++u) {
+      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
+      const StridedPlace<Index> place =
+          locate<kChannelsInnermost>(p, static_cast<Index>(item < p.items ? item : p.items - 1));
+      Index h;
+      Index w;
+      bool inside;
+      if (kAdjoint) {
+        const Range<Index> rows = reader_range(place.h, place.group.dh, p.height.size, p.mode);
+        const Range<Index> columns = reader_range(place.w, place.group.dw, p.width.size, p.mode);
+        h = rows.begin;
+        w = columns.begin;
+        inside = rows.begin < rows.end && columns.begin < columns.end;
+        many_readers[u] = inside && (rows.end - rows.begin > 1 || columns.end - columns.begin > 1);
+      } else {
+        h = source_index(place.h, place.group.dh, p.height.size, p.mode);
+        w = source_index(place.w, place.group.dw, p.width.size, p.mode);
+        inside = h >= 0 && w >= 0;
+        many_readers[u] = false;
+      }
+      out_offsets[u] = place.out_offset;
+      values[u] = VectorOf<T, kVector>{};
+      if (inside) {
+        values[u] = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kItemsPerThread; ++u) {
+      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
+      if (item < p.items) {
+        if constexpr (kAdjoint) {
+          if (many_readers[u]) {
+            values[u] = sum_readers(in, p, locate<kChannelsInnermost>(p, static_cast<Index>(item)));
+          }
+        }
+        out[out_offsets[u]] = values[u];
+      }
+    }
+  }
+}
+
+// ---- Dense planes ----------------------------------------------------------------------------------------------------
+
+// One element by the definition.
+template <typename T, bool kAdjoint, typename Index>
+__device__ T plane_element(const T* plane, const PlaneProblem<Index>& p, Index h, Index w, const KernelGroup<Index>& group) {
+  if constexpr (kAdjoint) {
+    const Range<Index> rows = reader_range(h, group.dh, p.height, p.mode);
+    const Range<Index> columns = reader_range(w, group.dw, p.width, p.mode);
+    accumulator_t<T> sum = 0;
+#pragma unroll 1
+    for (Index i = rows.begin; i < rows.end; ++i) {
+#pragma unroll 1
+      for (Index j = columns.begin; j < columns.end; ++j) {
+        sum += static_cast<accumulator_t<T>>(plane[i * p.width + j]);
+      }
+    }
+    return static_cast<T>(sum);
+  } else {
+    const Index i = source_index(h, group.dh, p.height, p.mode);
+    const Index j = source_index(w, group.dw, p.width, p.mode);
+    return i >= 0 && j >= 0 ? plane[i * p.width + j] : T{};
+  }
+}
+
+// 16 bytes that begin `bytes` (0 to 15) into the 32 bytes low, high.
+__device__ __forceinline__ uint4 shift_bytes(const uint4& low, const uint4& high, int bytes) {
+  uint32_t words[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  if (bytes & 8) {
+#pragma unroll
+    for (int i = 0; i < 6; ++i) {
+      words[i] = words[i + 2];
+    }
+  }
+  if (bytes & 4) {
+#pragma unroll
+    for (int i = 0; i < 5; ++i) {
+      words[i] = words[i + 1];
+    }
+  }
+  const int bits = (bytes & 3) * 8;
+  return {__funnelshift_r(words[0], words[1], bits), __funnelshift_r(words[1], words[2], bits),
+          __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits)};
+}
+
+// An item is 16 bytes of output. In a plane, a shift by (dh, dw) is a shift of the flat index by dh * W + dw, so an item's
+// inputs are 16 neighbouring bytes too, at any address: two aligned loads and a shift in registers. Elements for which
+// that does not hold (near a border, or where an item reaches into the next plane) are taken one by one.
+template <typename T, typename Index, bool kAdjoint>
+__global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
+    plane_kernel(const T* __restrict__ in, T* __restrict__ out, const __grid_constant__ PlaneProblem<Index> p) {
+  constexpr int kVector = kVectorBytes / sizeof(T);
+  constexpr int64_t kTile = int64_t{kBlockThreads} * kPlaneItemsPerThread;
+  const uint4* chunks = reinterpret_cast<const uint4*>(in - p.misalignment);
+  for (int64_t tile = blockIdx.x * kTile; tile < p.items; tile += gridDim.x * kTile) {
+    PlanePlace<Index> places[kPlaneItemsPerThread];
+    uint4 low[kPlaneItemsPerThread];
+    uint4 high[kPlaneItemsPerThread];
+    int bytes[kPlaneItemsPerThread];
+    bool loaded[kPlaneItemsPerThread];
+#pragma unroll
+    for (int u = 0; u < kPlaneItemsPerThread; ++u) {
+      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
+      const Index first = static_cast<Index>(item < p.items ? item : p.items - 1) * kVector;
+      places[u] = locate(p, first);
+      const ChunkRead<Index> read = chunk_read<kVector, kAdjoint>(p, places[u], first);
+      loaded[u] = read.possible;
+      bytes[u] = read.rest * static_cast<int>(sizeof(T));
+      low[u] = uint4{};
+      high[u] = uint4{};
+      if (read.possible) {
+        low[u] = chunks[read.begin / kVector];
+        if (read.rest != 0) {
+          high[u] = chunks[read.begin / kVector + 1];
         }
       }
     }
-    VectorOf<T, kVector> result;
 #pragma unroll
-    for (int v = 0; v < kVector; ++v) {
-      result.values[v] = static_cast<T>(sums[v]);
+    for (int u = 0; u < kPlaneItemsPerThread; ++u) {
+      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
+      if (item >= p.items) {
+        continue;
+      }
+      const Index first = static_cast<Index>(item) * kVector;
+      const PlanePlace<Index>& place = places[u];
+      if (!loaded[u]) {
+#pragma unroll 1
+        for (int v = 0; v < kVector && first + v < p.elements; ++v) {
+          const PlanePlace<Index> single = locate(p, static_cast<Index>(first + v));
+          out[first + v] = plane_element<T, kAdjoint>(in + single.in_offset, p, single.h, single.w, single.group);
+        }
+        continue;
+      }
+      const Range<Index> rows = plain_range(place.group.dh, p.height, p.mode, kAdjoint);
+      const Range<Index> columns = plain_range(place.group.dw, p.width, p.mode, kAdjoint);
+      uint32_t border = 0;  // bit v: element v is not simply shifted
+      Index h = place.h;
+      Index w = place.w;
+#pragma unroll
+      for (int v = 0; v < kVector; ++v) {
+        const bool plain = h >= rows.begin && h < rows.end && w >= columns.begin && w < columns.end;
+        border |= static_cast<uint32_t>(!plain) << v;
+        if (++w == p.width) {
+          w = 0;
+          ++h;
+        }
+      }
+      const uint4 shifted = shift_bytes(low[u], high[u], bytes[u]);
+      VectorOf<T, kVector> values;
+      memcpy(&values, &shifted, sizeof(values));
+      while (border != 0) {
+        const int v = __ffs(static_cast<int>(border)) - 1;
+        border &= border - 1;
+        h = place.h;
+        w = place.w + v;
+        while (w >= p.width) {
+          w -= p.width;
+          ++h;
+        }
+        const T value = plane_element<T, kAdjoint>(in + place.in_offset, p, h, w, place.group);
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) {
+          if (i == v) {
+            values.values[i] = value;
+          }
+        }
+      }
+      *reinterpret_cast<VectorOf<T, kVector>*>(out + first) = values;
     }
-    out[place.out_offset] = result;
   }
 }
 
-// The largest power of two of channels that can move at once: every group border, every stride and
-// both base addresses are multiples of it, and it is at most 16 bytes.
-int vector_channels(const ShiftProblem& p, const void* in, const void* out, int64_t element_size) {
-  if (!p.channels_innermost() || p.channel.in_stride != 1 || p.channel.out_stride != 1) {
-    return 1;
-  }
-  int64_t bits = 16 / element_size;
-  for (const ShiftGroup& group : p.groups) {
-    bits |= group.channel_end;
-  }
-  const auto add_axis = [&](const Axis& axis) {
-    if (axis.size > 1) {
-      bits |= axis.in_stride | axis.out_stride;
-    }
-  };
-  add_axis(p.height);
-  add_axis(p.width);
-  for (const Axis& axis : p.leading) {
-    add_axis(axis);
-  }
-  const int64_t addresses = static_cast<int64_t>(reinterpret_cast<uintptr_t>(in) | reinterpret_cast<uintptr_t>(out));
-  bits |= addresses / element_size;
-  return static_cast<int>(bits & -bits);
-}
+// ---- Launch ----------------------------------------------------------------------------------------------------------
 
-// Whether every offset and count of this call fits in 32 bits.
-bool fits_32_bits(const ShiftProblem& p) {
-  int64_t in_extent = 0;
-  int64_t out_extent = 0;
-  const auto add_axis = [&](const Axis& axis) {
-    in_extent += (axis.size - 1) * axis.in_stride;
-    out_extent += (axis.size - 1) * axis.out_stride;
-  };
-  add_axis(p.height);
-  add_axis(p.width);
-  add_axis(p.channel);
-  for (const Axis& axis : p.leading) {
-    add_axis(axis);
-  }
-  const int64_t count = p.leading_size * p.height.size * p.width.size * p.channel.size;
-  // An offset can be as large as its axis, so i + offset needs one more bit than the axis itself.
-  const int64_t limit = std::numeric_limits<int32_t>::max() / 2;
-  return std::max({in_extent, out_extent, count, p.height.size, p.width.size}) <= limit;
-}
+// One call, ready to launch: pointers, numbers, and the plan made from them.
+struct Call {
+  const ShiftProblem& problem;
+  const void* in;
+  void* out;
+  Misalignment misalignment;
+  LaunchPlan plan;
+  const LaunchContext& context;
+};
 
-template <typename Index>
-KernelAxis<Index> kernel_axis(const Axis& axis, int vector) {
-  return {static_cast<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
-          static_cast<Index>(axis.out_stride / vector)};
-}
-
-// launch(problem) for each slice of the group table, at most kMaxGroups groups at a time.
-template <typename Index, typename Launch>
-void for_each_table(const ShiftProblem& p, int vector, const Launch& launch) {
-  KernelProblem<Index> kernel;
-  kernel.leading_count = static_cast<int>(p.leading.size());
-  for (int d = 0; d < kernel.leading_count; ++d) {
-    kernel.leading[d] = kernel_axis<Index>(p.leading[d], vector);
-  }
-  kernel.height = kernel_axis<Index>(p.height, vector);
-  kernel.width = kernel_axis<Index>(p.width, vector);
-  kernel.channel = {0, 1, 1};
-  if (vector == 1) {
-    kernel.channel = kernel_axis<Index>(p.channel, 1);
-  }
-  kernel.mode = p.mode;
-  const int groups = static_cast<int>(p.groups.size());
-  for (int first = 0; first < groups; first += kMaxGroups) {
-    const int count = std::min(kMaxGroups, groups - first);
-    for (int g = 0; g < count; ++g) {
-      const ShiftGroup& group = p.groups[first + g];
-      kernel.groups[g] = {static_cast<Index>(group.channel_end / vector), static_cast<Index>(group.dh),
-                          static_cast<Index>(group.dw)};
-    }
-    const int64_t channel_begin = p.groups[first].channel_begin;
-    const int64_t channels = (p.groups[first + count - 1].channel_end - channel_begin) / vector;
-    kernel.first_channel = static_cast<Index>(channel_begin / vector);
-    kernel.channel.size = static_cast<Index>(channels);
-    kernel.work = p.leading_size * p.height.size * p.width.size * channels;
-    launch(kernel);
-  }
-}
-
-template <typename Vector, bool kChannelsInnermost>
-void launch_forward(const ShiftProblem& p, const void* in, void* out, int vector, cudaStream_t stream) {
-  const auto launch = [&](const auto& kernel_problem) {
-    using Index = decltype(kernel_problem.first_channel);
-    S2MLP_LAUNCH((shift_forward_kernel<Vector, Index, kChannelsInnermost>),
-                 grid_blocks(kernel_problem.work), kBlockThreads, stream, static_cast<const Vector*>(in),
-                 static_cast<Vector*>(out), kernel_problem);
-  };
-  if (fits_32_bits(p)) {
-    for_each_table<int32_t>(p, vector, launch);
-  } else {
-    for_each_table<int64_t>(p, vector, launch);
-  }
-}
-
-template <typename T, int kVector, bool kChannelsInnermost>
-void launch_adjoint(const ShiftProblem& p, const void* in, void* out, cudaStream_t stream) {
+template <typename T, int kVector, bool kChannelsInnermost, bool kAdjoint, typename Index>
+void launch_strided(const Call& call) {
   using Vector = VectorOf<T, kVector>;
-  const auto launch = [&](const auto& kernel_problem) {
-    using Index = decltype(kernel_problem.first_channel);
-    S2MLP_LAUNCH((shift_adjoint_kernel<T, kVector, Index, kChannelsInnermost>),
-                 grid_blocks(kernel_problem.work), kBlockThreads, stream, static_cast<const Vector*>(in),
-                 static_cast<Vector*>(out), kernel_problem);
-  };
-  if (fits_32_bits(p)) {
-    for_each_table<int32_t>(p, kVector, launch);
+  // The forward pass sees a vector of `plan.vector` elements as one word, T; the adjoint knows its elements.
+  for_each_table<Index>(call.problem, call.plan.vector, [&](const StridedProblem<Index>& problem) {
+    S2MLP_LAUNCH((strided_kernel<T, kVector, Index, kChannelsInnermost, kAdjoint>),
+                 grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
+                 call.context.stream(), static_cast<const Vector*>(call.in), static_cast<Vector*>(call.out), problem);
+  });
+}
+
+template <typename T, bool kAdjoint, typename Index>
+void launch_planes(const Call& call) {
+  const PlaneProblem<Index> problem =
+      plane_problem<Index>(call.problem, call.plan.vector, call.misalignment.in / static_cast<int>(sizeof(T)),
+                           extent(call.problem, &Axis::in_stride));
+  S2MLP_LAUNCH((plane_kernel<T, Index, kAdjoint>),
+               grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
+               call.context.stream(), static_cast<const T*>(call.in), static_cast<T*>(call.out), problem);
+}
+
+template <typename T, bool kAdjoint>
+void launch_width_innermost(const Call& call) {
+  const bool planes = call.plan.kernel == ShiftKernel::kPlaneVectors;
+  if (call.plan.wide) {
+    return planes ? launch_planes<T, kAdjoint, int64_t>(call) : launch_strided<T, 1, false, kAdjoint, int64_t>(call);
+  }
+  return planes ? launch_planes<T, kAdjoint, int32_t>(call) : launch_strided<T, 1, false, kAdjoint, int32_t>(call);
+}
+
+template <typename T>
+void launch_forward_word(const Call& call) {
+  if (call.plan.wide) {
+    launch_strided<T, 1, true, false, int64_t>(call);
   } else {
-    for_each_table<int64_t>(p, kVector, launch);
+    launch_strided<T, 1, true, false, int32_t>(call);
   }
 }
 
-template <bool kChannelsInnermost>
-void forward_by_bytes(
-    const ShiftProblem& p, const void* in, void* out, int vector, int64_t bytes, cudaStream_t stream) {
-  switch (bytes) {
+void launch_forward(const Call& call, int64_t element_size) {
+  if (call.plan.kernel == ShiftKernel::kChannelVectors) {
+    switch (call.plan.vector * element_size) {
+      case 1:
+        return launch_forward_word<uint8_t>(call);
+      case 2:
+        return launch_forward_word<uint16_t>(call);
+      case 4:
+        return launch_forward_word<uint32_t>(call);
+      case 8:
+        return launch_forward_word<uint64_t>(call);
+      default:
+        return launch_forward_word<uint4>(call);
+    }
+  }
+  switch (element_size) {
     case 1:
-      return launch_forward<uint8_t, kChannelsInnermost>(p, in, out, vector, stream);
+      return launch_width_innermost<uint8_t, false>(call);
     case 2:
-      return launch_forward<uint16_t, kChannelsInnermost>(p, in, out, vector, stream);
+      return launch_width_innermost<uint16_t, false>(call);
     case 4:
-      return launch_forward<uint32_t, kChannelsInnermost>(p, in, out, vector, stream);
-    case 8:
-      return launch_forward<uint2, kChannelsInnermost>(p, in, out, vector, stream);
+      return launch_width_innermost<uint32_t, false>(call);
     default:
-      return launch_forward<uint4, kChannelsInnermost>(p, in, out, vector, stream);
+      return launch_width_innermost<uint64_t, false>(call);
   }
 }
 
 template <typename T>
-void adjoint_by_layout(const ShiftProblem& p, const Tensor& in, const Tensor& out, cudaStream_t stream) {
-  constexpr int kFull = 16 / sizeof(T);
+void launch_adjoint(const Call& call) {
+  constexpr int kFull = kVectorBytes / sizeof(T);
+  if (call.plan.kernel != ShiftKernel::kChannelVectors) {
+    return launch_width_innermost<T, true>(call);
+  }
+  if (call.plan.wide) {
+    return call.plan.vector == kFull ? launch_strided<T, kFull, true, true, int64_t>(call)
+                                     : launch_strided<T, 1, true, true, int64_t>(call);
+  }
+  if (call.plan.vector == kFull) {
+    return launch_strided<T, kFull, true, true, int32_t>(call);
+  }
+  if constexpr (kFull >= 4) {
+    if (call.plan.vector == kFull / 2) {
+      return launch_strided<T, kFull / 2, true, true, int32_t>(call);
+    }
+  }
+  if constexpr (kFull >= 8) {
+    if (call.plan.vector == kFull / 4) {
+      return launch_strided<T, kFull / 4, true, true, int32_t>(call);
+    }
+  }
+  return launch_strided<T, 1, true, true, int32_t>(call);
+}
+
+int misalignment_of(const void* pointer) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % kVectorBytes);
+}
+
+// launch(call) for a tensor that is not empty.
+template <typename Launch>
+void with_call(const ShiftProblem& problem, const Tensor& in, const Tensor& out, const Launch& launch) {
+  if (in.numel() == 0) {
+    return;
+  }
+  const LaunchContext context(in);
   const void* from = in.const_data_ptr();
   void* to = out.mutable_data_ptr();
-  if (!p.channels_innermost()) {
-    launch_adjoint<T, 1, false>(p, from, to, stream);
-  } else if (vector_channels(p, from, to, sizeof(T)) == kFull) {
-    launch_adjoint<T, kFull, true>(p, from, to, stream);
-  } else {
-    launch_adjoint<T, 1, true>(p, from, to, stream);
-  }
+  const Misalignment misalignment = {misalignment_of(from), misalignment_of(to)};
+  launch(Call{problem, from, to, misalignment,
+              plan_launch(problem, static_cast<int64_t>(in.element_size()), misalignment), context});
 }
 
 Tensor spatial_shift(
@@ -303,20 +365,9 @@ Tensor spatial_shift(
   check_forward_dtype(x);
   Tensor out = torch::stable::empty_like(x);
   const ShiftProblem problem = make_problem(x, out, offsets, group_sizes, padding_mode, data_format);
-  if (x.numel() == 0) {
-    return out;
-  }
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const cudaStream_t stream = current_stream(x);
-  const void* from = x.const_data_ptr();
-  void* to = out.mutable_data_ptr();
-  const int64_t element_size = static_cast<int64_t>(x.element_size());
-  const int vector = vector_channels(problem, from, to, element_size);
-  if (problem.channels_innermost()) {
-    forward_by_bytes<true>(problem, from, to, vector, vector * element_size, stream);
-  } else {
-    forward_by_bytes<false>(problem, from, to, vector, element_size, stream);
-  }
+  with_call(problem, x, out, [&](const Call& call) {
+    launch_forward(call, static_cast<int64_t>(x.element_size()));
+  });
   return out;
 }
 
@@ -329,31 +380,25 @@ Tensor spatial_shift_backward(
   check_backward_dtype(grad);
   Tensor out = torch::stable::empty_like(grad);
   const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
-  if (grad.numel() == 0) {
-    return out;
-  }
-  const torch::stable::accelerator::DeviceGuard guard(grad.get_device_index());
-  const cudaStream_t stream = current_stream(grad);
-  switch (grad.scalar_type()) {
-    case ScalarType::Double:
-      adjoint_by_layout<double>(problem, grad, out, stream);
-      break;
-    case ScalarType::Float:
-      adjoint_by_layout<float>(problem, grad, out, stream);
-      break;
-    case ScalarType::Half:
-      adjoint_by_layout<torch::headeronly::Half>(problem, grad, out, stream);
-      break;
-    default:
-      adjoint_by_layout<torch::headeronly::BFloat16>(problem, grad, out, stream);
-  }
+  with_call(problem, grad, out, [&](const Call& call) {
+    switch (grad.scalar_type()) {
+      case ScalarType::Double:
+        return launch_adjoint<double>(call);
+      case ScalarType::Float:
+        return launch_adjoint<float>(call);
+      case ScalarType::Half:
+        return launch_adjoint<torch::headeronly::Half>(call);
+      default:
+        return launch_adjoint<torch::headeronly::BFloat16>(call);
+    }
+  });
   return out;
 }
 
 }  // namespace
 }  // namespace s2mlp
 
-STABLE_TORCH_LIBRARY_IMPL(s2mlp_cuda, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, S2MLP_DISPATCH_KEY, m) {
   m.impl("spatial_shift", TORCH_BOX(&s2mlp::spatial_shift));
   m.impl("spatial_shift_backward", TORCH_BOX(&s2mlp::spatial_shift_backward));
 }

@@ -1,0 +1,67 @@
+// Division by a number that is the same for a whole launch. Host and device.
+//
+// 32 bits: multiply and shift, with numbers made on the host (Granlund and Montgomery 1994, fig. 4.1); a GPU has no
+// integer divide instruction. 64 bits: plain division, for maps beyond 2^31 elements only.
+#pragma once
+
+#include <cstdint>
+
+#include "../shift_geometry.h"
+
+namespace s2mlp {
+
+template <typename Index>
+struct QuotientRemainder {
+  Index quotient;
+  Index remainder;
+};
+
+template <typename Index>
+class Divider;
+
+template <>
+class Divider<int32_t> {
+ public:
+  Divider() = default;
+  explicit Divider(int64_t divisor) : divisor_(static_cast<uint32_t>(divisor)) {
+    while (shift_ < 31 && (uint32_t{1} << shift_) < divisor_) {
+      ++shift_;
+    }
+    const uint64_t power = uint64_t{1} << shift_;
+    multiplier_ = static_cast<uint32_t>((power - divisor_) * (uint64_t{1} << 32) / divisor_ + 1);
+  }
+
+  // For 0 <= n < 2^31.
+  S2MLP_HOST_DEVICE QuotientRemainder<int32_t> operator()(int32_t n) const {
+    const uint32_t unsigned_n = static_cast<uint32_t>(n);
+#if defined(__CUDA_ARCH__)
+    const uint32_t high = __umulhi(unsigned_n, multiplier_);
+#else
+    const uint32_t high = static_cast<uint32_t>((uint64_t{unsigned_n} * multiplier_) >> 32);
+#endif
+    const uint32_t quotient = (high + unsigned_n) >> shift_;
+    return {static_cast<int32_t>(quotient), static_cast<int32_t>(unsigned_n - quotient * divisor_)};
+  }
+
+ private:
+  uint32_t divisor_ = 1;
+  uint32_t multiplier_ = 1;
+  uint32_t shift_ = 0;
+};
+
+template <>
+class Divider<int64_t> {
+ public:
+  Divider() = default;
+  explicit Divider(int64_t divisor) : divisor_(divisor) {}
+
+  S2MLP_HOST_DEVICE QuotientRemainder<int64_t> operator()(int64_t n) const {
+    const int64_t quotient = n / divisor_;
+    return {quotient, n - quotient * divisor_};
+  }
+
+ private:
+  int64_t divisor_ = 1;
+};
+
+}  // namespace s2mlp

@@ -1,0 +1,13 @@
+// What Python sets and asks of the emulator.
+#include <torch/csrc/stable/tensor.h>
+
+#include "cuda/launch.h"
+
+extern "C" {
+
+void s2mlp_set_order(int order) {
+  s2mlp::emulator::Block::current().order = static_cast<s2mlp::emulator::Order>(order);
+}
+
+int64_t s2mlp_launches() { return s2mlp::emulator::Block::current().launches; }
+}

@@ -1,0 +1,39 @@
+"""Every CUDA kernel, run on the CPU under AddressSanitizer and UBSan, against the slice reference.
+
+Emulated is not "on a GPU": see emulator.h for what this cannot show.
+"""
+
+import pytest
+from cases import DTYPES, all_cases
+from emulated import ORDERS, build_kernels, run_cases
+
+#: The same sources with 64-bit indices for every map, which are otherwise taken beyond 2^30 elements.
+WIDE = [("csrc/cuda/launch_plan.h", "std::numeric_limits<int32_t>::max() / 2", "0")]
+RUNS = [("narrow", order) for order in ORDERS] + [("wide", "shuffled")]
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory):
+    return {
+        "narrow": build_kernels(tmp_path_factory.mktemp("narrow")),
+        "wide": build_kernels(tmp_path_factory.mktemp("wide"), WIDE),
+    }
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=[" ".join(run) for run in RUNS])
+def failures(request, libraries):
+    indices, order = request.param
+    return run_cases(libraries[indices], order)
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_kernels(failures, dtype, data_format):
+    names = {case.name for case in all_cases() if case.dtype == dtype and case.data_format == data_format}
+    assert names
+    # A failure outside any case (a crash at the start, say) fails every test.
+    assert {name: text for name, text in failures.items() if name in names or name.startswith("(")} == {}
+
+
+def test_no_case_failed_unseen(failures):
+    assert failures == {}
