@@ -12,26 +12,40 @@ from s2mlp_cuda.cli import cpu_name
 FOLDER = Path(__file__).parent / "results"
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.check_output(["git", *arguments], cwd=FOLDER, text=True).strip()
+def _commit() -> str:
+    """The commit, marked ``+changes`` when anything but result files differs from it; "unknown" outside of git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=FOLDER, text=True, capture_output=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "../..", ":!.") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
-def write_result(name: str, result: dict) -> Path:
-    """Prints the result and writes it to ``results/<name>-torch<version>.json``.
-
-    The commit is marked ``+changes`` when anything but result files differs from it.
-    """
-    changed = _git("status", "--porcelain", "--", "..", ":!.")
-    document = {
+def document(result: dict) -> dict:
+    """The result with what it was made on."""
+    machine = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        machine = f"{torch.cuda.get_device_name()}, {machine}"
+    return {
         **result,
-        "machine": f"{cpu_name()}, {torch.get_num_threads()} threads",
+        "machine": machine,
         "torch": torch.__version__,
-        "commit": _git("rev-parse", "HEAD") + ("+changes" if changed else ""),
+        "commit": _commit(),
         "date": date.today().isoformat(),
     }
+
+
+def write_json(path: Path, result: dict) -> None:
+    path.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def write_result(name: str, result: dict) -> None:
+    """Prints the result and writes it to ``results/<name>-torch<version>.json``."""
+    full = document(result)
     path = FOLDER / f"{name}-torch{torch.__version__.partition('+')[0]}.json"
-    text = json.dumps(document, indent=2)
-    path.write_text(text + "\n")
-    print(text)
+    write_json(path, full)
+    print(json.dumps(full, indent=2))
     print(f"written to {path}")
-    return path

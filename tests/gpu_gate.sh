@@ -1,19 +1,48 @@
 #!/usr/bin/env bash
-# On a machine with a GPU: builds in place with the ambient python, runs the whole suite with every CUDA test
-# demanded, and leaves one log. Needs no network. Usage: tests/gpu_gate.sh [LOG]
-set -euo pipefail
+# Everything that needs a GPU, in one command and without a network: builds in place with the ambient python, runs the
+# whole suite with every CUDA test demanded, compute-sanitizer over every kernel, and the benchmark, which writes
+# benchmarks/results/<gpu>-<date>.json and .md. All steps run; the exit status is 0 when all of them passed.
+# Usage: tests/gpu_gate.sh [LOG]
+set -uo pipefail
 cd "$(dirname "$0")/.."
 LOG=${1:-gpu_gate.log}
 PYTHON=${PYTHON:-python3}
-export S2MLP_REQUIRE_GPU=1 S2MLP_CUDA=1
+export S2MLP_REQUIRE_GPU=1 S2MLP_CUDA=1 PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+FAILED=()
+
+step() {
+    local name=$1
+    shift
+    echo "=== $name ($(date -u +%T))"
+    "$@" || FAILED+=("$name")
+}
+
+sanitize() {
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 --tool "$1" "$PYTHON" tests/gpu_sanitizer_cases.py
+}
+
+suite() {
+    local parallel=()
+    "$PYTHON" -c 'import xdist' 2>/dev/null && parallel=(-n 8 --dist loadfile)
+    "$PYTHON" -m pytest "${parallel[@]}"
+}
 
 gate() {
-    date -u
     git log -1 --format='commit %H' || echo 'commit unknown: not a git checkout'
     nvidia-smi
-    "$PYTHON" setup.py build_ext --inplace
-    "$PYTHON" -m s2mlp_cuda info
-    "$PYTHON" -m pytest
+    step build "$PYTHON" setup.py build_ext --inplace
+    step info "$PYTHON" -m s2mlp_cuda info
+    step suite suite
+    for tool in memcheck racecheck initcheck; do
+        step "$tool" sanitize "$tool"
+    done
+    step benchmark "$PYTHON" benchmarks/gpu.py
+    echo "=== done ($(date -u +%T))"
+    if [ ${#FAILED[@]} -gt 0 ]; then
+        echo "FAILED: ${FAILED[*]}"
+        return 1
+    fi
+    echo "all steps passed"
 }
 
 gate 2>&1 | tee "$LOG"

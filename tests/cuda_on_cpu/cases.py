@@ -39,9 +39,12 @@ class Case:
             return tuple((i % 5 - 2, i % 7 - 3) for i in range(channels))
         return TABLES[self.table]
 
-    def make(self) -> torch.Tensor:
+    def make(self, device: str = "cpu") -> torch.Tensor:
         """A random map. Whatever the memory, its last element is the last of its allocation."""
         torch.manual_seed(0)
+
+        def empty(shape) -> torch.Tensor:
+            return torch.empty(shape, dtype=self.dtype, device=device)
 
         def fill(x: torch.Tensor) -> torch.Tensor:
             if self.dtype == torch.uint8:
@@ -50,20 +53,20 @@ class Case:
 
         count = torch.Size(self.shape).numel()
         if self.memory == "exact":
-            return fill(torch.empty(self.shape, dtype=self.dtype))
+            return fill(empty(self.shape))
         if self.memory.startswith("skip "):  # the first element is so many elements into an aligned buffer
             skip = int(self.memory.removeprefix("skip "))
-            return fill(torch.empty(count + skip, dtype=self.dtype)[skip:].view(self.shape))
+            return fill(empty(count + skip)[skip:].view(self.shape))
         if self.memory == "slice":  # a corner of a larger map, along every axis
-            larger = torch.empty([n + 3 for n in self.shape], dtype=self.dtype)
+            larger = empty([n + 3 for n in self.shape])
             return fill(larger[tuple(slice(3, None) for _ in self.shape)])
         if self.memory == "transposed":  # the other data format's memory
             last = self.data_format == "channels_last"
             inner = (self.shape[-1], *self.shape[-3:-1]) if last else (*self.shape[-2:], self.shape[-3])
-            dense = fill(torch.empty((*self.shape[:-3], *inner), dtype=self.dtype))
+            dense = fill(empty((*self.shape[:-3], *inner)))
             return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
         assert self.memory == "expanded"
-        return fill(torch.empty((1, *self.shape[1:]), dtype=self.dtype)).expand(self.shape)
+        return fill(empty((1, *self.shape[1:]))).expand(self.shape)
 
 
 def all_cases() -> Iterator[Case]:

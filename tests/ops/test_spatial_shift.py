@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from conftest import require_device
 
 from s2mlp_cuda import offsets, reference, spatial_shift
 
@@ -240,9 +241,25 @@ def test_second_gpu():
     assert torch.cuda.current_device() == 0
 
 
-def test_cuda_stream_and_graph(request):
-    from conftest import require_device
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_map_beyond_2_to_the_31_elements(data_format):
+    """Image by image against the reference: the last of 2.2 billion elements lies beyond 32-bit indices."""
+    device = require_device("cuda")
+    if torch.cuda.mem_get_info()[0] < 24 * 2**30:
+        pytest.skip("less than 24 GiB of free GPU memory")
+    x = torch.empty(in_format((512, 256, 416), data_format, (40,)), dtype=torch.bfloat16, device=device).normal_()
+    assert x.numel() > 2**31
+    out = spatial_shift(x, data_format=data_format)
+    grad = torch.ops.s2mlp_cuda.spatial_shift_backward(x, [0, 1, 0, -1, 1, 0, -1, 0], data_format=data_format)
+    for image in (0, 19, 38, 39):
+        leaf = x[image].clone().requires_grad_()
+        expected = reference.spatial_shift(leaf, data_format=data_format)
+        assert torch.equal(out[image], expected)
+        (expected_grad,) = torch.autograd.grad(expected, leaf, x[image])
+        torch.testing.assert_close(grad[image], expected_grad, rtol=1.6e-2, atol=1.6e-2)
 
+
+def test_cuda_stream_and_graph():
     device = require_device("cuda")
     x = torch.randn(8, 14, 14, 96, device=device)
     side = torch.cuda.Stream()

@@ -1,0 +1,23 @@
+"""A small subset of the emulated cases on the GPU, to be run under compute-sanitizer: every kernel, one padding mode.
+
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
+
+from cases import all_cases
+from judge import failure_of
+
+import s2mlp_cuda  # noqa: F401  (registers the operators)
+
+cases = [case for case in all_cases() if case.mode == "replicate" and case.table != "far"]
+failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}
+for name, failure in failures.items():
+    print(f"{name}: {failure}")
+print(f"{len(cases) - len(failures)} of {len(cases)} cases right")
+sys.exit(1 if failures else 0)
