@@ -56,10 +56,13 @@ def emulation_flags(folder: Path) -> list[str]:
     ]
 
 
-def build_kernels(folder: Path, edits: list[Edit] = ()) -> Path:
-    """All .cu files, sanitized, as a library whose operators are ``torch.ops.s2mlp_cuda_on_cpu``."""
+def build_kernels(folder: Path, edits: list[Edit] = (), kernels: str = "csrc/cuda/*.cu") -> Path:
+    """All .cu files, sanitized, as a library whose operators are ``torch.ops.s2mlp_cuda_on_cpu``.
+
+    With ``kernels="csrc/cpu/*.cpp"`` the CPU kernels take their place, to be checked in the same way.
+    """
     copy_sources(folder, list(edits))
-    sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob("csrc/cuda/*.cu"))]
+    sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(kernels))]
     torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
     return compile_shared(
         sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries,
@@ -67,8 +70,10 @@ def build_kernels(folder: Path, edits: list[Edit] = ()) -> Path:
     )
 
 
-def run_cases(library: Path, order: str, only: str = "") -> dict[str, str]:
+def run_cases(library: Path, order: str, only: str = "", launches: bool = True) -> dict[str, str]:
     """Runs the cases whose names contain ``only`` under one thread order; returns the failures, name: what happened.
+
+    With ``launches``, a run that launched fewer emulated kernels than it had cases is a failure too.
 
     A sanitizer ends the process at its first finding; the finding is then the failure of the case that ran.
     """
@@ -95,8 +100,8 @@ def run_cases(library: Path, order: str, only: str = "") -> dict[str, str]:
             line for line in result.stderr.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line
         ]
         failures[running] = findings[0] if findings else result.stderr[-2000:]
-    elif not any("finished" in event for event in events):
-        failures["(the run)"] = "ended early"
+    elif launches and events[-1]["launches"] < events[-1]["finished"]:
+        failures["(the run)"] = "kernels were not launched"
     return failures
 
 

@@ -37,3 +37,8 @@ def test_kernels(failures, dtype, data_format):
 
 def test_no_case_failed_unseen(failures):
     assert failures == {}
+
+
+def test_cpu_kernels_under_the_same_sanitizers(tmp_path):
+    library = build_kernels(tmp_path, kernels="csrc/cpu/*.cpp")
+    assert run_cases(library, "ascending", launches=False) == {}

@@ -111,6 +111,16 @@ def test_any_strides(name, mode, device):
 
 
 @pytest.mark.parametrize("name", STRIDED)
+def test_meta_tensors_get_the_strides_of_the_real_result(name):
+    real, data_format = next((x, fmt) for n, x, fmt in strided_inputs("cpu") if n == name)
+    meta = next(x for n, x, _ in strided_inputs("meta") if n == name)
+    out = spatial_shift(real, data_format=data_format)
+    fake = spatial_shift(meta, data_format=data_format)
+    assert fake.device.type == "meta" and fake.dtype == out.dtype
+    assert (fake.shape, fake.stride()) == (out.shape, out.stride())
+
+
+@pytest.mark.parametrize("name", STRIDED)
 def test_gradients_of_any_strides(name, device):
     grad, data_format = next((x, fmt) for n, x, fmt in strided_inputs(device) if n == name)
     x = torch.randn(grad.shape, device=device, requires_grad=True)
