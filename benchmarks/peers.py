@@ -6,22 +6,10 @@ from functools import partial
 import torch
 
 from s2mlp_cuda import reference, spatial_shift
+from s2mlp_cuda.demo.timing import OURS, clone_and_assign
 from s2mlp_cuda.offsets import V1
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
-OURS = "s2mlp_cuda.spatial_shift"
-
-
-def clone_and_assign(x: torch.Tensor, data_format: str) -> torch.Tensor:
-    """Slices of clones, assigned: the safe eager form of the papers' pseudo-code."""
-    out = x.clone()
-    view = out if data_format == "channels_last" else out.movedim(-3, -1)
-    quarter = view.shape[-1] // 4
-    view[..., 1:, :quarter] = view[..., :-1, :quarter].clone()
-    view[..., :-1, quarter : 2 * quarter] = view[..., 1:, quarter : 2 * quarter].clone()
-    view[..., 1:, :, 2 * quarter : 3 * quarter] = view[..., :-1, :, 2 * quarter : 3 * quarter].clone()
-    view[..., :-1, :, 3 * quarter :] = view[..., 1:, :, 3 * quarter :].clone()
-    return out
 
 
 def gather(x: torch.Tensor, data_format: str) -> torch.Tensor:

@@ -17,14 +17,15 @@ SHAPES = ((32, 14, 14, 384), (16, 32, 32, 192))
 OURS = "s2mlp_cuda.spatial_shift"
 
 
-def clone_and_assign(x: torch.Tensor) -> torch.Tensor:
-    """V1 by slices of clones, assigned: the safe eager form of the papers' pseudo-code, on (B, H, W, C)."""
+def clone_and_assign(x: torch.Tensor, data_format: str = "channels_last") -> torch.Tensor:
+    """V1 by slices of clones, assigned: the safe eager form of the papers' pseudo-code."""
     out = x.clone()
-    quarter = x.shape[-1] // 4
-    out[:, :, 1:, :quarter] = out[:, :, :-1, :quarter].clone()
-    out[:, :, :-1, quarter : 2 * quarter] = out[:, :, 1:, quarter : 2 * quarter].clone()
-    out[:, 1:, :, 2 * quarter : 3 * quarter] = out[:, :-1, :, 2 * quarter : 3 * quarter].clone()
-    out[:, :-1, :, 3 * quarter :] = out[:, 1:, :, 3 * quarter :].clone()
+    view = out if data_format == "channels_last" else out.movedim(-3, -1)
+    quarter = view.shape[-1] // 4
+    view[..., 1:, :quarter] = view[..., :-1, :quarter].clone()
+    view[..., :-1, quarter : 2 * quarter] = view[..., 1:, quarter : 2 * quarter].clone()
+    view[..., 1:, :, 2 * quarter : 3 * quarter] = view[..., :-1, :, 2 * quarter : 3 * quarter].clone()
+    view[..., :-1, :, 3 * quarter :] = view[..., 1:, :, 3 * quarter :].clone()
     return out
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch.autograd import forward_ad
 
 from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._arguments import check_groups, check_map, check_padding_mode, flat_offsets
@@ -61,7 +62,30 @@ def spatial_shift(
     if torch.compiler.is_compiling():
         # The compiler does not trace a Function that has a jvp; the raw operator carries the same rules.
         return _forward_op(x, flat, sizes, padding_mode, data_format)
-    return SpatialShiftFunction.apply(x, flat, sizes, padding_mode, data_format)
+    return _shift(x, flat, sizes, padding_mode, data_format)
+
+
+def _shift(x, *shift):
+    """The shift by the cheapest way that will do here: see :class:`_EagerShift`."""
+    if torch._C._are_functorch_transforms_active():
+        return SpatialShiftFunction.apply(x, *shift)
+    if _differentiates(x):
+        return _EagerShift.apply(x, *shift)
+    return _below_autograd(_forward_op, x, *shift)
+
+
+def _shift_backward(grad, *shift):
+    """The adjoint, in the same way."""
+    if torch._C._are_functorch_transforms_active():
+        return SpatialShiftBackwardFunction.apply(grad, *shift)
+    if _differentiates(grad):
+        return _EagerShiftBackward.apply(grad, *shift)
+    return _below_autograd(_backward_op, grad, *shift)
+
+
+def _differentiates(x) -> bool:
+    """Whether PyTorch records what happens to ``x``: for the backward pass, or in forward mode."""
+    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
 
 
 class SpatialShiftFunction(torch.autograd.Function):
@@ -81,11 +105,11 @@ class SpatialShiftFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return SpatialShiftBackwardFunction.apply(grad, *ctx.shift), None, None, None, None
+        return _shift_backward(grad, *ctx.shift), None, None, None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        return SpatialShiftFunction.apply(tangent, *ctx.shift)
+        return _shift(tangent, *ctx.shift)
 
     @staticmethod
     def vmap(info, in_dims, x, *shift):
@@ -105,15 +129,49 @@ class SpatialShiftBackwardFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        return SpatialShiftFunction.apply(grad, *ctx.shift), None, None, None, None
+        return _shift(grad, *ctx.shift), None, None, None, None
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        return SpatialShiftBackwardFunction.apply(tangent, *ctx.shift)
+        return _shift_backward(tangent, *ctx.shift)
 
     @staticmethod
     def vmap(info, in_dims, grad, *shift):
         return SpatialShiftBackwardFunction.apply(grad.movedim(in_dims[0], 0), *shift), 0
+
+
+class _EagerShift(torch.autograd.Function):
+    """:class:`SpatialShiftFunction` without ``setup_context``, for plain eager calls.
+
+    With ``setup_context``, PyTorch binds the Python signature on every call, which costs more than shifting a small map.
+    functorch transforms cannot do without it, and get the full class.
+    """
+
+    @staticmethod
+    def forward(ctx, x, *shift):
+        ctx.shift = shift
+        return _below_autograd(_forward_op, x, *shift)
+
+    backward = SpatialShiftFunction.backward
+    jvp = SpatialShiftFunction.jvp
+
+
+class _EagerShiftBackward(torch.autograd.Function):
+    """:class:`SpatialShiftBackwardFunction` in the same way."""
+
+    @staticmethod
+    def forward(ctx, grad, *shift):
+        ctx.shift = shift
+        return _below_autograd(_backward_op, grad, *shift)
+
+    backward = SpatialShiftBackwardFunction.backward
+    jvp = SpatialShiftBackwardFunction.jvp
+
+
+def _below_autograd(op, x, *shift):
+    """Calls a raw operator past its own autograd rule, which is written in Python; the caller has its own."""
+    with torch._C._AutoDispatchBelowAutograd():
+        return op(x, *shift)
 
 
 def _save_shift(ctx, inputs, output):

@@ -240,6 +240,28 @@ def test_same_bits_every_time(device):
     assert all(torch.equal(grad, grads[0]) for grad in grads)
 
 
+@pytest.mark.parametrize("name", STRIDED)
+def test_nothing_is_allocated_beyond_the_output(name):
+    """Whatever the strides, and however many groups: no copy of the input is ever made."""
+    x, data_format = next((x, fmt) for n, x, fmt in strided_inputs("cpu") if n == name)
+    ops = torch.ops.s2mlp_cuda
+    for op in (ops.spatial_shift, ops.spatial_shift_backward):
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+            out = op(x, [1, 0] * 3, data_format=data_format)
+        allocated = [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
+        assert allocated == [out.numel() * out.element_size()]
+
+
+def test_nothing_is_allocated_beyond_the_output_on_a_gpu():
+    x = torch.randn(8, 14, 14, 96, device=require_device("cuda"))
+    spatial_shift(x)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    out = spatial_shift(x)
+    assert torch.cuda.max_memory_allocated() - before == out.numel() * out.element_size()
+
+
 def test_second_gpu():
     if torch.cuda.device_count() < 2:
         pytest.skip("fewer than two GPUs")
