@@ -1,8 +1,8 @@
 // spatial_shift and its adjoint on a CPU: threaded, any strides, no temporary of the tensor's size.
 //
 // Both walk the axis that is densest in the output innermost. With channels innermost the unit of
-// work is a row of tokens (leading index, h) and of copying a token's channels of one group; with
-// width innermost it is a plane (leading index, channel) and a row of that plane. Every output
+// work is a row of tokens (leading index, h), written in the order of memory, and of copying a token's
+// channels of one group; with width innermost it is a plane (leading index, channel) and a row of that plane. Every output
 // element is written once, by one thread, in an order that does not depend on the thread count.
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
@@ -158,18 +158,19 @@ template <typename T>
 void shift_forward(const ShiftProblem& p, const T* in, T* out) {
   if (p.channels_innermost()) {
     for_each_row(p, in, out, [&](const T* map_in, T* map_out, int64_t h) {
-      T* row_out = map_out + h * p.height.out_stride;
-      for (const ShiftGroup& group : p.groups) {
-        const int64_t source_h = source_index(h, group.dh, p.height.size, p.mode);
-        const int64_t run = group.channel_end - group.channel_begin;
-        const T* row_in = map_in + source_h * p.height.in_stride + group.channel_begin * p.channel.in_stride;
-        T* to = row_out + group.channel_begin * p.channel.out_stride;
-        for (int64_t w = 0; w < p.width.size; ++w, to += p.width.out_stride) {
+      T* token_out = map_out + h * p.height.out_stride;
+      for (int64_t w = 0; w < p.width.size; ++w, token_out += p.width.out_stride) {
+        for (const ShiftGroup& group : p.groups) {
+          const int64_t source_h = source_index(h, group.dh, p.height.size, p.mode);
           const int64_t source_w = source_index(w, group.dw, p.width.size, p.mode);
+          const int64_t run = group.channel_end - group.channel_begin;
+          T* to = token_out + group.channel_begin * p.channel.out_stride;
           if (source_h < 0 || source_w < 0) {
             zero_run(to, p.channel.out_stride, run);
           } else {
-            copy_run(to, p.channel.out_stride, row_in + source_w * p.width.in_stride, p.channel.in_stride, run);
+            const T* from = map_in + source_h * p.height.in_stride + source_w * p.width.in_stride +
+                group.channel_begin * p.channel.in_stride;
+            copy_run(to, p.channel.out_stride, from, p.channel.in_stride, run);
           }
         }
       }
@@ -191,6 +192,33 @@ struct Readers {
   Range<int64_t> columns;
 };
 
+// The loops of the two functions below are written twice, so that the compiler vectorises them where strides are one.
+template <typename T>
+void add_run(accumulator_t<T>* sums, const T* in, int64_t in_stride, int64_t count) {
+  if (in_stride == 1) {
+    for (int64_t r = 0; r < count; ++r) {
+      sums[r] += static_cast<accumulator_t<T>>(in[r]);
+    }
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    sums[r] += static_cast<accumulator_t<T>>(in[r * in_stride]);
+  }
+}
+
+template <typename T>
+void store_run(T* out, int64_t out_stride, const accumulator_t<T>* sums, int64_t count) {
+  if (out_stride == 1) {
+    for (int64_t r = 0; r < count; ++r) {
+      out[r] = static_cast<T>(sums[r]);
+    }
+    return;
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    out[r * out_stride] = static_cast<T>(sums[r]);
+  }
+}
+
 // Sums over `readers`, for `count` neighbours along the axis `run`: out[r] = sum of in[reader, r].
 template <typename T>
 void sum_readers(const ShiftProblem& p, T* out, const T* in, const Readers& readers, const Axis& run, int64_t count) {
@@ -201,14 +229,10 @@ void sum_readers(const ShiftProblem& p, T* out, const T* in, const Readers& read
     for (int64_t h = readers.rows.begin; h < readers.rows.end; ++h) {
       for (int64_t w = readers.columns.begin; w < readers.columns.end; ++w) {
         const T* from = in + h * p.height.in_stride + w * p.width.in_stride + first * run.in_stride;
-        for (int64_t r = 0; r < block; ++r) {
-          sums[r] += static_cast<accumulator_t<T>>(from[r * run.in_stride]);
-        }
+        add_run(sums, from, run.in_stride, block);
       }
     }
-    for (int64_t r = 0; r < block; ++r) {
-      out[(first + r) * run.out_stride] = static_cast<T>(sums[r]);
-    }
+    store_run(out + first * run.out_stride, run.out_stride, sums, block);
   }
 }
 
@@ -242,15 +266,15 @@ template <typename T>
 void shift_adjoint(const ShiftProblem& p, const T* in, T* out) {
   if (p.channels_innermost()) {
     for_each_row(p, in, out, [&](const T* map_in, T* map_out, int64_t h) {
-      T* row_out = map_out + h * p.height.out_stride;
-      for (const ShiftGroup& group : p.groups) {
-        const Range<int64_t> rows = reader_range(h, group.dh, p.height.size, p.mode);
-        const int64_t run = group.channel_end - group.channel_begin;
-        const T* group_in = map_in + group.channel_begin * p.channel.in_stride;
-        T* to = row_out + group.channel_begin * p.channel.out_stride;
-        for (int64_t w = 0; w < p.width.size; ++w, to += p.width.out_stride) {
+      T* token_out = map_out + h * p.height.out_stride;
+      for (int64_t w = 0; w < p.width.size; ++w, token_out += p.width.out_stride) {
+        for (const ShiftGroup& group : p.groups) {
+          const Range<int64_t> rows = reader_range(h, group.dh, p.height.size, p.mode);
           const Range<int64_t> columns = reader_range(w, group.dw, p.width.size, p.mode);
           const int64_t readers = (rows.end - rows.begin) * (columns.end - columns.begin);
+          const int64_t run = group.channel_end - group.channel_begin;
+          const T* group_in = map_in + group.channel_begin * p.channel.in_stride;
+          T* to = token_out + group.channel_begin * p.channel.out_stride;
           if (readers == 1) {
             const T* from = group_in + rows.begin * p.height.in_stride + columns.begin * p.width.in_stride;
             copy_run(to, p.channel.out_stride, from, p.channel.in_stride, run);
