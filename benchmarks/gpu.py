@@ -22,6 +22,7 @@ from measure import measure
 from peers import OURS, peers
 from results import FOLDER, document, write_json
 from s2mlp_cuda import create_model, layers, reference, spatial_shift
+from s2mlp_cuda.demo.timing import exact_convolutions
 from s2mlp_cuda.offsets import V1
 
 #: (B, H, W, C). All alternatives are measured on these ...
@@ -73,6 +74,7 @@ def is_right(shift, judge, x, data_format) -> bool | None:
     return torch.allclose(ours, theirs, rtol=2e-2, atol=2e-2)
 
 
+@exact_convolutions()
 def measure_op(op: Op, shape, data_format, dtype, device, rounds, smoke, all_peers) -> list[dict]:
     """One record per alternative and direction."""
     maps = make_maps(shape, data_format, dtype, device, smoke)

@@ -8,7 +8,7 @@ from torch import nn
 
 from s2mlp_cuda import offsets as presets
 from s2mlp_cuda.ops import spatial_shift
-from s2mlp_cuda.ops._arguments import DATA_FORMATS, check_padding_mode, flat_offsets
+from s2mlp_cuda.ops._arguments import DATA_FORMATS, check_groups, check_padding_mode, flat_offsets
 
 FUSIONS = ("split_attention", "sum", "mean")
 
@@ -20,7 +20,7 @@ class SpatialShift(nn.Module):
     PyTorch: ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)``.
 
     Raises:
-        TypeError, ValueError: on offsets, padding mode or data format that no input could satisfy.
+        TypeError, ValueError: on offsets, group sizes, padding mode or data format that no input could satisfy.
     """
 
     def __init__(
@@ -38,6 +38,8 @@ class SpatialShift(nn.Module):
         flat = flat_offsets(offsets)
         self.offsets = tuple(zip(flat[::2], flat[1::2]))
         self.group_sizes = None if group_sizes is None else tuple(group_sizes)
+        if self.group_sizes is not None:
+            check_groups(len(self.offsets), self.group_sizes, sum(self.group_sizes))
         self.padding_mode = padding_mode
         self.data_format = data_format
 

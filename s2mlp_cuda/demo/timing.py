@@ -5,6 +5,7 @@ import logging
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,11 +66,23 @@ def keep_freed_memory() -> None:
         mallopt(m_mmap_max, 0)
 
 
+@contextmanager
+def exact_convolutions():
+    """On a GPU, float32 convolutions round their inputs to TF32 by default, and then a one-hot one is no shift."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
+@exact_convolutions()
 def time_alternatives(
     shape: tuple[int, int, int, int],
     device: torch.device,

@@ -86,7 +86,7 @@ def run_cases(library: Path, order: str, only: str = "", launches: bool = True) 
         env={
             **os.environ,
             "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
-            "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+            "ASAN_OPTIONS": "detect_leaks=0:protect_shadow_gap=0",
             "UBSAN_OPTIONS": "print_stacktrace=0",
         },
         capture_output=True,

@@ -67,3 +67,25 @@ def test_models_with_and_without_shift_have_the_same_parameters():
         for branches in (digits.WITH_SHIFT, digits.WITHOUT_SHIFT)
     ]
     assert shapes[0] == shapes[1]
+
+
+def test_the_compiler_disagrees_with_eager_about_the_in_place_version():
+    """The README says so: compiled, the pseudo-code is the true shift."""
+    torch._dynamo.reset()
+    x = torch.randn(2, 14, 12, 12)
+    compiled = torch.compile(inplace_trap.shift_in_place_channels_last, fullgraph=True)
+    assert torch.equal(compiled(x.clone()), reference.spatial_shift(x, offsets.SS1))
+
+
+def test_backward_of_the_in_place_version_is_that_of_another_function():
+    """... and eager autograd differentiates the true shift, while the values are smeared."""
+    x = torch.randn(2, 6, 5, 8, dtype=torch.float64, requires_grad=True)
+
+    def in_place(x):
+        return inplace_trap.shift_in_place_channels_last(x.clone())
+
+    grad = torch.randn_like(x)
+    (ours,) = torch.autograd.grad(reference.spatial_shift(x, offsets.SS1), x, grad)
+    (theirs,) = torch.autograd.grad(in_place(x), x, grad)
+    torch.testing.assert_close(theirs, ours)
+    assert not torch.autograd.gradcheck(in_place, x, raise_exception=False)

@@ -57,6 +57,8 @@ def test_function(arguments, error, text):
         ({"offsets": [(1,)]}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs of integers, got"),
         ({"padding_mode": "same"}, ValueError, r"padding_mode must be one of 'replicate', 'zeros', 'circular', got 'same'"),
         ({"data_format": "NCHW"}, ValueError, r"data_format must be one of 'channels_last', 'channels_first', got 'NCHW'"),
+        ({"group_sizes": (4, 4)}, ValueError, r"group_sizes has 2 entries, but there are 4 offsets"),
+        ({"group_sizes": (4, 4, 4, -4)}, ValueError, r"group_sizes must not be negative, got \[4, 4, 4, -4\]"),
     ],
 )
 def test_layer_refuses_at_construction(arguments, error, text):
