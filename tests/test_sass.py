@@ -10,8 +10,8 @@ from s2mlp_cuda._extension import build_facts
 
 #: Kernels that move 16 bytes at a time, and how many loads a thread must have in flight. A new kernel joins with a line.
 WIDE = {
-    r"strided_kernel<uint4, 1, (int|long), true, false>": 4,
-    r"strided_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), (int|long), true, true>": 4,
+    r"strided_kernel<uint4, 1, (int|long), false>": 4,
+    r"strided_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), (int|long), true>": 4,
     r"plane_kernel<\w+( \w+)?, (int|long), (true|false)>": 2,
 }
 

@@ -37,8 +37,14 @@ S2MLP_HOST_DEVICE KernelGroup<Index> group_of(const Problem& p, Index c) {
 
 template <typename Index>
 struct KernelAxis {
-  Divider<Index> by_size;
   Index size;
+  Index in_stride;
+  Index out_stride;
+};
+
+template <typename Index>
+struct LeadingAxis {
+  Divider<Index> by_size;
   Index in_stride;
   Index out_stride;
 };
@@ -47,6 +53,8 @@ struct KernelAxis {
 template <typename Index>
 struct StridedProblem {
   PaddingMode mode;
+  bool channels_innermost;  // items are counted by channel, column, row; otherwise by column, row, channel
+  Divider<Index> by_digit[3];
   int32_t group_count;
   int32_t leading_count;
   Index first_channel;
@@ -55,7 +63,7 @@ struct StridedProblem {
   KernelAxis<Index> width;
   KernelAxis<Index> channel;  // size: the channels of this launch
   KernelGroup<Index> groups[kMaxGroups];
-  KernelAxis<Index> leading[kMaxLeading];
+  LeadingAxis<Index> leading[kMaxLeading];
 };
 
 template <typename Index>
@@ -67,33 +75,21 @@ struct StridedPlace {
   KernelGroup<Index> group;
 };
 
-template <bool kChannelsInnermost, typename Index>
+template <typename Index>
 S2MLP_HOST_DEVICE StridedPlace<Index> locate(const StridedProblem<Index>& p, Index item) {
+  const QuotientRemainder<Index> inner = p.by_digit[0](item);
+  const QuotientRemainder<Index> middle = p.by_digit[1](inner.quotient);
+  const QuotientRemainder<Index> outer = p.by_digit[2](middle.quotient);
   StridedPlace<Index> place;
-  Index c;
-  QuotientRemainder<Index> split;
-  if (kChannelsInnermost) {
-    split = p.channel.by_size(item);
-    c = split.remainder;
-    split = p.width.by_size(split.quotient);
-    place.w = split.remainder;
-    split = p.height.by_size(split.quotient);
-    place.h = split.remainder;
-  } else {
-    split = p.width.by_size(item);
-    place.w = split.remainder;
-    split = p.height.by_size(split.quotient);
-    place.h = split.remainder;
-    split = p.channel.by_size(split.quotient);
-    c = split.remainder;
-  }
-  c += p.first_channel;
+  place.h = p.channels_innermost ? outer.remainder : middle.remainder;
+  place.w = p.channels_innermost ? middle.remainder : inner.remainder;
+  const Index c = (p.channels_innermost ? inner.remainder : outer.remainder) + p.first_channel;
   place.group = group_of(p, c);
   place.in_offset = c * p.channel.in_stride;
   place.out_offset = c * p.channel.out_stride + place.h * p.height.out_stride + place.w * p.width.out_stride;
-  Index rest = split.quotient;
+  Index rest = outer.quotient;
   for (int d = p.leading_count - 1; d >= 0; --d) {
-    split = p.leading[d].by_size(rest);
+    const QuotientRemainder<Index> split = p.leading[d].by_size(rest);
     rest = split.quotient;
     place.in_offset += split.remainder * p.leading[d].in_stride;
     place.out_offset += split.remainder * p.leading[d].out_stride;
@@ -103,7 +99,7 @@ S2MLP_HOST_DEVICE StridedPlace<Index> locate(const StridedProblem<Index>& p, Ind
 
 template <typename Index>
 KernelAxis<Index> kernel_axis(const Axis& axis, int vector) {
-  return {Divider<Index>(axis.size), static_cast<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
+  return {static_cast<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
           static_cast<Index>(axis.out_stride / vector)};
 }
 
@@ -112,9 +108,12 @@ template <typename Index, typename Use>
 void for_each_table(const ShiftProblem& p, int vector, const Use& use) {
   StridedProblem<Index> kernel;
   kernel.mode = p.mode;
+  kernel.channels_innermost = p.channels_innermost();
   kernel.leading_count = static_cast<int32_t>(p.leading.size());
   for (int d = 0; d < kernel.leading_count; ++d) {
-    kernel.leading[d] = kernel_axis<Index>(p.leading[d], vector);
+    const Axis& axis = p.leading[d];
+    kernel.leading[d] = {Divider<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
+                         static_cast<Index>(axis.out_stride / vector)};
   }
   kernel.height = kernel_axis<Index>(p.height, vector);
   kernel.width = kernel_axis<Index>(p.width, vector);
@@ -132,6 +131,9 @@ void for_each_table(const ShiftProblem& p, int vector, const Use& use) {
     // Vectors of more than one channel exist only where channels are neighbours, in the input and in the output.
     kernel.channel = vector > 1 ? kernel_axis<Index>({channels, 1, 1}, 1)
                                 : kernel_axis<Index>({channels, p.channel.in_stride, p.channel.out_stride}, 1);
+    kernel.by_digit[0] = Divider<Index>(kernel.channels_innermost ? channels : p.width.size);
+    kernel.by_digit[1] = Divider<Index>(kernel.channels_innermost ? p.width.size : p.height.size);
+    kernel.by_digit[2] = Divider<Index>(kernel.channels_innermost ? p.height.size : channels);
     kernel.items = p.leading_size * p.height.size * p.width.size * channels;
     use(kernel);
   }

@@ -51,7 +51,7 @@ __device__ VectorOf<T, kVector> sum_readers(
 }
 
 // In the adjoint `in` is the gradient of the shift's output and `out` that of its input.
-template <typename T, int kVector, typename Index, bool kChannelsInnermost, bool kAdjoint>
+template <typename T, int kVector, typename Index, bool kAdjoint>
 __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) strided_kernel(
     const VectorOf<T, kVector>* __restrict__ in,
     VectorOf<T, kVector>* __restrict__ out,
@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) strided_kernel(
 #pragma unroll
     for (int u = 0; u < kItemsPerThread; ++u) {
       const int64_t item = tile + u * kBlockThreads + threadIdx.x;
-      const StridedPlace<Index> place =
-          locate<kChannelsInnermost>(p, static_cast<Index>(item < p.items ? item : p.items - 1));
+      const StridedPlace<Index> place = locate(p, static_cast<Index>(item < p.items ? item : p.items - 1));
       Index h;
       Index w;
       bool inside;
@@ -94,7 +93,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) strided_kernel(
       if (item < p.items) {
         if constexpr (kAdjoint) {
           if (many_readers[u]) {
-            values[u] = sum_readers(in, p, locate<kChannelsInnermost>(p, static_cast<Index>(item)));
+            values[u] = sum_readers(in, p, locate(p, static_cast<Index>(item)));
           }
         }
         out[out_offsets[u]] = values[u];
@@ -246,12 +245,12 @@ struct Call {
   const LaunchContext& context;
 };
 
-template <typename T, int kVector, bool kChannelsInnermost, bool kAdjoint, typename Index>
+template <typename T, int kVector, bool kAdjoint, typename Index>
 void launch_strided(const Call& call) {
   using Vector = VectorOf<T, kVector>;
   // The forward pass sees a vector of `plan.vector` elements as one word, T; the adjoint knows its elements.
   for_each_table<Index>(call.problem, call.plan.vector, [&](const StridedProblem<Index>& problem) {
-    S2MLP_LAUNCH((strided_kernel<T, kVector, Index, kChannelsInnermost, kAdjoint>),
+    S2MLP_LAUNCH((strided_kernel<T, kVector, Index, kAdjoint>),
                  grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
                  call.context.stream(), static_cast<const Vector*>(call.in), static_cast<Vector*>(call.out), problem);
   });
@@ -271,17 +270,17 @@ template <typename T, bool kAdjoint>
 void launch_width_innermost(const Call& call) {
   const bool planes = call.plan.kernel == ShiftKernel::kPlaneVectors;
   if (call.plan.wide) {
-    return planes ? launch_planes<T, kAdjoint, int64_t>(call) : launch_strided<T, 1, false, kAdjoint, int64_t>(call);
+    return planes ? launch_planes<T, kAdjoint, int64_t>(call) : launch_strided<T, 1, kAdjoint, int64_t>(call);
   }
-  return planes ? launch_planes<T, kAdjoint, int32_t>(call) : launch_strided<T, 1, false, kAdjoint, int32_t>(call);
+  return planes ? launch_planes<T, kAdjoint, int32_t>(call) : launch_strided<T, 1, kAdjoint, int32_t>(call);
 }
 
 template <typename T>
 void launch_forward_word(const Call& call) {
   if (call.plan.wide) {
-    launch_strided<T, 1, true, false, int64_t>(call);
+    launch_strided<T, 1, false, int64_t>(call);
   } else {
-    launch_strided<T, 1, true, false, int32_t>(call);
+    launch_strided<T, 1, false, int32_t>(call);
   }
 }
 
@@ -319,23 +318,23 @@ void launch_adjoint(const Call& call) {
     return launch_width_innermost<T, true>(call);
   }
   if (call.plan.wide) {
-    return call.plan.vector == kFull ? launch_strided<T, kFull, true, true, int64_t>(call)
-                                     : launch_strided<T, 1, true, true, int64_t>(call);
+    return call.plan.vector == kFull ? launch_strided<T, kFull, true, int64_t>(call)
+                                     : launch_strided<T, 1, true, int64_t>(call);
   }
   if (call.plan.vector == kFull) {
-    return launch_strided<T, kFull, true, true, int32_t>(call);
+    return launch_strided<T, kFull, true, int32_t>(call);
   }
   if constexpr (kFull >= 4) {
     if (call.plan.vector == kFull / 2) {
-      return launch_strided<T, kFull / 2, true, true, int32_t>(call);
+      return launch_strided<T, kFull / 2, true, int32_t>(call);
     }
   }
   if constexpr (kFull >= 8) {
     if (call.plan.vector == kFull / 4) {
-      return launch_strided<T, kFull / 4, true, true, int32_t>(call);
+      return launch_strided<T, kFull / 4, true, int32_t>(call);
     }
   }
-  return launch_strided<T, 1, true, true, int32_t>(call);
+  return launch_strided<T, 1, true, int32_t>(call);
 }
 
 int misalignment_of(const void* pointer) {

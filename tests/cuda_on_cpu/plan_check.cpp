@@ -84,7 +84,7 @@ int64_t check_strided(const ShiftProblem& p, const LaunchPlan& plan, bool adjoin
   for_each_table<Index>(p, vector, [&](const StridedProblem<Index>& kernel) {
     covered += kernel.items * vector;
     violations += visit_items(kernel.items, step, [&](int64_t item) {
-      const StridedPlace<Index> place = locate<kChannelsInnermost>(kernel, static_cast<Index>(item));
+      const StridedPlace<Index> place = locate(kernel, static_cast<Index>(item));
       // Items in order are outputs in order, so each output has one item.
       const int64_t channels = kernel.channel.size;
       const int64_t all = p.channel.size / vector;
