@@ -71,7 +71,8 @@ def is_right(shift, judge, x, data_format) -> bool | None:
     if not torch.equal(out, expected):
         return False
     ours, theirs = (torch.autograd.grad(y, leaf, grad)[0].float() for y in (out, expected))
-    return torch.allclose(ours, theirs, rtol=2e-2, atol=2e-2)
+    tolerance = 1e-5 if x.dtype == torch.float32 else 2e-2
+    return torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 @exact_convolutions()

@@ -123,4 +123,4 @@ def test_cuda_sources_compile_without_a_warning(source, arch, tmp_path):
         *(f"-I{path}" for path in include_paths()), source, "-o", tmp_path / "out.cubin",
     )
     assert result.returncode == 0, result.stderr
-    assert "spatial_shift" not in source or result.stderr.count("Used") > 0, "ptxas reported no kernel"
+    assert "Used" in result.stderr, "ptxas reported no kernel"

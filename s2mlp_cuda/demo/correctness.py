@@ -8,7 +8,8 @@ import torch
 from s2mlp_cuda import offsets, reference, spatial_shift
 from s2mlp_cuda.demo.inplace_trap import shift_in_place_channels_last
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+#: Gradients at the border are sums; each dtype with the rounding that two orders of summing may differ by.
+DTYPES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 TABLES = (offsets.V1, offsets.SS1, offsets.EIGHT_WAY)
 
 
@@ -36,7 +37,9 @@ def check(device: torch.device) -> Check:
         expected = reference.spatial_shift(x, table, padding_mode=mode, data_format=data_format)
         (ours,) = torch.autograd.grad(out, x, grad)
         (judge,) = torch.autograd.grad(expected, x, grad)
-        equal += torch.equal(out, expected) and torch.allclose(ours, judge, rtol=2e-2, atol=2e-2)
+        equal += torch.equal(out, expected) and torch.allclose(
+            ours, judge, rtol=DTYPES[dtype], atol=DTYPES[dtype]
+        )
     x = torch.rand(1, 14, 14, 96, device=device)
     x[0, :, 0, 0] = torch.arange(14)
     expected = spatial_shift(x, offsets.SS1)
