@@ -72,9 +72,11 @@ def toolkit_version(home: Path) -> str:
 
 def extensions() -> list:
     home = cuda_toolkit()
-    cxx_flags = ["-O3", "-g0", "-Wall", "-fvisibility=hidden", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
+    # -Wno-psabi: vectors are arguments of inlined functions only, so how they would be passed does not matter.
+    cxx_flags = ["-O3", "-fno-signed-zeros", "-g0", "-Wall", "-Wno-psabi", "-fvisibility=hidden"]
+    cxx_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
     nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
-    sources = ["csrc/registration.cpp", "csrc/cpu/spatial_shift.cpp"]
+    sources = ["csrc/registration.cpp", "csrc/cpu/spatial_shift.cpp", "csrc/cpu/gelu_spatial_shift.cpp", "csrc/cpu/shift_split_attention.cpp"]
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:
         cuda_version = toolkit_version(home)

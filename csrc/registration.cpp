@@ -14,6 +14,29 @@ STABLE_TORCH_LIBRARY(S2MLP_LIBRARY, m) {
   m.def(
       "spatial_shift_backward(Tensor grad, int[] offsets, int[]? group_sizes=None, str padding_mode=\"replicate\", "
       "str data_format=\"channels_last\") -> Tensor");
+  m.def(
+      "gelu_spatial_shift(Tensor x, int[] offsets, int[]? group_sizes=None, str approximate=\"none\", "
+      "str padding_mode=\"replicate\", str data_format=\"channels_last\") -> Tensor");
+  m.def(
+      "gelu_spatial_shift_backward(Tensor grad, Tensor x, int[] offsets, int[]? group_sizes=None, "
+      "str approximate=\"none\", str padding_mode=\"replicate\", str data_format=\"channels_last\") -> Tensor");
+  // Of the K branches of a split attention, side by side in a map of K * C channels: see branch_ops.h for what they
+  // compute. Offsets and group sizes go through all K * C channels; no group belongs to two branches.
+  m.def(
+      "shift_branch_pool(Tensor x, int branches, int[] offsets, int[] group_sizes, "
+      "str padding_mode=\"replicate\") -> Tensor");
+  m.def(
+      "shift_branch_pool_backward(Tensor grad, SymInt height, SymInt width, ScalarType dtype, int branches, "
+      "int[] offsets, int[] group_sizes, str padding_mode=\"replicate\") -> Tensor");
+  m.def(
+      "shift_branch_combine(Tensor x, Tensor weights, int[] offsets, int[] group_sizes, "
+      "str padding_mode=\"replicate\") -> Tensor");
+  m.def(
+      "shift_branch_combine_backward(Tensor grad, Tensor weights, Tensor? pool_grad, int[] offsets, "
+      "int[] group_sizes, str padding_mode=\"replicate\") -> Tensor");
+  m.def(
+      "shift_branch_combine_backward_weights(Tensor grad, Tensor x, int[] offsets, int[] group_sizes, "
+      "str padding_mode=\"replicate\") -> Tensor");
 }
 
 PyMODINIT_FUNC PyInit__C() {

@@ -113,12 +113,42 @@ inline void check_forward_dtype(const Tensor& x) {
   }
 }
 
-inline void check_backward_dtype(const Tensor& grad) {
-  const ScalarType dtype = grad.scalar_type();
+inline void check_floating_dtype(const Tensor& x, const char* name) {
+  const ScalarType dtype = x.scalar_type();
   STD_TORCH_CHECK(
       dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
           dtype == ScalarType::BFloat16,
-      "unsupported dtype: a gradient is float64, float32, float16 or bfloat16");
+      "unsupported dtype: ", name, " must be float64, float32, float16 or bfloat16");
+}
+
+// The other map of a backward op: same shape, dtype and device.
+inline void check_like(const Tensor& x, const Tensor& grad) {
+  STD_TORCH_CHECK(
+      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(),
+      "x and grad must have one dtype and one device");
+  bool same = x.dim() == grad.dim();
+  for (int64_t d = 0; same && d < x.dim(); ++d) {
+    same = x.size(d) == grad.size(d);
+  }
+  STD_TORCH_CHECK(same, "x and grad must have one shape");
+}
+
+// x itself where it lies in memory as `out` does, else a copy of it that does; `out` is empty_like(x).
+inline Tensor with_strides_of(const Tensor& x, const Tensor& out) {
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (x.size(d) > 1 && x.stride(d) != out.stride(d)) {
+      Tensor copy = torch::stable::empty_like(x);
+      torch::stable::copy_(copy, x);
+      return copy;
+    }
+  }
+  return x;
+}
+
+// Whether GELU's tanh approximation is meant.
+inline bool parse_approximate(std::string_view name) {
+  STD_TORCH_CHECK(name == "none" || name == "tanh", "approximate must be 'none' or 'tanh', got '", name, "'");
+  return name == "tanh";
 }
 
 }  // namespace s2mlp

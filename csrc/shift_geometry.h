@@ -11,7 +11,7 @@
 #if defined(__CUDACC__)
 #define S2MLP_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define S2MLP_HOST_DEVICE inline
+#define S2MLP_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
 namespace s2mlp {

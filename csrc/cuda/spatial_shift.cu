@@ -6,16 +6,12 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
-#include <type_traits>
-
+#include "../accumulator.h"
 #include "../shift_arguments.h"
 #include "launch.h"
 
 namespace s2mlp {
 namespace {
-
-template <typename T>
-using accumulator_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <typename T, int kVector>
 struct alignas(sizeof(T) * kVector) VectorOf {
@@ -376,7 +372,7 @@ Tensor spatial_shift_backward(
     std::optional<IntHeaderOnlyArrayRef> group_sizes,
     std::string_view padding_mode,
     std::string_view data_format) {
-  check_backward_dtype(grad);
+  check_floating_dtype(grad, "grad");
   Tensor out = torch::stable::empty_like(grad);
   const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
   with_call(problem, grad, out, [&](const Call& call) {

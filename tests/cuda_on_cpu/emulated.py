@@ -20,7 +20,7 @@ ORDERS = ("ascending", "descending", "shuffled")
 Edit = tuple[str, str, str]
 
 SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas")
+WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
 
 
 def copy_sources(folder: Path, edits: list[Edit]) -> Path:

@@ -88,5 +88,5 @@ def test_raw_operator(op, x, arguments, text, device):
 
 
 def test_integer_gradients_are_refused(device):
-    with pytest.raises(RuntimeError, match="a gradient is float64, float32, float16 or bfloat16"):
+    with pytest.raises(RuntimeError, match="grad must be float64, float32, float16 or bfloat16"):
         torch.ops.s2mlp_cuda.spatial_shift_backward(torch.ones(3, 3, 4, dtype=torch.int32, device=device), [0, 1])

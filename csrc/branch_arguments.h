@@ -1,0 +1,115 @@
+// From the arguments of a branch op to a BranchProblem and to tensors that the kernels can read.
+#pragma once
+
+#include <algorithm>
+
+#include "accumulator.h"
+#include "branch_problem.h"
+#include "shift_arguments.h"
+
+namespace s2mlp {
+
+// Float64 for float64, float32 otherwise: the dtype of sums and weights.
+inline ScalarType accumulator_dtype(ScalarType dtype) {
+  return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// Leading axes of x, all but the last `inner`, as one: their common stride, or -1 where they do not merge.
+inline int64_t merged_stride(const Tensor& x, int64_t inner) {
+  int64_t stride = 0;
+  int64_t next = -1;  // the stride that the axis to the left must have
+  for (int64_t d = x.dim() - inner - 1; d >= 0; --d) {
+    if (x.size(d) == 1) {
+      continue;
+    }
+    if (next == -1) {
+      stride = x.stride(d);
+    } else if (x.stride(d) != next) {
+      return -1;
+    }
+    next = x.stride(d) * x.size(d);
+  }
+  return stride;
+}
+
+// A map whose channels are neighbours and whose leading axes merge: x itself, or where it is not one, a dense copy.
+inline Tensor readable_map(const Tensor& x) {
+  const bool neighbours = x.size(-1) == 1 || x.stride(-1) == 1;
+  return neighbours && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
+}
+
+inline MapStrides map_strides(const Tensor& x) {
+  return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)};
+}
+
+// Per-image numbers of shape (..., inner shape): dense inside an image, images at any one stride, zero included.
+inline Tensor readable_numbers(const Tensor& x, int64_t inner) {
+  int64_t dense = 1;
+  bool is_dense = true;
+  for (int64_t d = x.dim() - 1; d >= x.dim() - inner; --d) {
+    is_dense = is_dense && (x.size(d) == 1 || x.stride(d) == dense);
+    dense *= x.size(d);
+  }
+  return is_dense && merged_stride(x, inner) >= 0 ? x : torch::stable::contiguous(x);
+}
+
+// The problem of a map of `rank` dimensions, given by its sizes.
+inline BranchProblem make_branch_problem(
+    int64_t images,
+    int64_t height,
+    int64_t width,
+    int64_t wide_channels,
+    int64_t branches,
+    IntHeaderOnlyArrayRef offsets,
+    IntHeaderOnlyArrayRef group_sizes,
+    std::string_view padding_mode) {
+  STD_TORCH_CHECK(
+      branches > 0 && wide_channels % branches == 0, "cannot cut ", wide_channels, " channels into ", branches,
+      " branches of equal size");
+  BranchProblem problem;
+  problem.images = images;
+  problem.height = height;
+  problem.width = width;
+  problem.branches = branches;
+  problem.channels = wide_channels / branches;
+  problem.mode = parse_padding_mode(padding_mode);
+  problem.groups = make_groups(offsets, group_sizes, wide_channels, height, width, problem.mode);
+  for (const ShiftGroup& group : problem.groups) {
+    STD_TORCH_CHECK(
+        group.channel_begin / problem.channels == (group.channel_end - 1) / problem.channels,
+        "group_sizes: channels ", group.channel_begin, " to ", group.channel_end - 1,
+        " are one group, but belong to different branches");
+  }
+  return problem;
+}
+
+inline int64_t leading_size(const Tensor& x, int64_t inner) {
+  int64_t size = 1;
+  for (int64_t d = 0; d < x.dim() - inner; ++d) {
+    size *= x.size(d);
+  }
+  return size;
+}
+
+inline void check_map_rank(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, got ", x.dim());
+}
+
+// `numbers` belongs to the map `x`: same leading sizes, then the inner sizes given, accumulator dtype, same device.
+inline void check_numbers(
+    const Tensor& numbers, const char* name, const Tensor& x, std::initializer_list<int64_t> inner) {
+  const int64_t rank = static_cast<int64_t>(inner.size());
+  bool fits = numbers.dim() == x.dim() - 3 + rank;
+  for (int64_t d = 0; fits && d < x.dim() - 3; ++d) {
+    fits = numbers.size(d) == x.size(d);
+  }
+  for (int64_t d = 0; fits && d < rank; ++d) {
+    fits = numbers.size(x.dim() - 3 + d) == inner.begin()[d];
+  }
+  STD_TORCH_CHECK(fits, name, " has a shape that does not belong to that of the map");
+  STD_TORCH_CHECK(
+      numbers.scalar_type() == accumulator_dtype(x.scalar_type()) && numbers.device() == x.device(), name,
+      " must be float32 (float64 beside a float64 map), on the device of the map");
+}
+
+}  // namespace s2mlp

@@ -1,0 +1,180 @@
+// The branch ops up to their kernels: arguments checked, outputs made. A Backend has the kernels, for one kind of device.
+//
+// With x_k branch k of the wide map x, S_k its shift and S_k^T the adjoint, over the tokens of one image:
+//
+//     pool               p[c]      = sum over k and tokens of S_k x_k
+//     pool_backward      gx_k      = S_k^T 1 * gp[c]                       1: a map of ones
+//     combine            y         = sum over k of w[k, c] * S_k x_k
+//     combine_backward   gx_k      = w[k, c] * S_k^T g  +  S_k^T 1 * gp[c]   the second term where gp is given
+//     ..._weights        gw[k, c]  = sum over tokens of g * S_k x_k
+//
+// Sums and weights are float32, or float64 beside float64 maps.
+#pragma once
+
+#include "branch_arguments.h"
+
+namespace s2mlp {
+
+template <typename Backend>
+struct BranchOps {
+  static BranchProblem problem_of(
+      const Tensor& wide,
+      int64_t branches,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    const int64_t rank = wide.dim();
+    return make_branch_problem(
+        leading_size(wide, 3), wide.size(rank - 3), wide.size(rank - 2), wide.size(rank - 1), branches, offsets,
+        group_sizes, padding_mode);
+  }
+
+  // The sizes of x with its last `drop` ones replaced.
+  static std::vector<int64_t> sizes_like(const Tensor& x, int64_t drop, std::initializer_list<int64_t> last) {
+    std::vector<int64_t> sizes;
+    for (int64_t d = 0; d < x.dim() - drop; ++d) {
+      sizes.push_back(x.size(d));
+    }
+    sizes.insert(sizes.end(), last);
+    return sizes;
+  }
+
+  static Tensor pool(
+      const Tensor& x,
+      int64_t branches,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    check_floating_dtype(x, "x");
+    check_map_rank(x, "x");
+    const BranchProblem problem = problem_of(x, branches, offsets, group_sizes, padding_mode);
+    const ScalarType sums = accumulator_dtype(x.scalar_type());
+    const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.channels});
+    if (x.numel() == 0) {
+      return torch::stable::new_zeros(x, sizes, sums);
+    }
+    Tensor out = torch::stable::new_empty(x, sizes, sums);
+    const Tensor map = readable_map(x);
+    Backend::pool(problem, map, map_strides(map), out);
+    return out;
+  }
+
+  static Tensor pool_backward(
+      const Tensor& grad,
+      int64_t height,
+      int64_t width,
+      ScalarType dtype,
+      int64_t branches,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    STD_TORCH_CHECK(grad.dim() >= 1, "grad must have at least 1 dimension, got ", grad.dim());
+    STD_TORCH_CHECK(height >= 0 && width >= 0, "height and width must not be negative");
+    const int64_t wide_channels = grad.size(-1) * branches;
+    const BranchProblem problem = make_branch_problem(
+        leading_size(grad, 1), height, width, wide_channels, branches, offsets, group_sizes, padding_mode);
+    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, wide_channels}), dtype);
+    check_floating_dtype(out, "dtype");
+    check_numbers(grad, "grad", out, {problem.channels});
+    if (out.numel() != 0) {
+      const Tensor sums = readable_numbers(grad, 1);
+      Backend::spread(problem, nullptr, {}, nullptr, 0, &sums, merged_stride(sums, 1), out, map_strides(out));
+    }
+    return out;
+  }
+
+  static Tensor combine(
+      const Tensor& x,
+      const Tensor& weights,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    check_floating_dtype(x, "x");
+    check_map_rank(x, "x");
+    STD_TORCH_CHECK(weights.dim() >= 2, "weights must have at least 2 dimensions, got ", weights.dim());
+    const BranchProblem problem = problem_of(x, weights.size(-2), offsets, group_sizes, padding_mode);
+    check_numbers(weights, "weights", x, {problem.branches, problem.channels});
+    Tensor out = torch::stable::new_empty(x, sizes_like(x, 1, {problem.channels}));
+    if (out.numel() != 0) {
+      const Tensor map = readable_map(x);
+      const Tensor numbers = readable_numbers(weights, 2);
+      Backend::combine(problem, map, map_strides(map), numbers, merged_stride(numbers, 2), out, map_strides(out));
+    }
+    return out;
+  }
+
+  static Tensor combine_backward(
+      const Tensor& grad,
+      const Tensor& weights,
+      const std::optional<Tensor>& pool_grad,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    check_floating_dtype(grad, "grad");
+    check_map_rank(grad, "grad");
+    STD_TORCH_CHECK(weights.dim() >= 2, "weights must have at least 2 dimensions, got ", weights.dim());
+    const int64_t wide_channels = weights.size(-2) * grad.size(-1);
+    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {wide_channels}));
+    const BranchProblem problem = problem_of(out, weights.size(-2), offsets, group_sizes, padding_mode);
+    check_numbers(weights, "weights", grad, {problem.branches, problem.channels});
+    if (pool_grad.has_value()) {
+      check_numbers(*pool_grad, "pool_grad", grad, {problem.channels});
+    }
+    if (out.numel() == 0) {
+      return out;
+    }
+    const Tensor map = readable_map(grad);
+    const Tensor numbers = readable_numbers(weights, 2);
+    const int64_t numbers_stride = merged_stride(numbers, 2);
+    if (pool_grad.has_value()) {
+      const Tensor sums = readable_numbers(*pool_grad, 1);
+      Backend::spread(problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out,
+                      map_strides(out));
+    } else {
+      Backend::spread(problem, &map, map_strides(map), &numbers, numbers_stride, nullptr, 0, out, map_strides(out));
+    }
+    return out;
+  }
+
+  static Tensor combine_backward_weights(
+      const Tensor& grad,
+      const Tensor& x,
+      IntHeaderOnlyArrayRef offsets,
+      IntHeaderOnlyArrayRef group_sizes,
+      std::string_view padding_mode) {
+    check_floating_dtype(grad, "grad");
+    check_map_rank(grad, "grad");
+    check_map_rank(x, "x");
+    const int64_t channels = grad.size(-1);
+    const int64_t branches = channels == 0 ? 1 : x.size(-1) / channels;
+    const BranchProblem problem = problem_of(x, std::max<int64_t>(branches, 1), offsets, group_sizes, padding_mode);
+    bool fits = x.dim() == grad.dim() && problem.channels == channels;
+    for (int64_t d = 0; fits && d < x.dim() - 1; ++d) {
+      fits = x.size(d) == grad.size(d);
+    }
+    STD_TORCH_CHECK(fits, "x must have the shape of grad, with a multiple of its channels");
+    STD_TORCH_CHECK(
+        x.scalar_type() == grad.scalar_type() && x.device() == grad.device(),
+        "x and grad must have one dtype and one device");
+    const ScalarType sums = accumulator_dtype(x.scalar_type());
+    const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.branches, channels});
+    if (x.numel() == 0) {
+      return torch::stable::new_zeros(x, sizes, sums);
+    }
+    Tensor out = torch::stable::new_empty(x, sizes, sums);
+    const Tensor map = readable_map(x);
+    const Tensor narrow = readable_map(grad);
+    Backend::correlate(problem, narrow, map_strides(narrow), map, map_strides(map), out);
+    return out;
+  }
+};
+
+// Registers the ops of a backend; `m` is the library block of its dispatch key.
+#define S2MLP_IMPLEMENT_BRANCH_OPS(m, Backend)                                                              \
+  m.impl("shift_branch_pool", TORCH_BOX(&s2mlp::BranchOps<Backend>::pool));                                 \
+  m.impl("shift_branch_pool_backward", TORCH_BOX(&s2mlp::BranchOps<Backend>::pool_backward));               \
+  m.impl("shift_branch_combine", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine));                           \
+  m.impl("shift_branch_combine_backward", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine_backward));         \
+  m.impl("shift_branch_combine_backward_weights", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine_backward_weights))
+
+}  // namespace s2mlp
