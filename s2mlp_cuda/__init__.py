@@ -1,17 +1,36 @@
 """The spatial shift of S2-MLP as one fused operator for PyTorch, and the S2-MLP and S2-MLPv2 models."""
 
 from s2mlp_cuda import offsets, reference
-from s2mlp_cuda.layers import SpatialShift
+from s2mlp_cuda.layers import GELUSpatialShift, ShiftSplitAttention, SpatialShift
 from s2mlp_cuda.models import create_model, list_models
-from s2mlp_cuda.ops import SpatialShiftFunction, spatial_shift
+from s2mlp_cuda.ops import (
+    GELUSpatialShiftFunction,
+    ShiftBranchCombineFunction,
+    ShiftBranchPoolFunction,
+    SpatialShiftFunction,
+    gelu_spatial_shift,
+    shift_branch_combine,
+    shift_branch_pool,
+    shift_split_attention,
+    spatial_shift,
+)
 
 __version__ = "0.1.0"
 __all__ = [
+    "GELUSpatialShift",
+    "GELUSpatialShiftFunction",
+    "ShiftBranchCombineFunction",
+    "ShiftBranchPoolFunction",
+    "ShiftSplitAttention",
     "SpatialShift",
     "SpatialShiftFunction",
     "create_model",
+    "gelu_spatial_shift",
     "list_models",
     "offsets",
     "reference",
+    "shift_branch_combine",
+    "shift_branch_pool",
+    "shift_split_attention",
     "spatial_shift",
 ]

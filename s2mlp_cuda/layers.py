@@ -1,4 +1,8 @@
-"""The building blocks of both models, on maps of shape (B, H, W, C)."""
+"""The building blocks of both models, on maps of shape (B, H, W, C).
+
+Layers that a fused operator computes take ``implementation``: ``"fused"``, or ``"composed"``, the same from
+:func:`~s2mlp_cuda.spatial_shift` and PyTorch's own operators, slower and there to compare with. Parameters are the same.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -7,10 +11,26 @@ import torch
 from torch import nn
 
 from s2mlp_cuda import offsets as presets
-from s2mlp_cuda.ops import spatial_shift
-from s2mlp_cuda.ops._arguments import DATA_FORMATS, check_groups, check_padding_mode, flat_offsets
+from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_split_attention, spatial_shift
+from s2mlp_cuda.ops._arguments import (
+    DATA_FORMATS,
+    BranchOffsets,
+    check_approximate,
+    check_branches,
+    check_groups,
+    check_padding_mode,
+    flat_offsets,
+)
 
 FUSIONS = ("split_attention", "sum", "mean")
+IMPLEMENTATIONS = ("fused", "composed")
+
+
+def _check_implementation(implementation: str) -> None:
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"implementation must be one of {', '.join(map(repr, IMPLEMENTATIONS))}, got {implementation!r}"
+        )
 
 
 class SpatialShift(nn.Module):
@@ -58,6 +78,50 @@ class SpatialShift(nn.Module):
             f"offsets={presets.name_of(self.offsets)}{sizes}, padding_mode={self.padding_mode!r}, "
             f"data_format={self.data_format!r}"
         )
+
+
+class GELUSpatialShift(SpatialShift):
+    """GELU, then the spatial shift, in one pass; see :func:`s2mlp_cuda.gelu_spatial_shift`.
+
+    Args:
+        offsets, group_sizes, padding_mode, data_format: as :class:`SpatialShift`.
+        approximate: ``"none"`` or ``"tanh"``, as :class:`torch.nn.GELU`.
+        implementation: ``"fused"`` or ``"composed"`` (GELU and shift one after the other).
+
+    Raises:
+        TypeError, ValueError: as :class:`SpatialShift`; ValueError for an unknown approximation or implementation.
+    """
+
+    def __init__(
+        self,
+        offsets: Sequence[Sequence[int]] = presets.V1,
+        *,
+        approximate: str = "none",
+        group_sizes: Sequence[int] | None = None,
+        padding_mode: str = "replicate",
+        data_format: str = "channels_last",
+        implementation: str = "fused",
+    ):
+        super().__init__(offsets, group_sizes=group_sizes, padding_mode=padding_mode, data_format=data_format)
+        check_approximate(approximate)
+        _check_implementation(implementation)
+        self.approximate = approximate
+        self.implementation = implementation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.implementation == "composed":
+            return super().forward(nn.functional.gelu(x, approximate=self.approximate))
+        return gelu_spatial_shift(
+            x,
+            self.offsets,
+            approximate=self.approximate,
+            group_sizes=self.group_sizes,
+            padding_mode=self.padding_mode,
+            data_format=self.data_format,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, approximate={self.approximate!r}, implementation={self.implementation!r}"
 
 
 class Affine(nn.Module):
@@ -135,11 +199,11 @@ class S2MLPBlock(nn.Module):
         padding_mode: str = "replicate",
         norm_layer: Callable = nn.LayerNorm,
         drop_path: float = 0.0,
+        implementation: str = "fused",
     ):
         super().__init__()
         self.fc1 = nn.Linear(channels, channels)
-        self.act = nn.GELU()
-        self.shift = SpatialShift(offsets, padding_mode=padding_mode)
+        self.shift = GELUSpatialShift(offsets, padding_mode=padding_mode, implementation=implementation)
         self.fc2 = nn.Linear(channels, channels)
         self.norm1 = norm_layer(channels)
         self.mlp = Mlp(channels, mlp_ratio)
@@ -147,37 +211,113 @@ class S2MLPBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path(self.norm1(self.fc2(self.shift(self.act(self.fc1(x))))))
+        x = x + self.drop_path(self.norm1(self.fc2(self.shift(self.fc1(x)))))
         return x + self.drop_path(self.norm2(self.mlp(x)))
 
 
-class SplitAttention(nn.Module):
-    """Softmax-weighted sum of K maps, weighted per channel (arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
+class _Branches(nn.Module):
+    """K branches side by side in the channels of a wide map, each with a shift table of its own, None for one that stays."""
 
-    With K maps of n tokens and c channels: ``a = sum_k sum_n X_k``; ``GELU(a W1) W2`` with W1 of shape (c, c̄) and W2
-    of shape (c̄, Kc), no bias; softmax over K. The paper's formula sums over the tokens, its prose says average; this
-    follows the formula.
+    def __init__(self, branches: Sequence[BranchOffsets], padding_mode: str, implementation: str):
+        super().__init__()
+        check_branches(branches, 0)
+        check_padding_mode(padding_mode)
+        _check_implementation(implementation)
+        flat = [None if table is None else flat_offsets(table) for table in branches]
+        self.branches = tuple(None if table is None else tuple(zip(table[::2], table[1::2])) for table in flat)
+        self.padding_mode = padding_mode
+        self.implementation = implementation
+
+    def shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The branches as maps of their own, for the composed implementation."""
+        return [
+            part if table is None else spatial_shift(part, table, padding_mode=self.padding_mode)
+            for table, part in zip(self.branches, x.chunk(len(self.branches), -1))
+        ]
+
+    def extra_repr(self) -> str:
+        names = ", ".join("None" if table is None else presets.name_of(table) for table in self.branches)
+        return f"branches=({names}), padding_mode={self.padding_mode!r}, implementation={self.implementation!r}"
+
+
+class ShiftSplitAttention(_Branches):
+    """Split attention over shifted branches (arXiv 2108.01072, eqs. 9 to 12): (B, H, W, K*C) to (B, H, W, C).
+
+    Softmax-weighted sum of the K shifted branches, weighted per channel; see :func:`s2mlp_cuda.shift_split_attention`.
 
     Args:
-        channels: c.
-        maps: K.
-        hidden_channels: c̄. The paper does not print it; c/4, the default, reproduces its parameter counts, while the
-            public PyTorch copies use c.
+        channels: C, of one branch.
+        branches: K offset tables, None for a branch that stays. The paper's three: SS1, SS2, identity.
+        hidden_channels: c̄. The paper does not print it; C/4, the default, reproduces its parameter counts, while the
+            public PyTorch copies use C.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+        implementation: ``"fused"`` or ``"composed"``.
+
+    Raises:
+        TypeError, ValueError: on branches, padding mode or implementation that no input could satisfy.
     """
 
-    def __init__(self, channels: int, maps: int, hidden_channels: int | None = None):
-        super().__init__()
-        hidden_channels = channels // 4 if hidden_channels is None else hidden_channels
-        self.maps = maps
+    def __init__(
+        self,
+        channels: int,
+        branches: Sequence[BranchOffsets] = (presets.SS1, presets.SS2, None),
+        hidden_channels: int | None = None,
+        *,
+        padding_mode: str = "replicate",
+        implementation: str = "fused",
+    ):
+        super().__init__(branches, padding_mode, implementation)
+        hidden_channels = max(1, channels // 4) if hidden_channels is None else hidden_channels
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden_channels, maps * channels, bias=False)
+        self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """K maps of shape (B, H, W, C) to one."""
-        pooled = reduce(torch.add, (part.sum((1, 2)) for part in maps))
-        weights = self.fc2(self.act(self.fc1(pooled))).unflatten(-1, (self.maps, -1)).softmax(1)
-        return reduce(torch.add, (part * weights[:, k, None, None] for k, part in enumerate(maps)))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.implementation == "composed":
+            maps = self.shifted(x)
+            pooled = reduce(torch.add, (part.sum((-3, -2)) for part in maps))
+            weights = self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(maps), -1)).softmax(-2)
+            return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
+        return shift_split_attention(
+            x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode
+        )
+
+
+class ShiftSum(_Branches):
+    """Sum or mean of shifted branches, the split attention's plain rivals: (B, H, W, K*C) to (B, H, W, C).
+
+    Args:
+        branches: as :class:`ShiftSplitAttention`.
+        mean: divide by K.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+        implementation: ``"fused"`` (:func:`s2mlp_cuda.shift_branch_combine` with constant weights) or ``"composed"``.
+
+    Raises:
+        TypeError, ValueError: as :class:`ShiftSplitAttention`.
+    """
+
+    def __init__(
+        self,
+        branches: Sequence[BranchOffsets] = (presets.SS1, presets.SS2, None),
+        mean: bool = False,
+        *,
+        padding_mode: str = "replicate",
+        implementation: str = "fused",
+    ):
+        super().__init__(branches, padding_mode, implementation)
+        self.mean = mean
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count = len(self.branches)
+        if self.implementation == "composed":
+            total = reduce(torch.add, self.shifted(x))
+            return total / count if self.mean else total
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        weights = x.new_full((count, x.shape[-1] // count), 1 / count if self.mean else 1.0, dtype=dtype)
+        weights = weights.expand(*x.shape[:-3], *weights.shape)
+        return shift_branch_combine(x, weights, self.branches, padding_mode=self.padding_mode)
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, {super().extra_repr()}"
 
 
 class S2(nn.Module):
@@ -191,43 +331,36 @@ class S2(nn.Module):
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
         attention_channels: c̄ of the split attention; default c/4.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+        implementation: ``"fused"`` or ``"composed"``.
 
     Raises:
-        ValueError: no branches, or an unknown fusion.
+        ValueError: no branches, or an unknown fusion or implementation.
     """
 
     def __init__(
         self,
         channels: int,
-        branches: Sequence[Sequence[Sequence[int]] | None] = (presets.SS1, presets.SS2, None),
+        branches: Sequence[BranchOffsets] = (presets.SS1, presets.SS2, None),
         fusion: str = "split_attention",
         attention_channels: int | None = None,
         padding_mode: str = "replicate",
+        implementation: str = "fused",
     ):
         super().__init__()
-        if not branches:
-            raise ValueError("branches is empty: give at least one offset table, or None for a branch that stays")
         if fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
         self.fusion = fusion
-        self.expand = nn.Linear(channels, len(branches) * channels)
-        self.branches = nn.ModuleList(
-            nn.Identity() if table is None else SpatialShift(table, padding_mode=padding_mode) for table in branches
-        )
+        how = {"padding_mode": padding_mode, "implementation": implementation}
         if fusion == "split_attention":
-            self.attention = SplitAttention(channels, len(branches), attention_channels)
+            self.attention = ShiftSplitAttention(channels, branches, attention_channels, **how)
+        else:
+            self.sum = ShiftSum(branches, fusion == "mean", **how)
+        self.expand = nn.Linear(channels, len(branches) * channels)
         self.project = nn.Linear(channels, channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        parts = self.expand(x).chunk(len(self.branches), -1)
-        parts = [branch(part) for branch, part in zip(self.branches, parts)]
-        if self.fusion == "split_attention":
-            fused = self.attention(parts)
-        else:
-            fused = reduce(torch.add, parts)
-            if self.fusion == "mean":
-                fused = fused / len(parts)
-        return self.project(fused)
+        fuse = self.attention if self.fusion == "split_attention" else self.sum
+        return self.project(fuse(self.expand(x)))
 
     def extra_repr(self) -> str:
         return f"fusion={self.fusion!r}"
@@ -240,16 +373,17 @@ class S2MLPv2Block(nn.Module):
         self,
         channels: int,
         mlp_ratio: float = 3.0,
-        branches: Sequence[Sequence[Sequence[int]] | None] = (presets.SS1, presets.SS2, None),
+        branches: Sequence[BranchOffsets] = (presets.SS1, presets.SS2, None),
         fusion: str = "split_attention",
         attention_channels: int | None = None,
         padding_mode: str = "replicate",
         norm_layer: Callable = nn.LayerNorm,
         drop_path: float = 0.0,
+        implementation: str = "fused",
     ):
         super().__init__()
         self.norm1 = norm_layer(channels)
-        self.s2 = S2(channels, branches, fusion, attention_channels, padding_mode)
+        self.s2 = S2(channels, branches, fusion, attention_channels, padding_mode, implementation)
         self.norm2 = norm_layer(channels)
         self.mlp = Mlp(channels, mlp_ratio)
         self.drop_path = DropPath(drop_path)

@@ -47,10 +47,17 @@ def test_drop_path_is_off_in_eval_and_keeps_the_mean_in_training():
         layers.DropPath(1)
 
 
-def test_split_attention_is_the_formula():
-    attention = layers.SplitAttention(8, 3, hidden_channels=5).double()
-    maps = [torch.randn(2, 3, 4, 8, dtype=torch.float64) for _ in range(3)]
-    out = attention(maps)
+IMPLEMENTATIONS = pytest.mark.parametrize("implementation", layers.IMPLEMENTATIONS)
+
+
+@IMPLEMENTATIONS
+def test_split_attention_is_the_formula(implementation):
+    attention = layers.ShiftSplitAttention(8, hidden_channels=5, implementation=implementation).double()
+    x = torch.randn(2, 3, 4, 24, dtype=torch.float64)
+    maps = list(x.split(8, -1))
+    maps[0] = reference.spatial_shift(maps[0], offsets.SS1)
+    maps[1] = reference.spatial_shift(maps[1], offsets.SS2)
+    out = attention(x)
     for b in range(2):
         pooled = sum(part[b].reshape(12, 8).sum(0) for part in maps)
         hidden = nn.functional.gelu(attention.fc1.weight @ pooled)
@@ -61,13 +68,14 @@ def test_split_attention_is_the_formula():
 
 
 def test_split_attention_hidden_channels_default_to_a_quarter():
-    attention = layers.SplitAttention(64, 3)
+    attention = layers.ShiftSplitAttention(64)
     assert attention.fc1.weight.shape == (16, 64) and attention.fc2.weight.shape == (192, 16)
     assert attention.fc1.bias is None and attention.fc2.bias is None
 
 
-def test_v1_block_is_the_paper():
-    block = layers.S2MLPBlock(8, mlp_ratio=2).double()
+@IMPLEMENTATIONS
+def test_v1_block_is_the_paper(implementation):
+    block = layers.S2MLPBlock(8, mlp_ratio=2, implementation=implementation).double()
     nn.init.normal_(block.norm1.weight)
     nn.init.normal_(block.norm2.bias)
     x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
@@ -77,15 +85,23 @@ def test_v1_block_is_the_paper():
     torch.testing.assert_close(block(x), z)
 
 
+@IMPLEMENTATIONS
 @pytest.mark.parametrize("fusion", layers.FUSIONS)
-def test_v2_block_is_the_paper(fusion):
-    block = layers.S2MLPv2Block(8, fusion=fusion).double()
+def test_v2_block_is_the_paper(fusion, implementation):
+    block = layers.S2MLPv2Block(8, fusion=fusion, implementation=implementation).double()
     x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
     parts = list(block.s2.expand(block.norm1(x)).split(8, -1))
     parts[0] = reference.spatial_shift(parts[0], offsets.SS1)
     parts[1] = reference.spatial_shift(parts[1], offsets.SS2)
+
+    def split_attention():
+        attention = block.s2.attention
+        hidden = nn.functional.gelu(attention.fc1(sum(part.sum((1, 2)) for part in parts)))
+        weights = attention.fc2(hidden).reshape(2, 3, 8).softmax(1)
+        return sum(weights[:, k, None, None] * parts[k] for k in range(3))
+
     fused = {
-        "split_attention": lambda: block.s2.attention(parts),
+        "split_attention": split_attention,
         "sum": lambda: parts[0] + parts[1] + parts[2],
         "mean": lambda: (parts[0] + parts[1] + parts[2]) / 3,
     }[fusion]()
@@ -96,5 +112,5 @@ def test_v2_block_is_the_paper(fusion):
 def test_s2_refuses():
     with pytest.raises(ValueError, match="fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"):
         layers.S2(8, fusion="max")
-    with pytest.raises(ValueError, match="branches is empty: give at least one offset table"):
+    with pytest.raises(ValueError, match="branch_offsets is empty: give at least one offset table"):
         layers.S2(8, branches=())

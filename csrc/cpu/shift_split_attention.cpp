@@ -2,7 +2,7 @@
 //
 // Each walks tokens in the order of memory and, within a token, the branches' channels in cuts: stretches of channels that
 // belong to one group in every branch, so that what is the same for a token and a cut is found once. Sums over tokens are
-// made in fixed chunks of rows that are added up in order: the result does not depend on the number of threads.
+// made row by row, and rows are added up in fixed chunks, in order: few roundings, and the same ones for any number of threads.
 //
 // Numbers per channel (weights, sums) are kept in the order in which Lanes has the elements of a cut: see to_lane_order.
 #include <torch/headeronly/util/BFloat16.h>
@@ -142,11 +142,10 @@ struct Chunks {
   }
 };
 
-// out[image, n] = sum over the chunks of an image; chunk(bytes, sums, image, rows) writes the sums of one, `lines` branches of
-// numbers in lane order, into zeroed memory.
-template <typename T, typename Chunk>
-void sum_chunks(
-    const BranchProblem& p, const std::vector<Cut>& cuts, int64_t lines, accumulator_t<T>* out, const Chunk& chunk) {
+// out[image, n] = sum over the rows of an image; row(bytes, sums, image, h) adds those of one to `sums`, which are `lines`
+// branches of numbers in lane order.
+template <typename T, typename Row>
+void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t lines, accumulator_t<T>* out, const Row& row) {
   using Wide = accumulator_t<T>;
   const Chunks chunks(p);
   const int64_t numbers = lines * p.channels;
@@ -158,10 +157,17 @@ void sum_chunks(
     with_widest_instructions([&](auto bytes) S2MLP_INLINE {
       const int64_t padded = padded_channels(p, cuts);
       std::vector<Wide> sums(lines * padded);
+      std::vector<Wide> row_sums(lines * padded);
       for (int64_t i = begin; i < end; ++i) {
         std::fill(sums.begin(), sums.end(), Wide(0));
         const int64_t first_row = i % chunks.count * chunks.rows;
-        chunk(bytes, sums.data(), i / chunks.count, Range<int64_t>{first_row, std::min(first_row + chunks.rows, p.height)});
+        for (int64_t h = first_row; h < std::min(first_row + chunks.rows, p.height); ++h) {
+          std::fill(row_sums.begin(), row_sums.end(), Wide(0));
+          row(bytes, row_sums.data(), i / chunks.count, h);
+          for (int64_t n = 0; n < lines * padded; ++n) {
+            sums[n] += row_sums[n];
+          }
+        }
         for (int64_t line = 0; line < lines; ++line) {
           from_lane_order<T, decltype(bytes)::value>(
               cuts, sums.data() + line * padded, sums_of_chunks + i * numbers + line * p.channels);
@@ -189,33 +195,31 @@ template <typename T>
 void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumulator_t<T>* out) {
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
-  sum_chunks<T>(p, cuts, 1, out, [&](auto bytes, Wide* sums, int64_t image, Range<int64_t> rows) S2MLP_INLINE {
+  sum_rows<T>(p, cuts, 1, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(bytes)::value;
-    for (int64_t h = rows.begin; h < rows.end; ++h) {
-      for (int64_t w = 0; w < p.width; ++w) {
-        const T* token = x + image * stride.image + h * stride.row + w * stride.column;
-        for (int64_t k = 0; k < p.branches; ++k, token += p.channels) {
-          for (size_t n = 0; n < cuts.size(); ++n) {
-            const Cut& cut = cuts[n];
-            const ShiftGroup& group = cut.groups[k];
-            const Wide readers = static_cast<Wide>(
-                count_of(reader_range(h, group.dh, p.height, p.mode)) *
-                count_of(reader_range(w, group.dw, p.width, p.mode)));
-            if (readers == 0) {
-              continue;
-            }
-            Wide* to = sums + n * kPadding;
-            for_each_step<T, kBytes>(
-                cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                  __builtin_prefetch(token + first + 2 * stride.column);
-                  auto sum = load_numbers(lanes, to + first);
-                  const auto values = load_step(lanes, token + first, count);
-                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                    sum.parts[part] += values.parts[part] * readers;
-                  }
-                  store_numbers(lanes, to + first, sum);
-                });
+    for (int64_t w = 0; w < p.width; ++w) {
+      const T* token = x + image * stride.image + h * stride.row + w * stride.column;
+      for (int64_t k = 0; k < p.branches; ++k, token += p.channels) {
+        for (size_t n = 0; n < cuts.size(); ++n) {
+          const Cut& cut = cuts[n];
+          const ShiftGroup& group = cut.groups[k];
+          const Wide readers = static_cast<Wide>(
+              count_of(reader_range(h, group.dh, p.height, p.mode)) *
+              count_of(reader_range(w, group.dw, p.width, p.mode)));
+          if (readers == 0) {
+            continue;
           }
+          Wide* to = sums + n * kPadding;
+          for_each_step<T, kBytes>(
+              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                __builtin_prefetch(token + first + 2 * stride.column);
+                auto sum = load_numbers(lanes, to + first);
+                const auto values = load_step(lanes, token + first, count);
+                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                  sum.parts[part] += values.parts[part] * readers;
+                }
+                store_numbers(lanes, to + first, sum);
+              });
         }
       }
     }
@@ -233,34 +237,32 @@ void correlate(
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
   const int64_t padded = padded_channels(p, cuts);
-  sum_chunks<T>(p, cuts, p.branches, out, [&](auto bytes, Wide* sums, int64_t image, Range<int64_t> rows) S2MLP_INLINE {
+  sum_rows<T>(p, cuts, p.branches, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(bytes)::value;
-    for (int64_t h = rows.begin; h < rows.end; ++h) {
-      for (int64_t w = 0; w < p.width; ++w) {
-        const T* grad_token = grad + image * grad_stride.image + h * grad_stride.row + w * grad_stride.column;
-        for (int64_t k = 0; k < p.branches; ++k) {
-          for (size_t n = 0; n < cuts.size(); ++n) {
-            const Cut& cut = cuts[n];
-            const int64_t source_h = source_index(h, cut.groups[k].dh, p.height, p.mode);
-            const int64_t source_w = source_index(w, cut.groups[k].dw, p.width, p.mode);
-            if (source_h < 0 || source_w < 0) {
-              continue;
-            }
-            const T* token = x + image * x_stride.image + source_h * x_stride.row + source_w * x_stride.column +
-                k * p.channels;
-            Wide* to = sums + k * padded + n * kPadding;
-            for_each_step<T, kBytes>(
-                cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                  __builtin_prefetch(token + first + 2 * x_stride.column);
-                  auto sum = load_numbers(lanes, to + first);
-                  const auto values = load_step(lanes, token + first, count);
-                  const auto factors = load_step(lanes, grad_token + first, count);
-                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                    sum.parts[part] += values.parts[part] * factors.parts[part];
-                  }
-                  store_numbers(lanes, to + first, sum);
-                });
+    for (int64_t w = 0; w < p.width; ++w) {
+      const T* grad_token = grad + image * grad_stride.image + h * grad_stride.row + w * grad_stride.column;
+      for (int64_t k = 0; k < p.branches; ++k) {
+        for (size_t n = 0; n < cuts.size(); ++n) {
+          const Cut& cut = cuts[n];
+          const int64_t source_h = source_index(h, cut.groups[k].dh, p.height, p.mode);
+          const int64_t source_w = source_index(w, cut.groups[k].dw, p.width, p.mode);
+          if (source_h < 0 || source_w < 0) {
+            continue;
           }
+          const T* token = x + image * x_stride.image + source_h * x_stride.row + source_w * x_stride.column +
+              k * p.channels;
+          Wide* to = sums + k * padded + n * kPadding;
+          for_each_step<T, kBytes>(
+              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                __builtin_prefetch(token + first + 2 * x_stride.column);
+                auto sum = load_numbers(lanes, to + first);
+                const auto values = load_step(lanes, token + first, count);
+                const auto factors = load_step(lanes, grad_token + first, count);
+                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                  sum.parts[part] += values.parts[part] * factors.parts[part];
+                }
+                store_numbers(lanes, to + first, sum);
+              });
         }
       }
     }

@@ -25,9 +25,10 @@ class S2MLP(Backbone):
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks. The embedding always has a LayerNorm.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper gives no rate.
+        implementation: ``"fused"``, GELU and shift in one pass, or ``"composed"``, one after the other.
 
     Raises:
-        ValueError: an input size that the patch size does not divide; an unknown norm.
+        ValueError: an input size that the patch size does not divide; an unknown norm or implementation.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class S2MLP(Backbone):
         padding_mode: str = "replicate",
         norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
         drop_path_rate: float = 0.0,
+        implementation: str = "fused",
     ):
         super().__init__()
         self.stride = patch_size
@@ -49,7 +51,7 @@ class S2MLP(Backbone):
         norm = norm_layer_of(norm_layer)
         self.blocks = nn.Sequential(
             *(
-                S2MLPBlock(embed_dim, mlp_ratio, offsets, padding_mode, norm, rate)
+                S2MLPBlock(embed_dim, mlp_ratio, offsets, padding_mode, norm, rate, implementation)
                 for rate in drop_path_rates(depth, drop_path_rate)
             )
         )

@@ -30,9 +30,10 @@ class S2MLPv2(Backbone):
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper trains with 0.1.
+        implementation: ``"fused"``, no shifted map being stored, or ``"composed"``, of shifts and PyTorch's own operators.
 
     Raises:
-        ValueError: stages of unequal description, an unknown fusion or norm; in ``forward`` an input size that the
+        ValueError: stages of unequal description, an unknown fusion, norm or implementation; in ``forward`` an input size that the
             patch sizes do not divide.
     """
 
@@ -50,6 +51,7 @@ class S2MLPv2(Backbone):
         padding_mode: str = "replicate",
         norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
         drop_path_rate: float = 0.0,
+        implementation: str = "fused",
     ):
         super().__init__()
         if not len(patch_sizes) == len(embed_dims) == len(depths) > 0:
@@ -75,6 +77,7 @@ class S2MLPv2(Backbone):
                     padding_mode,
                     norm,
                     next(rates),
+                    implementation,
                 )
                 for _ in range(depth)
             ]

@@ -1,13 +1,17 @@
 """Checks and normal forms of the arguments that every shift op takes."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from operator import index
 
 import torch
 
 PADDING_MODES = ("replicate", "zeros", "circular")
 DATA_FORMATS = ("channels_last", "channels_first")
+APPROXIMATIONS = ("none", "tanh")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+#: The shift table of one branch, None for a branch that stays.
+BranchOffsets = Sequence[Sequence[int]] | None
 _DTYPES = frozenset(_FLOATING + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
 
 
@@ -82,3 +86,66 @@ def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) 
     if sum(sizes) != channels:
         raise ValueError(f"group_sizes {sizes} sum to {sum(sizes)}, but x has {channels} channels")
     return sizes
+
+
+def check_floating(x: torch.Tensor, name: str) -> None:
+    """
+    Raises:
+        TypeError: a dtype that has no derivatives.
+    """
+    if x.dtype not in _FLOATING:
+        raise TypeError(f"{name} has dtype {x.dtype}; supported are float64, float32, float16 and bfloat16")
+
+
+def check_approximate(approximate: str) -> None:
+    """
+    Raises:
+        ValueError: an unknown approximation of GELU.
+    """
+    if approximate not in APPROXIMATIONS:
+        raise ValueError(f"approximate must be one of {', '.join(map(repr, APPROXIMATIONS))}, got {approximate!r}")
+
+
+def check_branches(branch_offsets: Sequence[BranchOffsets], wide_channels: int) -> int:
+    """The channels of one branch.
+
+    Raises:
+        ValueError: no branches, or channels that they do not divide.
+    """
+    if not len(branch_offsets):
+        raise ValueError("branch_offsets is empty: give at least one offset table, or None for a branch that stays")
+    if wide_channels % len(branch_offsets):
+        raise ValueError(
+            f"x has {wide_channels} channels, which {len(branch_offsets)} branches do not divide: it must have K * C"
+        )
+    return wide_channels // len(branch_offsets)
+
+
+def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tuple[list[int], list[int]]:
+    """Flat offsets and group sizes of all branches, of ``channels`` channels each, as one table.
+
+    Raises:
+        TypeError: offsets that are not pairs of integers.
+        ValueError: an empty table, or one with more groups than channels.
+    """
+    if isinstance(branch_offsets, tuple) and not torch.compiler.is_compiling():
+        try:
+            return _branch_groups_of_tuple(branch_offsets, channels)
+        except TypeError:  # a list somewhere inside, which has no hash; or wrong offsets, which are refused again below
+            pass
+    return _branch_groups(branch_offsets, channels)
+
+
+def _branch_groups(branch_offsets, channels):
+    offsets: list[int] = []
+    sizes: list[int] = []
+    for table in branch_offsets:
+        flat = [0, 0] if table is None else flat_offsets(table)
+        groups = len(flat) // 2
+        check_groups(groups, None, channels)
+        offsets += flat
+        sizes += [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
+    return offsets, sizes
+
+
+_branch_groups_of_tuple = lru_cache(maxsize=256)(_branch_groups)

@@ -1,17 +1,12 @@
-"""The spatial shift: function, autograd.Function, fake kernels, autograd and vmap rules of the raw operators."""
+"""The spatial shift: its function, and the derivative rules of its two raw operators."""
 
 from collections.abc import Sequence
 
 import torch
-from torch.autograd import forward_ad
 
 from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._arguments import check_groups, check_map, check_padding_mode, flat_offsets
-
-_FORWARD = "s2mlp_cuda::spatial_shift"
-_BACKWARD = "s2mlp_cuda::spatial_shift_backward"
-_forward_op = torch.ops.s2mlp_cuda.spatial_shift.default
-_backward_op = torch.ops.s2mlp_cuda.spatial_shift_backward.default
+from s2mlp_cuda.ops._differentiable import Rules, differentiable
 
 
 def spatial_shift(
@@ -59,138 +54,51 @@ def spatial_shift(
     check_padding_mode(padding_mode)
     flat = flat_offsets(offsets)
     sizes = check_groups(len(flat) // 2, group_sizes, channels)
-    if torch.compiler.is_compiling():
-        # The compiler does not trace a Function that has a jvp; the raw operator carries the same rules.
-        return _forward_op(x, flat, sizes, padding_mode, data_format)
-    return _shift(x, flat, sizes, padding_mode, data_format)
+    return shift(x, flat, sizes, padding_mode, data_format)
 
 
-def _shift(x, *shift):
-    """The shift by the cheapest way that will do here: see :class:`_EagerShift`."""
-    if torch._C._are_functorch_transforms_active():
-        return SpatialShiftFunction.apply(x, *shift)
-    if _differentiates(x):
-        return _EagerShift.apply(x, *shift)
-    return _below_autograd(_forward_op, x, *shift)
+class _Shift(Rules):
+    """``(x, offsets, group_sizes, padding_mode, data_format)``. Linear: its jvp is itself, its backward its adjoint."""
 
-
-def _shift_backward(grad, *shift):
-    """The adjoint, in the same way."""
-    if torch._C._are_functorch_transforms_active():
-        return SpatialShiftBackwardFunction.apply(grad, *shift)
-    if _differentiates(grad):
-        return _EagerShiftBackward.apply(grad, *shift)
-    return _below_autograd(_backward_op, grad, *shift)
-
-
-def _differentiates(x) -> bool:
-    """Whether PyTorch records what happens to ``x``: for the backward pass, or in forward mode."""
-    return (x.requires_grad and torch.is_grad_enabled()) or forward_ad._current_level >= 0
-
-
-class SpatialShiftFunction(torch.autograd.Function):
-    """``SpatialShiftFunction.apply(x, flat_offsets, group_sizes, padding_mode, data_format)``: the differentiable op.
-
-    ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]`` and ``group_sizes`` a list or None; use :func:`spatial_shift`
-    unless you need the class. The op is linear: its jvp is itself and its backward is its adjoint.
-    """
+    op = torch.ops.s2mlp_cuda.spatial_shift.default
+    tensors = 1
 
     @staticmethod
-    def forward(x, offsets, group_sizes, padding_mode, data_format):
-        return _forward_op(x, offsets, group_sizes, padding_mode, data_format)
+    def fake(x, *shift_arguments):
+        return torch.empty_like(x)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.shift = inputs[1:]
+    def keep(x, *shift_arguments):
+        return (), shift_arguments
 
     @staticmethod
-    def backward(ctx, grad):
-        return _shift_backward(grad, *ctx.shift), None, None, None, None
+    def backward(kept, rest, needs, grad):
+        return (shift_adjoint(grad, *rest),)
 
     @staticmethod
-    def jvp(ctx, tangent, *_):
-        return _shift(tangent, *ctx.shift)
+    def jvp(kept, rest, tangent):
+        return shift(tangent, *rest)
+
+
+class _ShiftAdjoint(_Shift):
+    """The adjoint, with the same arguments; its own adjoint is the shift."""
+
+    op = torch.ops.s2mlp_cuda.spatial_shift_backward.default
 
     @staticmethod
-    def vmap(info, in_dims, x, *shift):
-        return SpatialShiftFunction.apply(x.movedim(in_dims[0], 0), *shift), 0
-
-
-class SpatialShiftBackwardFunction(torch.autograd.Function):
-    """The adjoint of :class:`SpatialShiftFunction`, with the same arguments; its backward is the shift again."""
+    def backward(kept, rest, needs, grad):
+        return (shift(grad, *rest),)
 
     @staticmethod
-    def forward(grad, offsets, group_sizes, padding_mode, data_format):
-        return _backward_op(grad, offsets, group_sizes, padding_mode, data_format)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        ctx.shift = inputs[1:]
-
-    @staticmethod
-    def backward(ctx, grad):
-        return _shift(grad, *ctx.shift), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx, tangent, *_):
-        return _shift_backward(tangent, *ctx.shift)
-
-    @staticmethod
-    def vmap(info, in_dims, grad, *shift):
-        return SpatialShiftBackwardFunction.apply(grad.movedim(in_dims[0], 0), *shift), 0
+    def jvp(kept, rest, tangent):
+        return shift_adjoint(tangent, *rest)
 
 
-class _EagerShift(torch.autograd.Function):
-    """:class:`SpatialShiftFunction` without ``setup_context``, for plain eager calls.
+#: The operators as functions of raw arguments: offsets flat, everything given.
+shift, SpatialShiftFunction = differentiable(_Shift, "SpatialShiftFunction")
+shift_adjoint, _ = differentiable(_ShiftAdjoint, "SpatialShiftBackwardFunction")
+SpatialShiftFunction.__doc__ = """``SpatialShiftFunction.apply(x, flat_offsets, group_sizes, padding_mode, data_format)``.
 
-    With ``setup_context``, PyTorch binds the Python signature on every call, which costs more than shifting a small map.
-    functorch transforms cannot do without it, and get the full class.
-    """
-
-    @staticmethod
-    def forward(ctx, x, *shift):
-        ctx.shift = shift
-        return _below_autograd(_forward_op, x, *shift)
-
-    backward = SpatialShiftFunction.backward
-    jvp = SpatialShiftFunction.jvp
-
-
-class _EagerShiftBackward(torch.autograd.Function):
-    """:class:`SpatialShiftBackwardFunction` in the same way."""
-
-    @staticmethod
-    def forward(ctx, grad, *shift):
-        ctx.shift = shift
-        return _below_autograd(_backward_op, grad, *shift)
-
-    backward = SpatialShiftBackwardFunction.backward
-    jvp = SpatialShiftBackwardFunction.jvp
-
-
-def _below_autograd(op, x, *shift):
-    """Calls a raw operator past its own autograd rule, which is written in Python; the caller has its own."""
-    with torch._C._AutoDispatchBelowAutograd():
-        return op(x, *shift)
-
-
-def _save_shift(ctx, inputs, output):
-    ctx.shift = inputs[1:]
-
-
-def _register(name: str, op, adjoint_op) -> None:
-    """Gives a raw operator the rules that the Functions above have, so that ``torch.ops`` alone has them too."""
-
-    def backward(ctx, grad):
-        return adjoint_op(grad, *ctx.shift), None, None, None, None
-
-    def vmap(info, in_dims, x, *shift):
-        return op(x.movedim(in_dims[0], 0), *shift), 0
-
-    torch.library.register_fake(name, lambda x, *shift: torch.empty_like(x))
-    torch.library.register_autograd(name, backward, setup_context=_save_shift)
-    torch.library.register_vmap(name, vmap)
-
-
-_register(_FORWARD, _forward_op, _backward_op)
-_register(_BACKWARD, _backward_op, _forward_op)
+The differentiable operator as a class. ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]`` and ``group_sizes`` a list or
+None; use :func:`spatial_shift` unless you need the class.
+"""

@@ -142,13 +142,23 @@ def test_head_and_input_channels(name):
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, model.num_features)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_model_equals_itself_on_the_reference_shift(name, monkeypatch, device):
-    model = small(name).to(device).eval()
-    images = torch.randn(2, 3, 16, 24, device=device)
-    ours = model(images)
+@pytest.mark.parametrize(
+    "name, fusion", [(name, None) for name in NAMES] + [("s2mlpv2_small_7", "sum"), ("s2mlpv2_medium_7", "mean")]
+)
+def test_fused_and_composed_models_are_one(name, fusion, device, monkeypatch):
+    """Values and gradients, with the composed model on the reference shift."""
+    kwargs = {} if fusion is None else {"fusion": fusion}
+    fused = small(name, **kwargs).to(device).double()
+    composed = small(name, implementation="composed", **kwargs).to(device).double()
+    composed.load_state_dict(fused.state_dict())
     monkeypatch.setattr(layers, "spatial_shift", s2mlp_cuda.reference.spatial_shift)
-    torch.testing.assert_close(ours, model(images))
+    images = torch.randn(2, 3, 16, 24, device=device, dtype=torch.float64)
+    out, expected = fused(images), composed(images)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    for (key, ours), (_, theirs) in zip(fused.named_parameters(), composed.named_parameters()):
+        torch.testing.assert_close(ours.grad, theirs.grad, msg=lambda text: f"{key}: {text}")
 
 
 ABLATIONS = (
@@ -185,5 +195,8 @@ def test_every_ablation_is_a_different_model(name, kwargs):
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="norm_layer must be one of 'layer_norm', 'affine' or a callable, got 'batch'"):
         create_model("s2mlp_wide", norm_layer="batch")
+    for name in ("s2mlp_deep", "s2mlpv2_small_7"):
+        with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', got 'eager'"):
+            small(name, implementation="eager")
     with pytest.raises(ValueError, match="must be of one length, got 2, 3 and 2"):
         create_model("s2mlpv2_small_7", embed_dims=(8, 8, 8))

@@ -1,0 +1,157 @@
+"""GELU and spatial shift in one pass: its function, and the derivative rules of its two raw operators."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from s2mlp_cuda.offsets import V1
+from s2mlp_cuda.ops._arguments import (
+    check_approximate,
+    check_floating,
+    check_groups,
+    check_map,
+    check_padding_mode,
+    flat_offsets,
+)
+from s2mlp_cuda.ops._differentiable import Rules, differentiable
+from s2mlp_cuda.ops.spatial_shift import shift, shift_adjoint
+
+
+def gelu_spatial_shift(
+    x: torch.Tensor,
+    offsets: Sequence[Sequence[int]] = V1,
+    *,
+    approximate: str = "none",
+    group_sizes: Sequence[int] | None = None,
+    padding_mode: str = "replicate",
+    data_format: str = "channels_last",
+) -> torch.Tensor:
+    r"""``spatial_shift(GELU(x))`` in one read and one write: the pair of S2-MLP's block (arXiv 2106.07477, section 3.2).
+
+    The backward pass reads the gradient and ``x`` and writes once. It saves ``x`` alone, which a preceding linear layer
+    has just made and does not need itself; saving the shifted map instead would cost another write in the forward pass.
+
+    GELU is computed in float32 (float64 for float64 maps), without the cancellation that makes ``x * (1 + erf(...)) / 2``
+    lose its digits for negative x.
+
+    Args:
+        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, any strides; float64,
+            float32, float16 or bfloat16.
+        offsets: as in :func:`s2mlp_cuda.spatial_shift`.
+        approximate: ``"none"`` for the exact GELU, ``"tanh"`` for its tanh approximation, as in
+            :func:`torch.nn.functional.gelu`.
+        group_sizes: as in :func:`s2mlp_cuda.spatial_shift`.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`. What moves in for ``"zeros"`` is GELU(0), which is 0.
+        data_format: ``"channels_last"`` or ``"channels_first"``.
+
+    Returns:
+        A new tensor of the shape, dtype and memory format of ``x``. Differentiable any number of times, in reverse and
+        forward mode. Under autocast it keeps the dtype of ``x``, as GELU does.
+
+    Raises:
+        TypeError: ``x`` is no tensor or not of floating-point dtype; ``offsets`` or ``group_sizes`` are not integers.
+        ValueError: an unknown ``approximate``, and as in :func:`s2mlp_cuda.spatial_shift`.
+
+    Example:
+        >>> x = torch.tensor([-1.0, 0.0, 1.0, 2.0]).reshape(1, 4, 1)
+        >>> gelu_spatial_shift(x, offsets=[(0, 1)]).flatten()
+        tensor([-0.1587, -0.1587,  0.0000,  0.8413])
+    """
+    channels = check_map(x, data_format)
+    check_floating(x, "x")
+    check_approximate(approximate)
+    check_padding_mode(padding_mode)
+    flat = flat_offsets(offsets)
+    sizes = check_groups(len(flat) // 2, group_sizes, channels)
+    return gelu_shift(x, flat, sizes, approximate, padding_mode, data_format)
+
+
+def _slope_times(factor: torch.Tensor, x: torch.Tensor, approximate: str) -> torch.Tensor:
+    """``factor * GELU'(x)``, by PyTorch's own operator, which is differentiable."""
+    return torch.ops.aten.gelu_backward(factor, x, approximate=approximate)
+
+
+def _curvature(x: torch.Tensor, approximate: str) -> torch.Tensor:
+    """GELU''(x), in float32 for half types."""
+    x = x if x.dtype == torch.float64 else x.float()
+    square = x * x
+    if approximate == "none":
+        return torch.exp(-0.5 * square) * (2 - square) * (1 / math.sqrt(2 * math.pi))
+    scale, cube = math.sqrt(2 / math.pi), 0.044715
+    tanh = torch.tanh(scale * x * (1 + cube * square))
+    first, second = scale * (1 + 3 * cube * square), 6 * scale * cube * x
+    return (1 - tanh * tanh) * (first + 0.5 * x * (second - 2 * tanh * first * first))
+
+
+class _GeluShift(Rules):
+    """``(x, offsets, group_sizes, approximate, padding_mode, data_format)``."""
+
+    op = torch.ops.s2mlp_cuda.gelu_spatial_shift.default
+    tensors = 1
+
+    @staticmethod
+    def fake(x, *rest):
+        return torch.empty_like(x)
+
+    @staticmethod
+    def keep(x, *rest):
+        return (x,), rest
+
+    @staticmethod
+    def backward(kept, rest, needs, grad):
+        return (gelu_shift_backward(grad, *kept, *rest),)
+
+    @staticmethod
+    def jvp(kept, rest, tangent):
+        offsets, sizes, approximate, *layout = rest
+        return shift(_slope_times(tangent, *kept, approximate), offsets, sizes, *layout)
+
+
+class _GeluShiftBackward(Rules):
+    """``(grad, x, offsets, group_sizes, approximate, padding_mode, data_format)``: adjoint(grad) * GELU'(x)."""
+
+    op = torch.ops.s2mlp_cuda.gelu_spatial_shift_backward.default
+    tensors = 2
+
+    @staticmethod
+    def fake(grad, x, *rest):
+        return torch.empty_like(x)
+
+    @staticmethod
+    def keep(grad, x, *rest):
+        return (grad, x), rest
+
+    @staticmethod
+    def backward(kept, rest, needs, grad_grad):
+        grad, x = kept
+        offsets, sizes, approximate, *layout = rest
+        to_grad = to_x = None
+        if needs[0]:
+            to_grad = shift(_slope_times(grad_grad, x, approximate), offsets, sizes, *layout)
+        if needs[1]:
+            adjoint = shift_adjoint(grad, offsets, sizes, *layout)
+            to_x = (grad_grad * adjoint * _curvature(x, approximate)).to(x.dtype)
+        return to_grad, to_x
+
+    @staticmethod
+    def jvp(kept, rest, grad_tangent, x_tangent):
+        grad, x = kept
+        offsets, sizes, approximate, *layout = rest
+        result = None
+        if grad_tangent is not None:
+            result = gelu_shift_backward(grad_tangent, x, *rest)
+        if x_tangent is not None:
+            adjoint = shift_adjoint(grad, offsets, sizes, *layout)
+            term = (adjoint * _curvature(x, approximate) * x_tangent).to(x.dtype)
+            result = term if result is None else result + term
+        return result
+
+
+#: The operators as functions of raw arguments: offsets flat, everything given.
+gelu_shift, GELUSpatialShiftFunction = differentiable(_GeluShift, "GELUSpatialShiftFunction")
+gelu_shift_backward, _ = differentiable(_GeluShiftBackward, "GELUSpatialShiftBackwardFunction")
+GELUSpatialShiftFunction.__doc__ = """``.apply(x, flat_offsets, group_sizes, approximate, padding_mode, data_format)``.
+
+The differentiable operator as a class; use :func:`gelu_spatial_shift` unless you need the class.
+"""

@@ -1,0 +1,244 @@
+"""Pooling and weighted sum of shifted branches, no shifted map being stored: functions and derivative rules.
+
+A wide map holds K branches of C channels side by side, each with a shift table of its own. With S_k x_k branch k, shifted,
+``pool`` is linear in x, and ``combine`` in x and in the weights: derivatives of every order are made of these operators.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from s2mlp_cuda.ops._arguments import (
+    BranchOffsets,
+    branch_groups,
+    check_branches,
+    check_floating,
+    check_map,
+    check_padding_mode,
+)
+from s2mlp_cuda.ops._differentiable import Rules, differentiable
+
+
+def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums and weights are in: float64 beside float64 maps, float32 otherwise."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def shift_branch_pool(
+    x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], *, padding_mode: str = "replicate"
+) -> torch.Tensor:
+    """Sum over branches and tokens of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 9): reads x once.
+
+    Args:
+        x: wide map of shape (..., H, W, K*C): K branches side by side. float64, float32, float16 or bfloat16, any
+            strides; where channels are not neighbours in memory, or leading dimensions do not merge, it is copied first.
+        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None for a branch that stays.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+
+    Returns:
+        (..., C), in float32 (float64 for float64 maps); the same bits for any number of threads.
+
+    Raises:
+        TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
+        ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
+            groups than channels, an unknown padding mode.
+    """
+    offsets, sizes = _check(x, branch_offsets, padding_mode)
+    return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
+
+
+def shift_branch_combine(
+    x: torch.Tensor,
+    weights: torch.Tensor,
+    branch_offsets: Sequence[BranchOffsets],
+    *,
+    padding_mode: str = "replicate",
+) -> torch.Tensor:
+    """Sum over branches of weight times shifted branch (S2-MLPv2, arXiv 2108.01072, eq. 12): one read, one write.
+
+    Args:
+        x: wide map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
+        weights: (..., K, C), one number per image, branch and channel, with the leading dimensions of ``x`` (expanded
+            ones are not copied). They are used in float32 (float64 beside float64 maps).
+        branch_offsets: as in :func:`shift_branch_pool`.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+
+    Returns:
+        A new, dense (..., H, W, C) of the dtype of ``x``; summed up in float32 (float64).
+
+    Raises:
+        TypeError, ValueError: as :func:`shift_branch_pool`; ValueError for weights of another shape.
+    """
+    offsets, sizes = _check(x, branch_offsets, padding_mode)
+    count = len(branch_offsets)
+    expected = (*x.shape[:-3], count, x.shape[-1] // count)
+    if weights.shape != expected:
+        raise ValueError(f"weights must have shape (..., K, C), here {expected}, got {tuple(weights.shape)}")
+    return combine(x, weights.to(accumulator_dtype(x.dtype)), offsets, sizes, padding_mode)
+
+
+def _check(x, branch_offsets, padding_mode):
+    channels = check_map(x, "channels_last")
+    check_floating(x, "x")
+    check_padding_mode(padding_mode)
+    return branch_groups(branch_offsets, check_branches(branch_offsets, channels))
+
+
+class _Pool(Rules):
+    """``(x, branches, offsets, group_sizes, padding_mode)``."""
+
+    op = torch.ops.s2mlp_cuda.shift_branch_pool.default
+    tensors = 1
+
+    @staticmethod
+    def fake(x, branches, *table):
+        return x.new_empty((*x.shape[:-3], x.shape[-1] // branches), dtype=accumulator_dtype(x.dtype))
+
+    @staticmethod
+    def keep(x, *rest):
+        return (), (x.shape[-3], x.shape[-2], x.dtype, *rest)
+
+    @staticmethod
+    def backward(kept, rest, needs, grad):
+        return (pool_backward(grad, *rest),)
+
+    @staticmethod
+    def jvp(kept, rest, tangent):
+        return pool(tangent, *rest[3:])
+
+
+class _PoolBackward(Rules):
+    """``(grad, height, width, dtype, branches, offsets, group_sizes, padding_mode)``: the adjoint of pool."""
+
+    op = torch.ops.s2mlp_cuda.shift_branch_pool_backward.default
+    tensors = 1
+
+    @staticmethod
+    def fake(grad, height, width, dtype, branches, *table):
+        return grad.new_empty((*grad.shape[:-1], height, width, branches * grad.shape[-1]), dtype=dtype)
+
+    @staticmethod
+    def keep(grad, *rest):
+        return (), rest
+
+    @staticmethod
+    def backward(kept, rest, needs, grad_grad):
+        return (pool(grad_grad, *rest[3:]),)
+
+    @staticmethod
+    def jvp(kept, rest, tangent):
+        return pool_backward(tangent, *rest)
+
+
+class _Combine(Rules):
+    """``(x, weights, offsets, group_sizes, padding_mode)``."""
+
+    op = torch.ops.s2mlp_cuda.shift_branch_combine.default
+    tensors = 2
+
+    @staticmethod
+    def fake(x, weights, *table):
+        return x.new_empty((*x.shape[:-1], weights.shape[-1]))
+
+    @staticmethod
+    def keep(x, weights, *table):
+        return (x, weights), table
+
+    @staticmethod
+    def backward(kept, table, needs, grad):
+        x, weights = kept
+        return (
+            combine_backward(grad, weights, None, *table) if needs[0] else None,
+            combine_backward_weights(grad, x, *table) if needs[1] else None,
+        )
+
+    @staticmethod
+    def jvp(kept, table, x_tangent, weights_tangent):
+        x, weights = kept
+        return _sum(
+            x_tangent is not None and combine(x_tangent, weights, *table),
+            weights_tangent is not None and combine(x, weights_tangent, *table),
+        )
+
+
+class _CombineBackward(Rules):
+    """``(grad, weights, pool_grad, offsets, group_sizes, padding_mode)``: the gradient of x through combine and, where
+    ``pool_grad`` is given, through pool."""
+
+    op = torch.ops.s2mlp_cuda.shift_branch_combine_backward.default
+    tensors = 3
+
+    @staticmethod
+    def fake(grad, weights, pool_grad, *table):
+        return grad.new_empty((*grad.shape[:-1], weights.shape[-2] * grad.shape[-1]))
+
+    @staticmethod
+    def keep(grad, weights, pool_grad, *table):
+        return (grad, weights), table
+
+    @staticmethod
+    def backward(kept, table, needs, grad_grad):
+        grad, weights = kept
+        return (
+            combine(grad_grad, weights, *table) if needs[0] else None,
+            combine_backward_weights(grad, grad_grad, *table) if needs[1] else None,
+            pool(grad_grad, weights.shape[-2], *table) if needs[2] else None,
+        )
+
+    @staticmethod
+    def jvp(kept, table, grad_tangent, weights_tangent, pool_grad_tangent):
+        grad, weights = kept
+        height, width = grad.shape[-3:-1]
+        return _sum(
+            grad_tangent is not None and combine_backward(grad_tangent, weights, None, *table),
+            weights_tangent is not None and combine_backward(grad, weights_tangent, None, *table),
+            pool_grad_tangent is not None
+            and pool_backward(pool_grad_tangent, height, width, grad.dtype, weights.shape[-2], *table),
+        )
+
+
+class _CombineBackwardWeights(Rules):
+    """``(grad, x, offsets, group_sizes, padding_mode)``: the gradient of the weights."""
+
+    op = torch.ops.s2mlp_cuda.shift_branch_combine_backward_weights.default
+    tensors = 2
+
+    @staticmethod
+    def fake(grad, x, *table):
+        channels = grad.shape[-1]
+        shape = (*x.shape[:-3], x.shape[-1] // channels if channels else 1, channels)
+        return x.new_empty(shape, dtype=accumulator_dtype(x.dtype))
+
+    @staticmethod
+    def keep(grad, x, *table):
+        return (grad, x), table
+
+    @staticmethod
+    def backward(kept, table, needs, grad_grad):
+        grad, x = kept
+        return (
+            combine(x, grad_grad, *table) if needs[0] else None,
+            combine_backward(grad, grad_grad, None, *table) if needs[1] else None,
+        )
+
+    @staticmethod
+    def jvp(kept, table, grad_tangent, x_tangent):
+        grad, x = kept
+        return _sum(
+            grad_tangent is not None and combine_backward_weights(grad_tangent, x, *table),
+            x_tangent is not None and combine_backward_weights(grad, x_tangent, *table),
+        )
+
+
+def _sum(*terms):
+    """The sum of those that are there; False stands for a zero."""
+    there = [term for term in terms if term is not False]
+    return there[0] if len(there) == 1 else sum(there[1:], there[0])
+
+
+#: The operators as functions of raw arguments: tables flat, everything given.
+pool, ShiftBranchPoolFunction = differentiable(_Pool, "ShiftBranchPoolFunction")
+pool_backward, _ = differentiable(_PoolBackward, "ShiftBranchPoolBackwardFunction")
+combine, ShiftBranchCombineFunction = differentiable(_Combine, "ShiftBranchCombineFunction")
+combine_backward, _ = differentiable(_CombineBackward, "ShiftBranchCombineBackwardFunction")
+combine_backward_weights, _ = differentiable(_CombineBackwardWeights, "ShiftBranchCombineBackwardWeightsFunction")

@@ -1,0 +1,165 @@
+"""The split attention of S2-MLPv2 over shifted branches, without ever storing a shifted map."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from s2mlp_cuda.ops import shift_branches
+from s2mlp_cuda.ops._arguments import (
+    BranchOffsets,
+    branch_groups,
+    check_branches,
+    check_floating,
+    check_map,
+    check_padding_mode,
+)
+from s2mlp_cuda.ops._differentiable import below_autograd, differentiates
+from s2mlp_cuda.ops.shift_branches import accumulator_dtype
+
+_pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
+_combine = torch.ops.s2mlp_cuda.shift_branch_combine.default
+_combine_backward = torch.ops.s2mlp_cuda.shift_branch_combine_backward.default
+_combine_backward_weights = torch.ops.s2mlp_cuda.shift_branch_combine_backward_weights.default
+
+
+def shift_split_attention(
+    x: torch.Tensor,
+    fc1_weight: torch.Tensor,
+    fc2_weight: torch.Tensor,
+    branch_offsets: Sequence[BranchOffsets],
+    *,
+    padding_mode: str = "replicate",
+) -> torch.Tensor:
+    r"""Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
+
+    With X_k branch k after its shift, over the tokens n of an image:
+
+    .. math::
+        a = \sum_k \sum_n X_k, \quad \hat a = W_2 GELU(W_1 a), \quad
+        w = softmax_k(\hat a), \quad y = \sum_k w_k \odot X_k
+
+    The forward pass reads the wide map twice and writes the result; the backward pass reads it once more, the gradient
+    twice, and writes the gradient once. No shifted map, no stack of branches and no expanded weights are ever stored.
+    The paper's formula sums over the tokens, its prose says average; this follows the formula.
+
+    Args:
+        x: wide map of shape (..., H, W, K*C): the K branches side by side, as one linear layer makes them. float64,
+            float32, float16 or bfloat16, any strides; where channels are not neighbours in memory, or leading dimensions
+            do not merge, it is copied first.
+        fc1_weight: W1, (hidden, C), as :class:`torch.nn.Linear` has it.
+        fc2_weight: W2, (K*C, hidden); its rows k*C .. (k+1)*C - 1 belong to branch k.
+        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None for a branch that stays.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+
+    Returns:
+        A new, dense (..., H, W, C) of the dtype of ``x``. Sums, softmax and weights are in float32 (float64 for float64
+        maps), the same bits for any number of threads. The two matrix products are in the dtype of ``fc1_weight``, or
+        under autocast in autocast's dtype, as those of a linear layer. Differentiable any number of times, in reverse
+        and forward mode.
+
+    Raises:
+        TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
+        ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
+            groups than channels, weights of other shapes, an unknown padding mode.
+    """
+    channels = check_map(x, "channels_last")
+    check_floating(x, "x")
+    check_padding_mode(padding_mode)
+    branches = len(branch_offsets)
+    channels = check_branches(branch_offsets, channels)
+    offsets, sizes = branch_groups(branch_offsets, channels)
+    if fc1_weight.dim() != 2 or fc1_weight.shape[1] != channels:
+        raise ValueError(f"fc1_weight must have shape (hidden, {channels}), got {tuple(fc1_weight.shape)}")
+    if fc2_weight.shape != (branches * channels, fc1_weight.shape[0]):
+        expected = (branches * channels, fc1_weight.shape[0])
+        raise ValueError(f"fc2_weight must have shape {expected}, got {tuple(fc2_weight.shape)}")
+    tensors = (x, fc1_weight, fc2_weight)
+    device = x.device.type
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    product_dtype = torch.get_autocast_dtype(device) if autocast else fc1_weight.dtype
+    arguments = (branches, product_dtype, offsets, sizes, padding_mode)
+    if torch.compiler.is_compiling():
+        return _SplitAttention.apply(*tensors, *arguments)
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return _from_differentiable_parts(*tensors, *arguments)
+    if differentiates(*tensors):
+        return _SplitAttention.apply(*tensors, *arguments)
+    return _forward(*tensors, *arguments)[0]
+
+
+def _linear(x, weight, dtype):
+    return functional.linear(x.to(dtype), weight.to(dtype))
+
+
+def _weight_grad(grad, x):
+    """Of a linear layer's weight, from the gradient of its output and its input, any leading dimensions."""
+    return grad.reshape(-1, grad.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+
+
+def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, dtype, *table):
+    """The definition, of operators that know every derivative. The backward pass makes the gradient of x in two parts."""
+    pooled = shift_branches.pool(x, branches, *table)
+    logits = _linear(functional.gelu(_linear(pooled, fc1_weight, dtype)), fc2_weight, dtype)
+    weights = logits.to(pooled.dtype).unflatten(-1, (branches, -1)).softmax(-2)
+    return shift_branches.combine(x, weights, *table)
+
+
+def _kernel(op, *args):
+    """A raw operator; where no compiler traces, past its own autograd registration."""
+    return op(*args) if torch.compiler.is_compiling() else below_autograd(op, *args)
+
+
+def _forward(x, fc1_weight, fc2_weight, branches, dtype, *table):
+    """The result, and what the backward pass needs: pooled sums, the hidden layer before GELU, the weights."""
+    pooled = _kernel(_pool, x, branches, *table)
+    hidden = _linear(pooled, fc1_weight, dtype)
+    logits = _linear(functional.gelu(hidden), fc2_weight, dtype)
+    weights = logits.to(pooled.dtype).unflatten(-1, (branches, -1)).softmax(-2)
+    return _kernel(_combine, x, weights, *table), pooled, hidden, weights
+
+
+class _SplitAttention(torch.autograd.Function):
+    """``(x, fc1_weight, fc2_weight, branches, product dtype, offsets, group_sizes, padding_mode)``.
+
+    One function for the whole, so that the gradient of x is written once: autograd would make it in two parts, that of
+    pool and that of combine, and add them up.
+    """
+
+    @staticmethod
+    def forward(ctx, x, fc1_weight, fc2_weight, *rest):
+        out, *inner = _forward(x, fc1_weight, fc2_weight, *rest)
+        ctx.save_for_backward(x, fc1_weight, fc2_weight, *inner)
+        ctx.rest = rest
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, fc1_weight, fc2_weight, pooled, hidden, weights = ctx.saved_tensors
+        branches, dtype, *table = ctx.rest
+        nones = (None,) * (2 + len(table))
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return (*_differentiable_gradients(ctx, grad), *nones)
+        _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
+        weights_grad = _kernel(_combine_backward_weights, grad, x, *table)
+        logits_grad = weights * (weights_grad - (weights * weights_grad).sum(-2, keepdim=True))
+        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2_weight)).to(dtype)
+        fc2_grad = fc1_grad = None
+        if needs_fc2:
+            fc2_grad = _weight_grad(logits_grad, functional.gelu(hidden)).to(fc2_weight.dtype)
+        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2_weight.to(dtype), hidden)
+        if needs_fc1:
+            fc1_grad = _weight_grad(hidden_grad, pooled.to(dtype)).to(fc1_weight.dtype)
+        pool_grad = (hidden_grad @ fc1_weight.to(dtype)).to(pooled.dtype)
+        x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
+        return (x_grad, fc1_grad, fc2_grad, *nones)
+
+
+def _differentiable_gradients(ctx, grad) -> list:
+    """The gradients as functions of everything they depend on, for derivatives of higher order."""
+    inputs = ctx.saved_tensors[:3]
+    wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
+    out = _from_differentiable_parts(*inputs, *ctx.rest)
+    found = torch.autograd.grad(out, [inputs[i] for i in wanted], grad, create_graph=True)
+    gradients = dict(zip(wanted, found))
+    return [gradients.get(i) for i in range(3)]

@@ -1,0 +1,561 @@
+"""The split attention over shifted branches and its two parts, against slices, sums and softmax in float64."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import require_device
+from torch.autograd import forward_ad
+from torch.nn import functional
+
+from s2mlp_cuda import (
+    ShiftBranchCombineFunction,
+    ShiftBranchPoolFunction,
+    ShiftSplitAttention,
+    layers,
+    offsets,
+    reference,
+    shift_branch_combine,
+    shift_branch_pool,
+    shift_split_attention,
+)
+
+FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+#: What one rounding of the result allows, relative to the largest of it; sums are made in float32.
+ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
+MODES = ["replicate", "zeros", "circular"]
+BRANCHES = {
+    "the paper's": (offsets.SS1, offsets.SS2, None),
+    "one": (offsets.V1,),
+    "one that stays": (None,),
+    "far and unequal": (((2, -3), (-40, 0), (0, 1)), None),
+    "five": (offsets.EIGHT_WAY, None, offsets.VERTICAL, offsets.HORIZONTAL, offsets.SS1),
+}
+#: (H, W, C): groups of whole vectors, of parts of one, and a single token.
+SIZES = [(5, 7, 8), (1, 9, 48), (9, 1, 13), (14, 14, 96), (1, 1, 24)]
+
+
+def shifted(x, branches, mode="replicate"):
+    parts = x.chunk(len(branches), -1)
+    return [p if t is None else reference.spatial_shift(p, t, padding_mode=mode) for p, t in zip(parts, branches)]
+
+
+def judge_pool(x, branches, mode="replicate"):
+    return sum(part.sum((-3, -2)) for part in shifted(x, branches, mode))
+
+
+def judge_combine(x, weights, branches, mode="replicate"):
+    return sum(part * weights[..., k, None, None, :] for k, part in enumerate(shifted(x, branches, mode)))
+
+
+def judge(x, fc1_weight, fc2_weight, branches, mode="replicate"):
+    hidden = functional.gelu(functional.linear(judge_pool(x, branches, mode), fc1_weight))
+    weights = functional.linear(hidden, fc2_weight).unflatten(-1, (len(branches), -1)).softmax(-2)
+    return judge_combine(x, weights, branches, mode)
+
+
+def assert_close(ours, exact, dtype):
+    """Relative to the largest element: sums of many terms of either sign are what is compared."""
+    scale = exact.abs().max().item() if exact.numel() else 1
+    torch.testing.assert_close(ours.double(), exact, rtol=0, atol=ROUNDING[dtype] * max(scale, 1e-30))
+
+
+def make(size, count, dtype, device, hidden=3, batch=(2,)):
+    """A wide map, the two weight matrices (of the accumulator's dtype), all requiring gradients."""
+    height, width, channels = size
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
+    scale = 1 / (height * width * count) ** 0.5
+    fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=wide)
+    fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=wide)
+    return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BRANCHES)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_pool_and_combine(dtype, name, mode, device):
+    branches = BRANCHES[name]
+    for size in SIZES:
+        x = make(size, len(branches), dtype, device)[0]
+        weights_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        weights = torch.randn(2, len(branches), size[2], device=device, dtype=weights_dtype).requires_grad_()
+        pooled = shift_branch_pool(x, branches, padding_mode=mode)
+        out = shift_branch_combine(x, weights, branches, padding_mode=mode)
+        assert pooled.dtype == weights_dtype and out.dtype == dtype and out.is_contiguous()
+        exact_x, exact_weights = (t.detach().double().requires_grad_() for t in (x, weights))
+        exact_pooled, exact_out = judge_pool(exact_x, branches, mode), judge_combine(exact_x, exact_weights, branches, mode)
+        assert_close(pooled, exact_pooled, torch.float64 if dtype == torch.float64 else torch.float32)
+        assert_close(out, exact_out, dtype)
+        pooled_grad, grad = torch.randn_like(pooled), torch.randn_like(out)
+        (ours,) = torch.autograd.grad(pooled, x, pooled_grad)
+        assert_close(ours, torch.autograd.grad(exact_pooled, exact_x, pooled_grad.double())[0], dtype)
+        ours = torch.autograd.grad(out, (x, weights), grad)
+        exact = torch.autograd.grad(exact_out, (exact_x, exact_weights), grad.double())
+        assert ours[0].dtype == dtype and ours[1].dtype == weights_dtype
+        assert_close(ours[0], exact[0], dtype)
+        assert_close(ours[1], exact[1], weights_dtype)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", BRANCHES)
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_split_attention(dtype, name, mode, device):
+    """Off by no more than a few roundings, or than PyTorch's own operators in the same dtype are."""
+    branches = BRANCHES[name]
+
+    def run(function, inputs, grad):
+        out = function(*inputs)
+        return (out, *torch.autograd.grad(out, inputs, grad))
+
+    for size in SIZES:
+        inputs = make(size, len(branches), dtype, device)
+        grad = torch.randn(2, *size, device=device).to(dtype)
+        ours = run(lambda *t: shift_split_attention(*t, branches, padding_mode=mode), inputs, grad)
+        assert [t.dtype for t in ours] == [dtype, *(t.dtype for t in inputs)]
+        exact_inputs = [t.detach().double().requires_grad_() for t in inputs]
+        exact = run(lambda *t: judge(*t, branches, mode), exact_inputs, grad.double())
+        same_dtype = [t.detach().to(dtype).requires_grad_() for t in inputs]
+        composed = run(lambda *t: judge(*t, branches, mode), same_dtype, grad)
+        for our, other, right in zip(ours, composed, exact):
+            error, composed_error = ((t.double() - right).abs().max().item() for t in (our, other))
+            assert error <= max(2 * composed_error, 3 * ROUNDING[dtype] * right.abs().max().item())
+
+
+def test_bfloat16_is_more_accurate_than_the_composed_form(device):
+    branches = BRANCHES["the paper's"]
+    inputs = make((32, 32, 64), 3, torch.bfloat16, device, hidden=16)
+    halves = [t.detach().bfloat16() for t in inputs]
+    exact = judge(*(t.double() for t in halves), branches)
+    ours = (shift_split_attention(*halves, branches).double() - exact).norm()
+    assert ours < (judge(*halves, branches).double() - exact).norm()
+
+
+@pytest.mark.parametrize("mean", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_sum_and_mean(dtype, mean, device):
+    branches = BRANCHES["the paper's"]
+    x = make((5, 7, 16), 3, dtype, device)[0]
+    fused, composed = (layers.ShiftSum(branches, mean, implementation=i) for i in ("fused", "composed"))
+    exact_x = x.detach().double().requires_grad_()
+    exact = composed(exact_x)
+    torch.testing.assert_close(exact, sum(shifted(exact_x, branches)) / (3 if mean else 1))
+    out = fused(x)
+    assert_close(out, exact, dtype)
+    grad = torch.randn_like(out)
+    (ours,) = torch.autograd.grad(out, x, grad)
+    assert_close(ours, torch.autograd.grad(exact, exact_x, grad.double())[0], dtype)
+
+
+def test_any_strides(device):
+    branches = BRANCHES["the paper's"]
+    wide = torch.randn(3, 7, 9, 80, device=device)
+    maps = {
+        "a corner of a larger map": wide[1:, 2:6, 1:8, 5:41],
+        "every second channel": wide[..., :72:2],
+        "NCHW memory": torch.randn(2, 36, 5, 7, device=device).permute(0, 2, 3, 1),
+        "rows and columns swapped": wide[..., :36].transpose(1, 2),
+        "expanded": wide[:1, :4, :5, :36].expand(4, -1, -1, -1),
+        "leading dimensions that do not merge": torch.randn(4, 3, 2, 5, 4, 36, device=device)[::2].transpose(0, 1),
+    }
+    for name, x in maps.items():
+        _, fc1_weight, fc2_weight = make((1, 1, 12), 3, torch.float32, device)
+        leaf = x.detach().requires_grad_()
+        before = x.clone()
+        out, expected = shift_split_attention(leaf, fc1_weight, fc2_weight, branches), None
+        expected = judge(leaf, fc1_weight, fc2_weight, branches)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")
+        for grad in (torch.randn(out.shape, device=device), torch.randn((), device=device).expand(out.shape)):
+            ours = torch.autograd.grad(out, leaf, grad, retain_graph=True)
+            theirs = torch.autograd.grad(expected, leaf, grad, retain_graph=True)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=lambda text: f"{name}: {text}")
+        assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3), (2, 1, 3)])
+def test_any_number_of_leading_dimensions(batch, device):
+    branches = BRANCHES["the paper's"]
+    inputs = make((4, 5, 8), 3, torch.float64, device, batch=batch)
+    out, expected = shift_split_attention(*inputs, branches), judge(*inputs, branches)
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn_like(out)
+    torch.testing.assert_close(torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 5, 24), (2, 0, 5, 24), (2, 4, 0, 24)])
+def test_empty(shape, device):
+    x = torch.randn(shape, device=device, requires_grad=True)
+    _, fc1_weight, fc2_weight = make((1, 1, 8), 3, torch.float32, device)
+    shift_split_attention(x, fc1_weight, fc2_weight, BRANCHES["the paper's"]).sum().backward()
+    assert x.grad.shape == x.shape and fc1_weight.grad.eq(0).all() and fc2_weight.grad.eq(0).all()
+    assert shift_branch_pool(x, BRANCHES["the paper's"]).eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=str)
+def test_same_bits_for_any_number_of_threads(dtype):
+    branches = BRANCHES["the paper's"]
+    x = torch.randn(3, 32, 32, 3 * 40).to(dtype)  # several chunks of rows an image, cut into parts of vectors
+    weights_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    weights = torch.randn(3, 3, 40, dtype=weights_dtype)
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        leaves = [t.clone().requires_grad_() for t in (x, weights)]
+        pooled, out = shift_branch_pool(leaves[0], branches), shift_branch_combine(*leaves, branches)
+        results.append((pooled, out, *torch.autograd.grad((out.float().sum(), pooled.sin().sum()), leaves)))
+    torch.set_num_threads(threads)
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
+
+
+def test_same_bits_every_time(device):
+    branches = BRANCHES["the paper's"]
+    inputs = make((16, 16, 96), 3, torch.float32, device, batch=(4,))
+    first = None
+    for _ in range(5):
+        out = shift_split_attention(*inputs, branches)
+        result = (out, *torch.autograd.grad(out, inputs, out.detach()))
+        first = first or result
+        assert all(torch.equal(a, b) for a, b in zip(result, first))
+
+
+def allocations(work) -> list[int]:
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+        work()
+    return [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_no_shifted_map_no_stack_and_no_expanded_weights_are_allocated(dtype):
+    """Of all allocations, forward and backward, only the result and the gradient of x are of the size of a map."""
+    branches = BRANCHES["the paper's"]
+    inputs = make((32, 32, 64), 3, dtype, "cpu", hidden=16)
+    out = None
+
+    def forward():
+        nonlocal out
+        out = shift_split_attention(*inputs, branches)
+
+    def backward():
+        torch.autograd.grad(out, inputs, grad)
+
+    numbers = 2 * 3 * 64 * 4  # bytes of float32 weights: an image, a branch, a channel
+    sizes = allocations(forward)
+    grad = torch.randn_like(out)
+    assert [size for size in sizes if size > 2 * numbers] == [out.nbytes]
+    # The gradients of the two matrices are 16 x 64 and 192 x 16, larger than the weights of two images.
+    weight_grads = {16 * 64 * 4, 192 * 16 * 4}
+    assert [s for s in allocations(backward) if s > 2 * numbers and s not in weight_grads] == [inputs[0].nbytes]
+
+
+def test_memory_on_a_gpu():
+    device = require_device("cuda")
+    inputs = make((32, 32, 64), 3, torch.bfloat16, device, hidden=16, batch=(16,))
+    branches = BRANCHES["the paper's"]
+    grad = torch.randn_like(shift_split_attention(*inputs, branches))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.autograd.grad(shift_split_attention(*inputs, branches), inputs, grad)
+    assert torch.cuda.max_memory_allocated() - before < 1.1 * (grad.nbytes + inputs[0].nbytes)
+
+
+def test_weights_are_not_copied_when_they_are_expanded():
+    x = torch.randn(64, 4, 4, 3 * 32)
+    weights = torch.randn(3, 32).expand(64, 3, 32)
+    sizes = allocations(lambda: shift_branch_combine(x, weights, BRANCHES["the paper's"]))
+    assert sizes == [64 * 4 * 4 * 32 * 4]
+
+
+def test_unwanted_gradients_are_not_computed(device):
+    branches = BRANCHES["the paper's"]
+    inputs = make((4, 5, 8), 3, torch.float32, device)
+    for wanted in itertools.product([False, True], repeat=3):
+        if not any(wanted):
+            continue
+        leaves = [t.detach().requires_grad_(w) for t, w in zip(inputs, wanted)]
+        shift_split_attention(*leaves, branches).square().sum().backward()
+        expected = [t.detach().requires_grad_(w) for t, w in zip(inputs, wanted)]
+        judge(*expected, branches).square().sum().backward()
+        for leaf, right in zip(leaves, expected):
+            assert (leaf.grad is None) == (right.grad is None)
+            if leaf.grad is not None:
+                torch.testing.assert_close(leaf.grad, right.grad, rtol=1e-4, atol=1e-4)
+    x = inputs[0].detach().requires_grad_()
+    out = layers.ShiftSum(branches)(x)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+        out.sum().backward()
+    names = {event.name for event in profile.events()}
+    assert "s2mlp_cuda::shift_branch_combine_backward" in names
+    assert "s2mlp_cuda::shift_branch_combine_backward_weights" not in names
+
+
+CASES = list(itertools.product(["the paper's", "far and unequal", "one"], MODES))
+
+
+@pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
+def case(request):
+    return BRANCHES[request.param[0]], request.param[1]
+
+
+@pytest.fixture
+def inputs(case, device):
+    return make((2, 3, 4), len(case[0]), torch.float64, device, hidden=2, batch=(1,))
+
+
+@pytest.fixture
+def forms(case):
+    """Ours and the judge's, of (x, fc1_weight, fc2_weight)."""
+    branches, mode = case
+    return (
+        lambda *inputs: shift_split_attention(*inputs, branches, padding_mode=mode),
+        lambda *inputs: judge(*inputs, branches, mode),
+    )
+
+
+def test_gradcheck_reverse_and_forward_mode(inputs, forms):
+    assert torch.autograd.gradcheck(
+        forms[0], inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+    )
+
+
+def test_gradgradcheck(inputs, forms):
+    assert torch.autograd.gradgradcheck(forms[0], inputs, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_parts_gradcheck_and_gradgradcheck(mode, device):
+    branches = BRANCHES["far and unequal"]
+    x = make((2, 3, 3), 2, torch.float64, device, batch=(1,))[0]
+    weights = torch.randn(1, 2, 3, dtype=torch.float64, device=device, requires_grad=True)
+    for function, arguments in (
+        (lambda x: shift_branch_pool(x**2, branches, padding_mode=mode), (x,)),
+        (lambda x, w: shift_branch_combine(x, w, branches, padding_mode=mode), (x, weights)),
+    ):
+        assert torch.autograd.gradcheck(function, arguments, check_forward_ad=True, check_batched_grad=True)
+        assert torch.autograd.gradgradcheck(function, arguments, check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+def test_third_derivative(inputs, forms):
+    def third(f):
+        first = torch.autograd.grad(f(*inputs).square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in second), inputs)
+
+    torch.testing.assert_close(third(forms[0]), third(forms[1]))
+
+
+def test_func_transforms(inputs, forms):
+    x, *weights = (t.detach() for t in inputs)
+    v = torch.randn_like(x)
+
+    def loss(f):
+        return lambda *inputs: f(*inputs).square().sum()
+
+    for transform in (
+        lambda f: torch.func.grad(loss(f), argnums=(0, 1, 2))(x, *weights),
+        lambda f: torch.func.jvp(lambda x: f(x, *weights), (x,), (v,)),
+        lambda f: torch.func.vmap(f, in_dims=(1, None, None))(torch.stack([x, v], 1), *weights),
+        lambda f: torch.func.vmap(f, in_dims=(None, 0, None))(x, torch.stack([weights[0], -weights[0]]), weights[1]),
+        lambda f: torch.func.vmap(torch.func.grad(loss(f)), in_dims=(0, None, None))(torch.stack([x, v]), *weights),
+        lambda f: torch.func.jvp(torch.func.grad(lambda x: loss(f)(x, *weights)), (x,), (v,)),
+        lambda f: torch.func.jacrev(lambda x: f(x, *weights))(x),
+    ):
+        torch.testing.assert_close(transform(forms[0]), transform(forms[1]))
+
+
+def test_forward_mode(inputs, forms):
+    tangents = [torch.randn_like(t) for t in inputs]
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t.detach(), tangent) for t, tangent in zip(inputs, tangents)]
+        ours, theirs = (forward_ad.unpack_dual(f(*duals)).tangent for f in forms)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_compile_fullgraph(inputs, forms):
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, *weights: forms[0](x.sin(), *weights).cos(), fullgraph=True)
+    out, expected = compiled(*inputs), forms[1](inputs[0].sin(), *inputs[1:]).cos()
+    torch.testing.assert_close(out, expected)
+    grad = torch.randn_like(out)
+    torch.testing.assert_close(torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad))
+
+
+def test_compile_with_dynamic_shapes(device):
+    torch._dynamo.reset()
+    branches = BRANCHES["the paper's"]
+    _, *weights = make((1, 1, 16), 3, torch.float32, device)
+    compiled = torch.compile(
+        lambda x, *weights: shift_split_attention(x + 1, *weights, branches), fullgraph=True, dynamic=True
+    )
+    for shape in [(2, 5, 7, 48), (3, 6, 4, 48), (1, 8, 8, 48)]:
+        x = torch.randn(shape, device=device, requires_grad=True)
+        out, expected = compiled(x, *weights), judge(x + 1, *weights, branches)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+        grad = torch.randn_like(out)
+        torch.testing.assert_close(
+            torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, x, grad), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_compile_of_the_parts(device):
+    torch._dynamo.reset()
+    branches = BRANCHES["far and unequal"]
+
+    def parts(x, weights):
+        return shift_branch_combine(x * 2, weights, branches) * shift_branch_pool(x, branches)[:, None, None]
+
+    x = make((3, 4, 5), 2, torch.float64, device)[0]
+    weights = torch.randn(2, 2, 5, dtype=torch.float64, device=device, requires_grad=True)
+    ours, expected = torch.compile(parts, fullgraph=True)(x, weights), parts(x, weights)
+    torch.testing.assert_close(ours, expected)
+    grad = torch.randn_like(ours)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, (x, weights), grad), torch.autograd.grad(expected, (x, weights), grad)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_opcheck(dtype, device):
+    ops = torch.ops.s2mlp_cuda
+    table = ([1, 0, -1, 0, 0, 0], [2, 3, 5])
+
+    def leaf(*shape, dtype=torch.float32):
+        return torch.randn(*shape, device=device).to(dtype).requires_grad_()
+
+    x, grad, weights, pool_grad = leaf(2, 3, 4, 10, dtype=dtype), leaf(2, 3, 4, 5, dtype=dtype), leaf(2, 2, 5), leaf(2, 5)
+    strided = torch.randn(2, 10, 3, 4, device=device).to(dtype).permute(0, 2, 3, 1).requires_grad_()
+    for wide in (x, strided):
+        torch.library.opcheck(ops.shift_branch_pool.default, (wide, 2, *table))
+        torch.library.opcheck(ops.shift_branch_combine.default, (wide, weights, *table, "zeros"))
+        torch.library.opcheck(ops.shift_branch_combine_backward_weights.default, (grad, wide, *table))
+    torch.library.opcheck(ops.shift_branch_pool_backward.default, (pool_grad, 3, 4, dtype, 2, *table))
+    torch.library.opcheck(ops.shift_branch_combine_backward.default, (grad, weights, pool_grad, *table))
+    torch.library.opcheck(ops.shift_branch_combine_backward.default, (grad, weights, None, *table, "circular"))
+
+
+def test_raw_operators_are_differentiable_on_their_own(device):
+    ops = torch.ops.s2mlp_cuda
+    table = ([1, 0, -1, 0, 0, 0], [2, 3, 5])
+    x = torch.randn(2, 3, 4, 10, device=device, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(2, 2, 5, device=device, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: ops.shift_branch_pool(x**2, 2, *table), x)
+    assert torch.autograd.gradgradcheck(lambda x, w: ops.shift_branch_combine(x, w, *table), (x, weights))
+
+
+def test_function_classes(device):
+    table = ([1, 0, -1, 0, 0, 0], [2, 3, 5], "replicate")
+    branches = (((1, 0), (-1, 0)), None)
+    x = torch.randn(2, 3, 4, 10, device=device)
+    weights = torch.randn(2, 2, 5, device=device)
+    assert torch.equal(ShiftBranchPoolFunction.apply(x, 2, *table), shift_branch_pool(x, branches))
+    assert torch.equal(ShiftBranchCombineFunction.apply(x, weights, *table), shift_branch_combine(x, weights, branches))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_autocast(dtype, device):
+    """Maps keep their dtype, the two products run in autocast's, sums and softmax in float32."""
+    branches = BRANCHES["the paper's"]
+    x, *weights = make((6, 7, 16), 3, torch.float32, device, hidden=8)
+    with torch.autocast(device.type, dtype):
+        assert shift_split_attention(x, *weights, branches).dtype == torch.float32
+        half = x.to(dtype)
+        out = shift_split_attention(half, *weights, branches)
+        assert out.dtype == dtype
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
+            shift_split_attention(half, *weights, branches)
+    assert_close_ish = {"rtol": 0, "atol": 4 * ROUNDING[dtype] * half.abs().max().item()}
+    torch.testing.assert_close(out.double(), judge(*(t.double() for t in (half, *weights)), branches), **assert_close_ish)
+    assert sum(event.name == "aten::linear" for event in profile.events()) == 2
+    out.float().square().sum().backward()
+    assert all(t.grad.dtype == torch.float32 and t.grad.abs().sum() > 0 for t in (x, *weights))
+
+
+@pytest.mark.parametrize("padding_mode", MODES)
+@pytest.mark.parametrize("name", BRANCHES)
+def test_layer_fused_and_composed_are_one(name, padding_mode, device):
+    fused, composed = (
+        ShiftSplitAttention(16, BRANCHES[name], 5, padding_mode=padding_mode, implementation=i).to(device).double()
+        for i in ("fused", "composed")
+    )
+    composed.load_state_dict(fused.state_dict())
+    x = torch.randn(2, 5, 6, len(BRANCHES[name]) * 16, device=device, dtype=torch.float64, requires_grad=True)
+    out, expected = fused(x), composed(x)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(expected, judge(x, fused.fc1.weight, fused.fc2.weight, BRANCHES[name], padding_mode))
+    grads = [torch.autograd.grad(y.square().sum(), (x, *m.parameters())) for y, m in ((out, fused), (expected, composed))]
+    torch.testing.assert_close(*grads)
+
+
+def test_layer_prints_readably():
+    assert "branches=(SS1, V1/SS2, None), padding_mode='replicate', implementation='fused'" in repr(ShiftSplitAttention(8))
+
+
+X = torch.zeros(2, 4, 5, 24)
+FC1, FC2 = torch.zeros(3, 8), torch.zeros(24, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, text",
+    [
+        ({"x": [[1.0]]}, TypeError, "x must be a torch.Tensor, got list"),
+        ({"x": X.int()}, TypeError, "x has dtype torch.int32; supported are float64, float32, float16 and bfloat16"),
+        ({"x": X[0, 0]}, ValueError, r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)"),
+        ({"branch_offsets": ()}, ValueError, "branch_offsets is empty: give at least one offset table"),
+        ({"branch_offsets": (None,) * 5}, ValueError, r"x has 24 channels, which 5 branches do not divide: .* K \* C"),
+        ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot cut 8 channels into 9 groups"),
+        ({"branch_offsets": (None, [(0, 0.5)], None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
+        ({"branch_offsets": (None, ((0, 0.5),), None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
+        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of 'replicate', 'zeros', 'circular', got 'same'"),
+        ({"fc1_weight": FC1[:, :7]}, ValueError, r"fc1_weight must have shape \(hidden, 8\), got \(3, 7\)"),
+        ({"fc2_weight": FC2[:23]}, ValueError, r"fc2_weight must have shape \(24, 3\), got \(23, 3\)"),
+    ],
+)
+def test_errors(arguments, error, text):
+    defaults = {"x": X, "fc1_weight": FC1, "fc2_weight": FC2, "branch_offsets": (offsets.SS1, offsets.SS2, None)}
+    with pytest.raises(error, match=text):
+        shift_split_attention(**{**defaults, **arguments})
+
+
+def test_errors_of_the_parts():
+    with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\), here \(2, 3, 8\), got \(2, 3, 7\)"):
+        shift_branch_combine(X, torch.zeros(2, 3, 7), (None, None, None))
+    with pytest.raises(TypeError, match="x has dtype torch.int64"):
+        shift_branch_pool(X.long(), (None,))
+    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', got 'eager'"):
+        ShiftSplitAttention(8, implementation="eager")
+    with pytest.raises(ValueError, match="branch_offsets is empty"):
+        layers.ShiftSum(())
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot cut 24 channels into 5 branches of equal size"),
+        (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 are one group, but belong to different"),
+        (lambda ops, x: ops.shift_branch_pool(x, 1, [0, 0], [23]), "group_sizes sum to 23, but there are 24 channels"),
+        (lambda ops, x: ops.shift_branch_pool(x[0, 0], 1, [0, 0], [24]), "x must have at least 3 dimensions, got 2"),
+        (lambda ops, x: ops.shift_branch_pool(x.int(), 1, [0, 0], [24]), "x must be float64, float32, float16 or bfloat16"),
+        (lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]), "weights has a shape that does not belong"),
+        (
+            lambda ops, x: ops.shift_branch_combine(x, x[:, 0, :1].double(), [0, 0], [24]),
+            r"weights must be float32 \(float64 beside a float64 map\)",
+        ),
+        (
+            lambda ops, x: ops.shift_branch_combine_backward_weights(x[:1], x, [0, 0], [24]),
+            "x must have the shape of grad, with a multiple of its channels",
+        ),
+        (
+            lambda ops, x: ops.shift_branch_combine_backward(x, x[:, 0, :1], x[:, 0, 0, :5], [0, 0], [24]),
+            "pool_grad has a shape that does not belong",
+        ),
+        (
+            lambda ops, x: ops.shift_branch_pool_backward(x[:, 0, 0], -1, 4, torch.float32, 1, [0, 0], [24]),
+            "height and width must not be negative",
+        ),
+    ],
+)
+def test_raw_operators_refuse(call, text, device):
+    with pytest.raises(RuntimeError, match=text):
+        call(torch.ops.s2mlp_cuda, X.to(device))
