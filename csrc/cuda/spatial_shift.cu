@@ -358,7 +358,7 @@ Tensor spatial_shift(
     std::string_view padding_mode,
     std::string_view data_format) {
   check_forward_dtype(x);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = new_map_like(x);
   const ShiftProblem problem = make_problem(x, out, offsets, group_sizes, padding_mode, data_format);
   with_call(problem, x, out, [&](const Call& call) {
     launch_forward(call, static_cast<int64_t>(x.element_size()));
@@ -373,7 +373,7 @@ Tensor spatial_shift_backward(
     std::string_view padding_mode,
     std::string_view data_format) {
   check_floating_dtype(grad, "grad");
-  Tensor out = torch::stable::empty_like(grad);
+  Tensor out = new_map_like(grad);
   const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
   with_call(problem, grad, out, [&](const Call& call) {
     switch (grad.scalar_type()) {

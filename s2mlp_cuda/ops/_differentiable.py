@@ -42,9 +42,11 @@ class Rules:
 
 def differentiates(*tensors: torch.Tensor | None) -> bool:
     """Whether PyTorch records what happens to one of these: for the backward pass, or in forward mode."""
-    if forward_ad._current_level >= 0:
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return forward_ad._current_level >= 0
 
 
 def below_autograd(op, *args):
