@@ -16,6 +16,7 @@ constexpr int kMinBlocks = 3;  // per multiprocessor; left to itself, ptxas spil
 constexpr int kVectorBytes = 16;  // the widest access
 constexpr int kItemsPerThread = 4;
 constexpr int kPlaneItemsPerThread = 2;
+constexpr int kElementItemsPerThread = 2;  // where elements are computed with, which takes registers
 constexpr int kBlocksPerResident = 4;  // grids are capped at this many times what the device holds at once
 
 enum class ShiftKernel : int32_t {
@@ -105,6 +106,16 @@ inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const
     return {ShiftKernel::kPlaneVectors, full, wide, kPlaneItemsPerThread};
   }
   return {ShiftKernel::kElements, 1, wide, kItemsPerThread};
+}
+
+// Where elements are computed with on their way (GELU): kernels exist for full vectors of channels and for single elements,
+// and for float64, which computes for longer than it loads, for single elements only.
+inline LaunchPlan plan_element_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
+  const int full = static_cast<int>(kVectorBytes / element_size);
+  const bool vectors =
+      element_size < 8 && p.channels_innermost() && vector_channels(p, element_size, misalignment) == full;
+  return {p.channels_innermost() ? ShiftKernel::kChannelVectors : ShiftKernel::kElements, vectors ? full : 1,
+          !fits_32_bits(p), kElementItemsPerThread};
 }
 
 // Blocks for `items` of work; each takes kBlockThreads * items_per_thread items at a time until none are left.

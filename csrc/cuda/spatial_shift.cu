@@ -9,94 +9,10 @@
 #include "../accumulator.h"
 #include "../shift_arguments.h"
 #include "launch.h"
+#include "strided_kernel.h"
 
 namespace s2mlp {
 namespace {
-
-template <typename T, int kVector>
-struct alignas(sizeof(T) * kVector) VectorOf {
-  T values[kVector];
-};
-
-// ---- Any strides -----------------------------------------------------------------------------------------------------
-
-// The sum over all readers of one item: the slow path of the adjoint, at the border.
-template <typename T, int kVector, typename Index>
-__device__ VectorOf<T, kVector> sum_readers(
-    const VectorOf<T, kVector>* in, const StridedProblem<Index>& p, const StridedPlace<Index>& place) {
-  const Range<Index> rows = reader_range(place.h, place.group.dh, p.height.size, p.mode);
-  const Range<Index> columns = reader_range(place.w, place.group.dw, p.width.size, p.mode);
-  accumulator_t<T> sums[kVector] = {};
-#pragma unroll 1
-  for (Index h = rows.begin; h < rows.end; ++h) {
-#pragma unroll 1
-    for (Index w = columns.begin; w < columns.end; ++w) {
-      const VectorOf<T, kVector> grad = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
-      }
-    }
-  }
-  VectorOf<T, kVector> result;
-#pragma unroll
-  for (int v = 0; v < kVector; ++v) {
-    result.values[v] = static_cast<T>(sums[v]);
-  }
-  return result;
-}
-
-// In the adjoint `in` is the gradient of the shift's output and `out` that of its input.
-template <typename T, int kVector, typename Index, bool kAdjoint>
-__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) strided_kernel(
-    const VectorOf<T, kVector>* __restrict__ in,
-    VectorOf<T, kVector>* __restrict__ out,
-    const __grid_constant__ StridedProblem<Index> p) {
-  constexpr int64_t kTile = int64_t{kBlockThreads} * kItemsPerThread;
-  for (int64_t tile = blockIdx.x * kTile; tile < p.items; tile += gridDim.x * kTile) {
-    VectorOf<T, kVector> values[kItemsPerThread];
-    Index out_offsets[kItemsPerThread];
-    bool many_readers[kItemsPerThread];
-#pragma unroll
-    for (int u = 0; u < kItemsPerThread; ++u) {
-      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
-      const StridedPlace<Index> place = locate(p, static_cast<Index>(item < p.items ? item : p.items - 1));
-      Index h;
-      Index w;
-      bool inside;
-      if (kAdjoint) {
-        const Range<Index> rows = reader_range(place.h, place.group.dh, p.height.size, p.mode);
-        const Range<Index> columns = reader_range(place.w, place.group.dw, p.width.size, p.mode);
-        h = rows.begin;
-        w = columns.begin;
-        inside = rows.begin < rows.end && columns.begin < columns.end;
-        many_readers[u] = inside && (rows.end - rows.begin > 1 || columns.end - columns.begin > 1);
-      } else {
-        h = source_index(place.h, place.group.dh, p.height.size, p.mode);
-        w = source_index(place.w, place.group.dw, p.width.size, p.mode);
-        inside = h >= 0 && w >= 0;
-        many_readers[u] = false;
-      }
-      out_offsets[u] = place.out_offset;
-      values[u] = VectorOf<T, kVector>{};
-      if (inside) {
-        values[u] = in[place.in_offset + h * p.height.in_stride + w * p.width.in_stride];
-      }
-    }
-#pragma unroll
-    for (int u = 0; u < kItemsPerThread; ++u) {
-      const int64_t item = tile + u * kBlockThreads + threadIdx.x;
-      if (item < p.items) {
-        if constexpr (kAdjoint) {
-          if (many_readers[u]) {
-            values[u] = sum_readers(in, p, locate(p, static_cast<Index>(item)));
-          }
-        }
-        out[out_offsets[u]] = values[u];
-      }
-    }
-  }
-}
 
 // ---- Dense planes ----------------------------------------------------------------------------------------------------
 
@@ -231,27 +147,6 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
 
 // ---- Launch ----------------------------------------------------------------------------------------------------------
 
-// One call, ready to launch: pointers, numbers, and the plan made from them.
-struct Call {
-  const ShiftProblem& problem;
-  const void* in;
-  void* out;
-  Misalignment misalignment;
-  LaunchPlan plan;
-  const LaunchContext& context;
-};
-
-template <typename T, int kVector, bool kAdjoint, typename Index>
-void launch_strided(const Call& call) {
-  using Vector = VectorOf<T, kVector>;
-  // The forward pass sees a vector of `plan.vector` elements as one word, T; the adjoint knows its elements.
-  for_each_table<Index>(call.problem, call.plan.vector, [&](const StridedProblem<Index>& problem) {
-    S2MLP_LAUNCH((strided_kernel<T, kVector, Index, kAdjoint>),
-                 grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
-                 call.context.stream(), static_cast<const Vector*>(call.in), static_cast<Vector*>(call.out), problem);
-  });
-}
-
 template <typename T, bool kAdjoint, typename Index>
 void launch_planes(const Call& call) {
   const PlaneProblem<Index> problem =
@@ -331,10 +226,6 @@ void launch_adjoint(const Call& call) {
     }
   }
   return launch_strided<T, 1, true, int32_t>(call);
-}
-
-int misalignment_of(const void* pointer) {
-  return static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % kVectorBytes);
 }
 
 // launch(call) for a tensor that is not empty.
