@@ -88,7 +88,7 @@ def extensions() -> list:
         # torch insists on its own CUDA major version. This binary carries its own CUDA runtime and
         # uses torch through the stable ABI only, so any toolkit the driver understands will do.
         cpp_extension._check_cuda_version = lambda *_: None
-        sources += [f"csrc/cuda/{name}.cu" for name in ("spatial_shift", "gelu_spatial_shift")]
+        sources += [f"csrc/cuda/{name}.cu" for name in ("spatial_shift", "gelu_spatial_shift", "shift_split_attention")]
         include_dirs.append(str(home / "include"))
         library_dirs += [str(home / folder) for folder in ("lib64", "lib") if (home / folder).is_dir()]
         libraries += ["cudart_static", "dl", "rt", "pthread"]
