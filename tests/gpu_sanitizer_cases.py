@@ -10,12 +10,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
 
-from cases import all_cases
+from cases import every_case
 from judge import failure_of
 
 import s2mlp_cuda  # noqa: F401  (registers the operators)
 
-cases = [case for case in all_cases() if case.mode == "replicate" and case.table != "far"]
+cases = [case for case in every_case() if case.mode == "replicate" and case.table != "far"]
 failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}
 for name, failure in failures.items():
     print(f"{name}: {failure}")

@@ -114,14 +114,14 @@ def kernels() -> list[Kernel]:
 def table(entries: list[Kernel]) -> str:
     """One line per kernel: per architecture its registers and occupancy; then its 128-bit loads and stores."""
     archs = sorted({entry.arch for entry in entries}, key=lambda arch: int(arch[3:]))
-    lines = ["registers (occupancy)".ljust(58) + "".join(arch.rjust(12) for arch in archs) + "   LDG.128  STG.128"]
+    lines = ["registers (occupancy)".ljust(70) + "".join(arch.rjust(12) for arch in archs) + "   LDG.128  STG.128"]
     by_name: dict[str, dict[str, Kernel]] = {}
     for entry in entries:
         by_name.setdefault(entry.name, {})[entry.arch] = entry
     for name, row in by_name.items():
         cells = "".join(f"{row[arch].registers} ({row[arch].occupancy:.0%})".rjust(12) for arch in archs if arch in row)
         last = row[max(row)]
-        lines.append(f"{name:58}{cells}{last.wide_loads:10}{last.wide_stores:9}")
+        lines.append(f"{name:70}{cells}{last.wide_loads:10}{last.wide_stores:9}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from s2mlp_cuda import offsets
+from s2mlp_cuda.reference import group_borders
 
 DTYPES = (torch.uint8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
 MODES = ("replicate", "zeros", "circular")
@@ -14,11 +15,57 @@ TABLES = {
     "eight-way": offsets.EIGHT_WAY,
     "far": ((2, -3), (0, 0), (-1, 40), (-50, 1)),
 }
+STAY = ((0, 0),)
+#: Tables of the branches of a split attention.
+BRANCHES = {
+    "one": (offsets.SS1,),
+    "two": (TABLES["far"], offsets.V1),
+    "paper": (offsets.SS1, offsets.SS2, STAY),
+    "five": (offsets.SS2, STAY, offsets.EIGHT_WAY, TABLES["far"], offsets.SS1),
+}
+
+
+def many_offsets(count: int) -> tuple[tuple[int, int], ...]:
+    return tuple((i % 5 - 2, i % 7 - 3) for i in range(count))
+
+
+def make_map(
+    shape: tuple[int, ...], dtype: torch.dtype, data_format: str, memory: str, device: str = "cpu", seed: int = 0
+) -> torch.Tensor:
+    """A random map. Whatever the memory, its last element is the last of its allocation."""
+    torch.manual_seed(seed)
+
+    def empty(shape) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=device)
+
+    def fill(x: torch.Tensor) -> torch.Tensor:
+        if dtype == torch.uint8:
+            return x.copy_(torch.randint(0, 255, x.shape))
+        return x.copy_(torch.randn(x.shape))
+
+    count = torch.Size(shape).numel()
+    if memory == "exact":
+        return fill(empty(shape))
+    if memory.startswith("skip "):  # the first element is so many elements into an aligned buffer
+        skip = int(memory.removeprefix("skip "))
+        return fill(empty(count + skip)[skip:].view(shape))
+    if memory == "slice":  # a corner of a larger map, along every axis
+        larger = empty([n + 3 for n in shape])
+        return fill(larger[tuple(slice(3, None) for _ in shape)])
+    if memory == "transposed":  # the other data format's memory
+        last = data_format == "channels_last"
+        inner = (shape[-1], *shape[-3:-1]) if last else (*shape[-2:], shape[-3])
+        dense = fill(empty((*shape[:-3], *inner)))
+        return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
+    assert memory == "expanded"
+    return fill(empty((1, *shape[1:]))).expand(shape)
+
+
 
 
 @dataclass(frozen=True)
 class Case:
-    """``memory`` says how the map lies in its buffer: see ``make``."""
+    """``memory`` says how the map lies in its buffer: see ``make_map``."""
 
     table: str
     mode: str
@@ -29,47 +76,88 @@ class Case:
 
     @property
     def name(self) -> str:
+        return f"shift {self.description}"
+
+    @property
+    def description(self) -> str:
         size = "x".join(map(str, self.shape))
-        return f"{str(self.dtype)[6:]} {self.data_format} {size} {self.memory} {self.mode} {self.table}"
+        return f"{self.data_format} {str(self.dtype)[6:]} {size} {self.memory} {self.mode} {self.table}"
 
     @property
     def offsets(self) -> tuple[tuple[int, int], ...]:
         if self.table == "many groups":
-            channels = self.shape[-1 if self.data_format == "channels_last" else -3]
-            return tuple((i % 5 - 2, i % 7 - 3) for i in range(channels))
+            return many_offsets(self.shape[-1 if self.data_format == "channels_last" else -3])
         return TABLES[self.table]
 
     def make(self, device: str = "cpu") -> torch.Tensor:
-        """A random map. Whatever the memory, its last element is the last of its allocation."""
-        torch.manual_seed(0)
+        return make_map(self.shape, self.dtype, self.data_format, self.memory, device)
 
-        def empty(shape) -> torch.Tensor:
-            return torch.empty(shape, dtype=self.dtype, device=device)
 
-        def fill(x: torch.Tensor) -> torch.Tensor:
-            if self.dtype == torch.uint8:
-                return x.copy_(torch.randint(0, 255, x.shape))
-            return x.copy_(torch.randn(x.shape))
+@dataclass(frozen=True)
+class GeluCase(Case):
+    """The shift with GELU before it; ``grad_memory`` is the gradient's."""
 
-        count = torch.Size(self.shape).numel()
-        if self.memory == "exact":
-            return fill(empty(self.shape))
-        if self.memory.startswith("skip "):  # the first element is so many elements into an aligned buffer
-            skip = int(self.memory.removeprefix("skip "))
-            return fill(empty(count + skip)[skip:].view(self.shape))
-        if self.memory == "slice":  # a corner of a larger map, along every axis
-            larger = empty([n + 3 for n in self.shape])
-            return fill(larger[tuple(slice(3, None) for _ in self.shape)])
-        if self.memory == "transposed":  # the other data format's memory
-            last = self.data_format == "channels_last"
-            inner = (self.shape[-1], *self.shape[-3:-1]) if last else (*self.shape[-2:], self.shape[-3])
-            dense = fill(empty((*self.shape[:-3], *inner)))
-            return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
-        assert self.memory == "expanded"
-        return fill(empty((1, *self.shape[1:]))).expand(self.shape)
+    grad_memory: str = "exact"
+    approximate: str = "none"
+
+    @property
+    def name(self) -> str:
+        return f"gelu {self.approximate} {self.description} {self.grad_memory}"
+
+    def make_grad(self, device: str = "cpu") -> torch.Tensor:
+        return make_map(self.shape, self.dtype, self.data_format, self.grad_memory, device, seed=1)
+
+
+@dataclass(frozen=True)
+class BranchCase:
+    """The branch ops of a split attention; ``shape`` is that of one branch's map, (..., H, W, C)."""
+
+    table: str  # of BRANCHES
+    mode: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    memory: str = "exact"  # of the wide map
+    grad_memory: str = "exact"
+    weights_memory: str = "exact"
+
+    @property
+    def name(self) -> str:
+        size = "x".join(map(str, self.shape))
+        memory = f"{self.memory}, {self.grad_memory}, {self.weights_memory}"
+        return f"branches {str(self.dtype)[6:]} {size} {memory} {self.mode} {self.table}"
+
+    @property
+    def tables(self) -> tuple[tuple[tuple[int, int], ...], ...]:
+        if self.table == "many groups":  # more than a launch takes
+            return many_offsets(40), STAY, many_offsets(40)[::-1]
+        return BRANCHES[self.table]
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """Through all branches."""
+        sizes = []
+        for table in self.tables:
+            borders = group_borders(self.shape[-1], table)
+            sizes += [end - begin for begin, end in zip(borders, borders[1:])]
+        return sizes
+
+    def make(self, device: str = "cpu") -> dict[str, torch.Tensor]:
+        """The wide map, the weights, and the gradients of the combined map and of the pooled sums."""
+        *leading, height, width, channels = self.shape
+        numbers = torch.float64 if self.dtype == torch.float64 else torch.float32
+        wide = (*leading, height, width, len(self.tables) * channels)
+        return {
+            "x": make_map(wide, self.dtype, "channels_last", self.memory, device),
+            "weights": make_map(
+                (*leading, len(self.tables), channels), numbers, "channels_last", self.weights_memory, device, seed=1
+            ),
+            "grad": make_map(self.shape, self.dtype, "channels_last", self.grad_memory, device, seed=2),
+            "pool_grad": make_map((*leading, channels), numbers, "channels_last", self.weights_memory, device, seed=3),
+        }
 
 
 def all_cases() -> Iterator[Case]:
+    """Of the plain shift."""
     for dtype in DTYPES:
         full = 16 // dtype.itemsize
         for mode in MODES:
@@ -95,3 +183,50 @@ def all_cases() -> Iterator[Case]:
             yield Case("V1", mode, dtype, "channels_first", (3, 8, 6, 5), "expanded")
             yield Case("V1", mode, dtype, "channels_first", (2, 4, 6, 5), "transposed")
             yield Case("many groups", mode, dtype, "channels_first", (1, 70, 3, 4))
+
+
+def gelu_cases() -> Iterator[GeluCase]:
+    for dtype in DTYPES[1:]:
+        full = 16 // dtype.itemsize
+        for mode in MODES:
+            for approximate in ("none", "tanh"):
+                yield GeluCase("V1", mode, dtype, "channels_last", (2, 5, 7, 12 * full), approximate=approximate)
+                yield GeluCase("V1", mode, dtype, "channels_first", (2, 8, 5, 7), approximate=approximate)
+            yield GeluCase("far", mode, dtype, "channels_last", (2, 14, 14, 8 * full))
+            yield GeluCase("V1", mode, dtype, "channels_last", (2, 3, 4, 13), approximate="tanh")
+            yield GeluCase("eight-way", mode, dtype, "channels_last", (3, 4, 8 * full))
+            yield GeluCase("V1", mode, dtype, "channels_last", (1, 9, 4 * full))
+            yield GeluCase("V1", mode, dtype, "channels_last", (9, 1, 4 * full), approximate="tanh")
+            yield GeluCase("V1", mode, dtype, "channels_last", (1, 6, 6, 8 * full), "skip 1")
+            yield GeluCase("V1", mode, dtype, "channels_last", (1, 6, 6, 8 * full), "exact", "skip 1")
+            yield GeluCase("far", mode, dtype, "channels_last", (2, 5, 3, 8 * full), "slice", "slice", "tanh")
+            yield GeluCase("V1", mode, dtype, "channels_last", (2, 5, 6, 4 * full), "exact", "transposed")
+            yield GeluCase("V1", mode, dtype, "channels_last", (2, 5, 6, 4 * full), "transposed", "exact", "tanh")
+            yield GeluCase("V1", mode, dtype, "channels_first", (3, 8, 6, 5), "expanded")
+            yield GeluCase("many groups", mode, dtype, "channels_last", (1, 3, 4, 150))
+
+
+def branch_cases() -> Iterator[BranchCase]:
+    for dtype in DTYPES[1:]:
+        full = 16 // dtype.itemsize
+        for mode in MODES:
+            for table in BRANCHES:
+                yield BranchCase(table, mode, dtype, (2, 5, 7, 8 * full))
+            yield BranchCase("paper", mode, dtype, (14, 14, 4 * full))
+            yield BranchCase("paper", mode, dtype, (2, 1, 3, 4, 13))  # no vector fits, and two leading axes
+            yield BranchCase("two", mode, dtype, (1, 9, 12 * full))  # more vectors than a block's lanes
+            yield BranchCase("two", mode, dtype, (9, 1, 8))
+            yield BranchCase("paper", mode, dtype, (2, 4, 4, 4 * full), weights_memory="expanded")
+            yield BranchCase("paper", mode, dtype, (2, 4, 4, 4 * full), weights_memory="skip 1")
+            yield BranchCase("paper", mode, dtype, (2, 4, 5, 4 * full), "skip 1")
+            yield BranchCase("two", mode, dtype, (2, 4, 5, 4 * full), "exact", "skip 1")
+            yield BranchCase("two", mode, dtype, (2, 5, 3, 8 * full), "slice", "slice")
+            yield BranchCase("two", mode, dtype, (2, 5, 3, 4 * full), "transposed", "expanded")
+            yield BranchCase("many groups", mode, dtype, (1, 3, 4, 40 * full))
+            yield BranchCase("many groups", mode, dtype, (1, 3, 4, 50))
+
+
+def every_case() -> Iterator[Case | BranchCase]:
+    yield from all_cases()
+    yield from gelu_cases()
+    yield from branch_cases()

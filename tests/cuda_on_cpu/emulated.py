@@ -105,6 +105,7 @@ def run_cases(library: Path, order: str, only: str = "", launches: bool = True) 
     return failures
 
 
-def load_plan_check(folder: Path) -> ctypes.CDLL:
-    library = compile_shared([HERE / "plan_check.cpp"], folder / "plan_check.so", "-O2", f"-I{ROOT / 'csrc'}")
+def load_plan_check(folder: Path, edits: list[Edit] = ()) -> ctypes.CDLL:
+    copy_sources(folder, list(edits))
+    library = compile_shared([folder / "plan_check.cpp"], folder / "plan_check.so", "-O2", f"-I{folder / 'csrc'}")
     return ctypes.CDLL(str(library))

@@ -1,15 +1,23 @@
 """Whether one namespace of operators is right on one case."""
 
 import torch
+import torch.nn.functional as F
 
-from cases import Case
+from cases import BranchCase, Case, GeluCase
 from s2mlp_cuda import reference
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
-def failure_of(case: Case, ops, device: str = "cpu") -> str:
-    """Forward to the bit, adjoint to rounding, against the slice reference; empty when both are right."""
+def failure_of(case: Case | BranchCase, ops, device: str = "cpu") -> str:
+    """What is wrong; empty when all is right."""
+    if isinstance(case, BranchCase):
+        return branch_failure(case, ops, device)
+    return gelu_failure(case, ops, device) if isinstance(case, GeluCase) else shift_failure(case, ops, device)
+
+
+def shift_failure(case: Case, ops, device: str) -> str:
+    """Forward to the bit, adjoint to rounding, against the slice reference."""
     x = case.make(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
@@ -25,4 +33,66 @@ def failure_of(case: Case, ops, device: str = "cpu") -> str:
     tolerance = TOLERANCE[case.dtype]
     if not torch.allclose(ours.double(), expected, rtol=tolerance, atol=tolerance):
         return "adjoint differs from the reference"
+    return ""
+
+
+def close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
+    """To the rounding of the dtype, twice half a unit, and a few units of float32 (float64) for the computation."""
+    if ours.shape != expected.shape or ours.dtype not in (dtype, torch.float32):
+        return False
+    few = 16 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    relative = max(few, torch.finfo(ours.dtype).eps)
+    return torch.allclose(ours.double(), expected, rtol=relative, atol=few * max(1, expected.abs().max().item()))
+
+
+def gelu_failure(case: GeluCase, ops, device: str) -> str:
+    """Against PyTorch's own GELU in float64 and the slice reference."""
+    x, grad = case.make(device), case.make_grad(device)
+    flat = [d for pair in case.offsets for d in pair]
+    keywords = {"padding_mode": case.mode, "data_format": case.data_format}
+    leaf = x.detach().double().requires_grad_()
+    expected = reference.spatial_shift(F.gelu(leaf, approximate=case.approximate), case.offsets, **keywords)
+    if not close(ops.gelu_spatial_shift(x, flat, None, case.approximate, **keywords), expected, case.dtype):
+        return "forward differs from the reference"
+    (expected,) = torch.autograd.grad(expected, leaf, grad.double())
+    ours = ops.gelu_spatial_shift_backward(grad, x, flat, None, case.approximate, **keywords)
+    if not close(ours, expected, case.dtype):
+        return "backward differs from the reference"
+    return ""
+
+
+def branch_failure(case: BranchCase, ops, device: str) -> str:
+    """Every op against the slice reference in float64 and its gradients."""
+    tensors = case.make(device)
+    x, weights, grad, pool_grad = tensors.values()
+    tables = case.tables
+    *_, height, width, channels = case.shape
+    shifts = ([d for table in tables for pair in table for d in pair], case.group_sizes, case.mode)
+    wide = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
+    parts = [
+        reference.spatial_shift(part, table, padding_mode=case.mode)
+        for part, table in zip(wide["x"].split(channels, -1), tables)
+    ]
+    pooled = sum(part.sum((-3, -2)) for part in parts)
+    combined = sum(part * w[..., None, None, :] for part, w in zip(parts, wide["weights"].unbind(-2)))
+    (x_of_pool,) = torch.autograd.grad(pooled, wide["x"], wide["pool_grad"], retain_graph=True)
+    x_of_combine, weights_grad = torch.autograd.grad(combined, (wide["x"], wide["weights"]), wide["grad"])
+    branches = len(tables)
+    results = {
+        "pool": (ops.shift_branch_pool(x, branches, *shifts), pooled),
+        "pool_backward": (
+            ops.shift_branch_pool_backward(pool_grad, height, width, case.dtype, branches, *shifts), x_of_pool
+        ),
+        "combine": (ops.shift_branch_combine(x, weights, *shifts), combined),
+        "combine_backward": (
+            ops.shift_branch_combine_backward(grad, weights, pool_grad, *shifts), x_of_combine + x_of_pool
+        ),
+        "combine_backward without pool_grad": (
+            ops.shift_branch_combine_backward(grad, weights, None, *shifts), x_of_combine
+        ),
+        "combine_backward_weights": (ops.shift_branch_combine_backward_weights(grad, x, *shifts), weights_grad),
+    }  # fmt: skip
+    for name, (ours, expected) in results.items():
+        if not close(ours, expected.detach(), case.dtype):
+            return f"{name} differs from the reference"
     return ""

@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from cases import all_cases
+from cases import every_case
 from judge import failure_of
 
 def main(library: str, order: str, only: str = "") -> None:
@@ -21,7 +21,7 @@ def main(library: str, order: str, only: str = "") -> None:
     control = ctypes.CDLL(library)
     control.s2mlp_set_order(int(order))
     control.s2mlp_launches.restype = ctypes.c_int64
-    cases = [case for case in all_cases() if only in case.name]
+    cases = [case for case in every_case() if only in case.name]
     for case in cases:
         print(json.dumps({"case": case.name}), flush=True)
         failure = failure_of(case, torch.ops.s2mlp_cuda_on_cpu)

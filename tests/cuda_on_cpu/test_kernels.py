@@ -4,7 +4,7 @@ Emulated is not "on a GPU": see emulator.h for what this cannot show.
 """
 
 import pytest
-from cases import DTYPES, all_cases
+from cases import DTYPES, all_cases, branch_cases, gelu_cases
 from emulated import ORDERS, build_kernels, run_cases
 
 #: The same sources with 64-bit indices for every map, which are otherwise taken beyond 2^30 elements.
@@ -26,13 +26,27 @@ def failures(request, libraries):
     return run_cases(libraries[indices], order)
 
 
-@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_kernels(failures, dtype, data_format):
-    names = {case.name for case in all_cases() if case.dtype == dtype and case.data_format == data_format}
+def check(failures, cases):
+    names = {case.name for case in cases}
     assert names
     # A failure outside any case (a crash at the start, say) fails every test.
     assert {name: text for name, text in failures.items() if name in names or name.startswith("(")} == {}
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_kernels(failures, dtype, data_format):
+    check(failures, [case for case in all_cases() if case.dtype == dtype and case.data_format == data_format])
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_gelu_kernels(failures, dtype):
+    check(failures, [case for case in gelu_cases() if case.dtype == dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_branch_kernels(failures, dtype):
+    check(failures, [case for case in branch_cases() if case.dtype == dtype])
 
 
 def test_no_case_failed_unseen(failures):

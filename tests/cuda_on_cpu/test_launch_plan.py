@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from cases import all_cases
+from cases import BRANCHES, all_cases, branch_cases, gelu_cases, many_offsets
 from emulated import load_plan_check
 
 from s2mlp_cuda import offsets
@@ -47,6 +47,7 @@ def library(tmp_path_factory):
     library = load_plan_check(tmp_path_factory.mktemp("plan"))
     library.s2mlp_violations.restype = ctypes.c_int64
     library.s2mlp_wrong_quotients.restype = ctypes.c_int64
+    library.s2mlp_branch_violations.restype = ctypes.c_int64
     return library
 
 
@@ -62,9 +63,10 @@ def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H
     )  # fmt: skip
 
 
-def plan(library, *args, **kwargs) -> Plan:
+def plan(library, *args, computed=0, **kwargs) -> Plan:
+    """Of the plain shift, or where elements are computed with."""
     result = Plan()
-    library.s2mlp_plan(ctypes.byref(numbers(*args, **kwargs)), ctypes.byref(result))
+    library.s2mlp_plan(ctypes.byref(numbers(*args, **kwargs)), ctypes.c_int64(computed), ctypes.byref(result))
     return result
 
 
@@ -197,3 +199,219 @@ def test_the_checker_sees_a_wrong_problem(library):
     request = numbers(x, "channels_last")
     request.height.out_stride += 8
     assert library.s2mlp_violations(ctypes.byref(request), 0, ctypes.c_int64(1)) > 0
+
+
+# ---- Shift with GELU -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype, full", [(torch.bfloat16, 8), (torch.float32, 4), (torch.float64, 1)])
+def test_gelu_takes_full_vectors_or_single_elements(library, dtype, full):
+    for channels, vector in ((12 * full, full), (390, 1), (6 * full, 1)):
+        result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last", computed=1)
+        assert (KERNELS[result.kernel], result.vector, result.wide) == ("channel vectors", vector, 0)
+    assert plan(library, meta((2, 14, 14, 12 * full), dtype), "channels_last", misalignment=8, computed=1).vector == 1
+    planes = plan(library, meta((2, 384, 14, 14), dtype), "channels_first", computed=1)
+    assert (KERNELS[planes.kernel], planes.vector) == ("elements", 1)
+
+
+def test_gelu_uses_64_bit_indices_where_needed(library):
+    result = plan(library, meta((48, 512, 256, 384)), "channels_last", computed=1)
+    assert (result.vector, result.wide) == (8, 1)
+
+
+def test_emulated_gelu_cases_reach_every_kernel(library):
+    reached = set()
+    for case in gelu_cases():
+        x, grad = case.make(), case.make_grad()
+        for misalignment in (x.data_ptr() % 16, grad.data_ptr() % 16):  # forward, and backward where x is no worse
+            result = plan(library, x, case.data_format, case.offsets, case.mode, misalignment, computed=1)
+            reached.add((KERNELS[result.kernel], case.dtype, result.vector))
+    expected = set()
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        full = 16 // dtype.itemsize if dtype != torch.float64 else 1
+        expected |= {("channel vectors", dtype, full), ("channel vectors", dtype, 1), ("elements", dtype, 1)}
+    assert reached == expected
+
+
+# ---- Branches ------------------------------------------------------------------------------------------------------------
+
+MAPS, SUMS, SUMS_PER_BRANCH = range(3)
+
+
+class MapStrides(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("image", "row", "column")]
+
+
+class BranchNumbers(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "branches", "channels", "group_count")),
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),
+        ("offsets", ctypes.POINTER(ctypes.c_int64)),
+        *((name, ctypes.c_int64) for name in ("mode", "work", "element_size", "misalignment")),
+        ("wide", MapStrides),
+        ("narrow", MapStrides),
+        *((name, ctypes.c_int64) for name in ("weights", "pool_grad")),
+    ]
+
+
+class BranchPlanned(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("vector", "fits", "launches", "blocks")]
+
+
+def cut(channels: int, tables) -> list[int]:
+    """Group sizes through all branches, each cut evenly."""
+    borders = [[g * channels // len(table) for g in range(len(table) + 1)] for table in tables]
+    return [end - begin for row in borders for begin, end in zip(row, row[1:])]
+
+
+def branch_numbers(
+    shape, work=MAPS, dtype=torch.bfloat16, tables=BRANCHES["paper"], mode="replicate", misalignment=0, **strides
+) -> BranchNumbers:
+    """Dense maps (images, H, W, C) of each branch; ``strides`` replaces some."""
+    images, height, width, channels = shape
+    sizes = cut(channels, tables)
+    flat = [d for table in tables for pair in table for d in pair]
+    wide = len(tables) * channels
+    dense = {
+        "wide": MapStrides(height * width * wide, width * wide, wide),
+        "narrow": MapStrides(height * width * channels, width * channels, channels),
+        "weights": wide,
+        "pool_grad": channels,
+    }
+    return BranchNumbers(
+        images, height, width, len(tables), channels, len(sizes), (ctypes.c_int64 * len(sizes))(*sizes),
+        (ctypes.c_int64 * len(flat))(*flat), MODES.index(mode), work, dtype.itemsize, misalignment,
+        *(strides.get(name, value) for name, value in dense.items()),
+    )  # fmt: skip
+
+
+def branch_plan(library, *args, **kwargs) -> BranchPlanned:
+    result = BranchPlanned()
+    library.s2mlp_branch_plan(ctypes.byref(branch_numbers(*args, **kwargs)), ctypes.byref(result))
+    return result
+
+
+def test_branches_take_full_vectors_where_everything_allows(library):
+    for dtype, full in ((torch.bfloat16, 8), (torch.float16, 8), (torch.float32, 4), (torch.float64, 1)):
+        assert branch_plan(library, (2, 14, 14, 12 * full), dtype=dtype).vector == full
+        assert branch_plan(library, (2, 14, 14, 13), dtype=dtype).vector == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"misalignment": 2},
+        {"misalignment": 4},  # weights that begin in the middle of 16 bytes
+        {"misalignment": 8},
+        {"tables": (many_offsets(5),)},  # borders at 76, 153, ...
+        {"wide": MapStrides(14 * 14 * 1156, 14 * 1156, 1156)},
+        {"narrow": MapStrides(14 * 14 * 384 + 4, 14 * 384, 384)},
+        {"weights": 1156},
+        {"pool_grad": 385},
+    ],
+    ids=str,
+)
+def test_branches_take_single_elements_otherwise(library, change):
+    assert branch_plan(library, (2, 14, 14, 384)).vector == 8
+    assert branch_plan(library, (2, 14, 14, 384), **change).vector == 1
+
+
+def test_strides_of_axes_of_size_one_do_not_matter(library):
+    odd = MapStrides(3, 5, 7)
+    assert branch_plan(library, (1, 1, 1, 384), wide=odd, narrow=odd, weights=1, pool_grad=1).vector == 8
+
+
+def test_weights_shared_by_all_images(library):
+    assert branch_plan(library, (2, 14, 14, 384), weights=0, pool_grad=0).vector == 8
+
+
+def test_branch_grids(library):
+    """Maps: 256 threads of four tokens. Sums: 8 vectors, or 32 elements, per block, for each branch where it must be."""
+    assert branch_plan(library, (2, 14, 14, 384)).blocks == 2 * -(-49 * 48 // 256)
+    assert branch_plan(library, (2, 14, 14, 384), work=SUMS).blocks == 2 * 6
+    assert branch_plan(library, (2, 14, 14, 384), work=SUMS_PER_BRANCH).blocks == 2 * 3 * 6
+    assert branch_plan(library, (2, 14, 14, 13), work=SUMS).blocks == 2
+    assert branch_plan(library, (2, 1, 1, 40), work=SUMS, misalignment=2).blocks == 2 * 2
+
+
+def test_tables_of_branches_take_as_many_launches_as_they_need(library):
+    """Cut at the same channels of every branch, with at most 64 groups each."""
+    many = many_offsets(40)
+    assert branch_plan(library, (2, 4, 4, 320), tables=(many,)).launches == 1
+    assert branch_plan(library, (2, 4, 4, 320), tables=(many, many)).launches == 2
+    assert branch_plan(library, (2, 4, 4, 320), tables=(many, many, many)).launches == 2
+    assert branch_plan(library, (2, 4, 4, 320), tables=(many,) * 60).launches == 40
+    assert branch_plan(library, (2, 4, 4, 1000), tables=(many_offsets(1000), ((0, 1),))).launches == 16
+
+
+@pytest.mark.parametrize("work", [MAPS, SUMS, SUMS_PER_BRANCH])
+@pytest.mark.parametrize(
+    "shape, tables",
+    [
+        ((48, 512, 256, 384), BRANCHES["paper"]),
+        ((48, 512, 256, 390), BRANCHES["five"]),
+        ((1, 2**14, 2**14, 96), BRANCHES["two"]),
+        ((1, 1, 2**28, 32), BRANCHES["one"]),
+        ((3, 700, 900, 320), (many_offsets(40), many_offsets(30), ((0, 0),))),
+        ((100_000, 7, 7, 768), BRANCHES["paper"]),
+    ],
+)
+def test_branches_of_large_maps(library, shape, tables, work):
+    """Sampled blocks: every thread at the channel and the tokens that counting in 64 bits gives it, with their shifts."""
+    request = branch_numbers(shape, work, tables=tables)
+    assert branch_plan(library, shape, work, tables=tables).fits
+    assert library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(100_003)) == 0
+
+
+def test_branches_too_large_are_refused(library):
+    assert branch_plan(library, (1, 2**15, 2**15 - 1, 32)).fits
+    for shape, tables in (
+        ((1, 2**15, 2**15, 32), BRANCHES["one"]),  # tokens
+        ((1, 1, 1, 2**29), BRANCHES["paper"]),  # channels
+        ((1, 2**14, 2**14, 390), BRANCHES["paper"]),  # elements of an image, one by one
+        ((2**31, 1, 1, 8), BRANCHES["one"]),  # blocks
+        ((1, 4, 4, 8), (((0, 1),),) * 65),  # branches
+    ):
+        assert not branch_plan(library, shape, tables=tables).fits
+
+
+def test_every_block_of_the_emulated_branch_cases(library):
+    """And between them they reach both vector widths of every dtype, and tables for several launches."""
+    reached = set()
+    for case in branch_cases():
+        tensors = case.make()
+        shape = (torch.Size(case.shape[:-3]).numel(), *case.shape[-3:])
+        misalignment = 0
+        for tensor in tensors.values():
+            misalignment |= tensor.data_ptr() % 16
+        for work in (MAPS, SUMS, SUMS_PER_BRANCH):
+            arguments = (shape, work, case.dtype, case.tables, case.mode, misalignment)
+            request = branch_numbers(*arguments)
+            result = branch_plan(library, *arguments)
+            reached.add((case.dtype, result.vector, result.launches > 1, work))
+            assert library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(1)) == 0, case.name
+    expected = set()
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        full = 16 // dtype.itemsize if dtype != torch.float64 else 1
+        for work in (MAPS, SUMS, SUMS_PER_BRANCH):
+            expected |= {(dtype, vector, many, work) for vector in {1, full} for many in (False, True)}
+    assert reached == expected
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("begin + c >= p.groups[next].channel_begin", "begin + c > p.groups[next].channel_begin"),
+        ("++token.w == p.width", "token.w++ == p.width"),
+        ("kernel.first_channel = static_cast<int32_t>(begin / vector)", "kernel.first_channel = 0"),
+        ("kernel.by_lines = Divider<int32_t>(lines)", "kernel.by_lines = Divider<int32_t>(1)"),
+    ],
+)
+def test_the_branch_checker_sees_wrong_arithmetic(tmp_path, old, new):
+    library = load_plan_check(tmp_path, [("csrc/cuda/branch_kernel_problem.h", old, new)])
+    library.s2mlp_branch_violations.restype = ctypes.c_int64
+    violations = 0
+    for work in (MAPS, SUMS_PER_BRANCH):
+        request = branch_numbers((2, 14, 14, 320), work, tables=(many_offsets(40), many_offsets(40)))
+        violations += library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(1))
+    assert violations > 0
