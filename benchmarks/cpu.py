@@ -1,9 +1,8 @@
 """Every operator on this machine's CPU against a copy and against every other way to compute it, and the cost of a call.
 
-    python benchmarks/cpu.py              all: writes results/operators-cpu-torch<version>.json; most of the time is compiling
-    python benchmarks/cpu.py --op NAME    one operator only, printed
+    python benchmarks/cpu.py              all operators, or those named: writes results/operators-cpu-torch<version>.json
 
-Ratios are to a copy of one map of B*H*W*C in the same run. Freed memory is kept by the process: otherwise every fresh
+Most of the time goes into compiling some of the alternatives. Ratios are to a copy of one map of B*H*W*C in the same run. Freed memory is kept by the process: otherwise every fresh
 output is faulted in page by page, which takes longer than what is measured and hides all differences.
 """
 
@@ -48,12 +47,14 @@ def _microseconds(call, calls: int = 2000, rounds: int = 15) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--op", choices=[op.name for op in OPS], help="one operator only, without a result file")
-    only = parser.parse_args().op
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(op.name for op in OPS)}; default: all")
+    names = parser.parse_args().names
     keep_freed_memory()
+    overhead = call_overhead()
+    print(f"call overhead in microseconds: {overhead}", flush=True)
     records = []
     for op in OPS:
-        if only not in (None, op.name):
+        if names and op.name not in names:
             continue
         for dtype in DTYPES:
             for shape in SHAPES:
@@ -62,9 +63,8 @@ def main() -> None:
                 for r in found:
                     wrong = "" if r["right"] else " wrong"
                     print(f"{op.name} {r['dtype']} {shape} {r['name']}, {r['direction']}: {r['ratio_to_copy']:.2f}{wrong}", flush=True)
-    if only is None:
-        result = {"what": "time in copies of one map", "operators": records, "call_overhead_microseconds": call_overhead()}
-        write_result("operators-cpu", result)
+    result = {"what": "time in copies of one map", "operators": records, "call_overhead_microseconds": overhead}
+    write_result("operators-cpu", result)
 
 
 if __name__ == "__main__":

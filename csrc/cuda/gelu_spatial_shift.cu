@@ -119,7 +119,7 @@ Tensor gelu_spatial_shift(
     std::string_view data_format) {
   check_floating_dtype(x, "x");
   const bool tanh = parse_approximate(approximate);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = new_map_like(x);
   const ShiftProblem problem = make_problem(x, out, offsets, group_sizes, padding_mode, data_format);
   if (x.numel() != 0) {
     const LaunchContext context(x);
@@ -143,7 +143,7 @@ Tensor gelu_spatial_shift_backward(
   check_floating_dtype(grad, "grad");
   check_like(x, grad);
   const bool tanh = parse_approximate(approximate);
-  Tensor out = torch::stable::empty_like(x);
+  Tensor out = new_map_like(x);
   const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
   if (grad.numel() != 0) {
     const LaunchContext context(grad);
