@@ -22,7 +22,7 @@ $(VENV)/.requirements: requirements.txt
 	touch $@
 
 $(INSTALLED): $(VENV)/.requirements $(SOURCES)
-	@echo "Building the kernels, once; this takes about a minute."
+	@echo "Building the kernels, once; this takes two to four minutes."
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
 	touch $@
 

@@ -7,6 +7,7 @@ output is faulted in page by page, which takes longer than what is measured and 
 """
 
 import argparse
+import statistics
 import time
 
 import torch
@@ -20,6 +21,21 @@ from s2mlp_cuda.demo.timing import keep_freed_memory
 SHAPES = [(32, 14, 14, c) for c in (384, 768, 1152, 1536)] + [(32, 32, 32, 256), (32, 16, 16, 512), (64, 56, 56, 384)]
 DTYPES = [torch.float32, torch.bfloat16]
 ROUNDS = 11
+
+
+def summary(records: list[dict], name: str) -> list[str]:
+    """Markdown of one operator, a line per alternative: forward + backward, median and range over the sizes."""
+    records = [r for r in records if r["op"] == name and r["direction"] == "forward + backward"]
+    lines = [f"| `{name}`, forward + backward | float32 | bfloat16 |", "|---|---|---|"]
+    for alternative in dict.fromkeys(r["name"] for r in records):
+        cells = []
+        for dtype in ("float32", "bfloat16"):
+            found = [r for r in records if r["name"] == alternative and r["dtype"] == dtype]
+            ratios = [r["ratio_to_copy"] for r in found]
+            wrong = "" if all(r["right"] for r in found) else " wrong"
+            cells.append(f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}){wrong}")
+        lines.append(f"| {alternative} | {' | '.join(cells)} |")
+    return lines
 
 
 def call_overhead() -> dict[str, float]:
@@ -65,6 +81,8 @@ def main() -> None:
                     print(f"{op.name} {r['dtype']} {shape} {r['name']}, {r['direction']}: {r['ratio_to_copy']:.2f}{wrong}", flush=True)
     result = {"what": "time in copies of one map", "operators": records, "call_overhead_microseconds": overhead}
     write_result("operators-cpu", result)
+    for name in dict.fromkeys(r["op"] for r in records):
+        print("\n".join(["", *summary(records, name)]))
 
 
 if __name__ == "__main__":
