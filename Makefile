@@ -9,9 +9,9 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 demo: install
 	$(VENV)/bin/s2mlp demo $(ARGS)
 
-# The whole test suite. Options go to pytest: make test ARGS="-k gradcheck"
+# The whole test suite, in two processes. Options go to pytest: make test ARGS="-k gradcheck"
 test: install
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 install: $(INSTALLED)
 

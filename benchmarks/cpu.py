@@ -1,20 +1,19 @@
-"""Every operator on this machine's CPU against a copy and against every other way to compute it, and the cost of a call.
+"""Every operator on this machine's CPU against a copy and against every other way to compute it.
 
-    python benchmarks/cpu.py              all operators, or those named: writes results/operators-cpu-torch<version>.json
+    python benchmarks/cpu.py              all operators, or those named: writes results/<operator>-cpu-torch<version>.json
 
 Most of the time goes into compiling some of the alternatives. Ratios are to a copy of one map of B*H*W*C in the same run. Freed memory is kept by the process: otherwise every fresh
 output is faulted in page by page, which takes longer than what is measured and hides all differences.
 """
 
 import argparse
+import itertools
 import statistics
-import time
 
 import torch
 
 from operators import OPS, measure_op
 from results import write_result
-from s2mlp_cuda import spatial_shift
 from s2mlp_cuda.demo.timing import keep_freed_memory
 
 #: (B, H, W, C): blocks of the models at B = 32, and one map far larger than a cache.
@@ -38,51 +37,23 @@ def summary(records: list[dict], name: str) -> list[str]:
     return lines
 
 
-def call_overhead() -> dict[str, float]:
-    """Microseconds of ``spatial_shift`` on a map of 32 numbers: all that is not copying. The least of many rounds."""
-    x = torch.randn(1, 2, 2, 8)
-    leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
-    with torch.no_grad():
-        bare = _microseconds(lambda: spatial_shift(x))
-    return {
-        "no grad": bare,
-        "forward with grad": _microseconds(lambda: spatial_shift(leaf)),
-        "forward + backward": _microseconds(lambda: torch.autograd.grad(spatial_shift(leaf), leaf, grad)),
-    }
-
-
-def _microseconds(call, calls: int = 2000, rounds: int = 15) -> float:
-    least = float("inf")
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        for _ in range(calls):
-            call()
-        least = min(least, time.perf_counter() - begin)
-    return least / calls * 1e6
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(op.name for op in OPS)}; default: all")
     names = parser.parse_args().names
     keep_freed_memory()
-    overhead = call_overhead()
-    print(f"call overhead in microseconds: {overhead}", flush=True)
-    records = []
     for op in OPS:
         if names and op.name not in names:
             continue
-        for dtype in DTYPES:
-            for shape in SHAPES:
-                found = measure_op(op, shape, "channels_last", dtype, torch.device("cpu"), ROUNDS, 0, lambda name: True)
-                records += found
-                for r in found:
-                    wrong = "" if r["right"] else " wrong"
-                    print(f"{op.name} {r['dtype']} {shape} {r['name']}, {r['direction']}: {r['ratio_to_copy']:.2f}{wrong}", flush=True)
-    result = {"what": "time in copies of one map", "operators": records, "call_overhead_microseconds": overhead}
-    write_result("operators-cpu", result)
-    for name in dict.fromkeys(r["op"] for r in records):
-        print("\n".join(["", *summary(records, name)]))
+        records = []
+        for dtype, shape in itertools.product(DTYPES, SHAPES):
+            found = measure_op(op, shape, "channels_last", dtype, torch.device("cpu"), ROUNDS, 0, lambda name: True)
+            records += found
+            for r in found:
+                wrong = "" if r["right"] else " wrong"
+                print(f"{r['dtype']} {shape} {r['name']}, {r['direction']}: {r['ratio_to_copy']:.2f}{wrong}", flush=True)
+        write_result(f"{op.name}-cpu", {"what": "time in copies of one map", "operators": records})
+        print("\n".join(["", *summary(records, op.name)]))
 
 
 if __name__ == "__main__":

@@ -81,8 +81,8 @@ OPS = [
 
 
 def close(ours: torch.Tensor, exact: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Relative to the largest element, as sums of many terms of either sign are compared."""
-    tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    """Relative to the largest element, with room for sums of thousands of terms of either sign in the peers' own order."""
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 3e-2}[dtype]
     return bool((ours.double() - exact).abs().max() <= tolerance * exact.abs().max().clamp(min=1e-30))
 
 

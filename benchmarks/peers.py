@@ -94,12 +94,25 @@ def select_shift(x: torch.Tensor, table) -> torch.Tensor:
     return torch.cat(parts, -1)
 
 
+def assign_shift(x: torch.Tensor, table) -> torch.Tensor:
+    """One-token shifts by slices of clones, assigned: the safe form of what public code does."""
+    out = x.clone()
+    for (dh, dw), part in zip(table, out.chunk(len(table), -1)):
+        view = part.movedim(-3 if dh else -2, 0)
+        if dh + dw > 0:
+            view[1:] = view[:-1].clone()
+        else:
+            view[:-1] = view[1:].clone()
+    return out
+
+
 def split_attention_peers(data_format: str) -> dict[str, Callable]:
     """Name: split attention of (x, fc1_weight, fc2_weight); ours first."""
     slices = partial(split_attention, shift=reference.spatial_shift)
     return {
         FUSED_ATTENTION: partial(shift_split_attention, branch_offsets=BRANCHES),
         "stack, s2mlp_cuda.spatial_shift": partial(split_attention, shift=spatial_shift),
+        "stack, slices, cloned and assigned": partial(split_attention, shift=assign_shift),
         "stack, slices + cat": slices,
         "torch.compile(stack, slices + cat)": torch.compile(lambda *inputs: slices(*inputs), dynamic=False),
         "torch.compile(stack, index_select + cat)": torch.compile(

@@ -53,10 +53,9 @@ def shift_split_attention(
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
     Returns:
-        A new, dense (..., H, W, C) of the dtype of ``x``. Sums, softmax and weights are in float32 (float64 for float64
-        maps), the same bits for any number of threads. The two matrix products are in the dtype of ``fc1_weight``, or
-        under autocast in autocast's dtype, as those of a linear layer. Differentiable any number of times, in reverse
-        and forward mode.
+        A new, dense (..., H, W, C) of the dtype of ``x``. All between pooling and weighting is a few numbers per image,
+        and in float32 (float64 for float64 maps) whatever the dtype of the weights, under autocast too. Differentiable
+        any number of times, in reverse and forward mode.
 
     Raises:
         TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
@@ -75,10 +74,16 @@ def shift_split_attention(
         expected = (branches * channels, fc1_weight.shape[0])
         raise ValueError(f"fc2_weight must have shape {expected}, got {tuple(fc2_weight.shape)}")
     tensors = (x, fc1_weight, fc2_weight)
+    arguments = (branches, offsets, sizes, padding_mode)
     device = x.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)
-    product_dtype = torch.get_autocast_dtype(device) if autocast else fc1_weight.dtype
-    arguments = (branches, product_dtype, offsets, sizes, padding_mode)
+    if device != "meta" and torch.is_autocast_enabled(device):
+        with torch.autocast(device, enabled=False):
+            return _apply(tensors, arguments)
+    return _apply(tensors, arguments)
+
+
+def _apply(tensors, arguments):
+    """By the cheapest way that will do: see :func:`s2mlp_cuda.ops._differentiable.differentiable`."""
     if torch.compiler.is_compiling():
         return _SplitAttention.apply(*tensors, *arguments)
     if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
@@ -88,8 +93,11 @@ def shift_split_attention(
     return _forward(*tensors, *arguments)[0]
 
 
-def _linear(x, weight, dtype):
-    return functional.linear(x.to(dtype), weight.to(dtype))
+def _attention(pooled, fc1_weight, fc2_weight, branches):
+    """The hidden layer before GELU, and the weights (..., K, C)."""
+    hidden = functional.linear(pooled, fc1_weight.to(pooled.dtype))
+    logits = functional.linear(functional.gelu(hidden), fc2_weight.to(pooled.dtype))
+    return hidden, logits.unflatten(-1, (branches, -1)).softmax(-2)
 
 
 def _weight_grad(grad, x):
@@ -97,11 +105,10 @@ def _weight_grad(grad, x):
     return grad.reshape(-1, grad.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
 
 
-def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, dtype, *table):
+def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, *table):
     """The definition, of operators that know every derivative. The backward pass makes the gradient of x in two parts."""
     pooled = shift_branches.pool(x, branches, *table)
-    logits = _linear(functional.gelu(_linear(pooled, fc1_weight, dtype)), fc2_weight, dtype)
-    weights = logits.to(pooled.dtype).unflatten(-1, (branches, -1)).softmax(-2)
+    _, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
     return shift_branches.combine(x, weights, *table)
 
 
@@ -110,17 +117,15 @@ def _kernel(op, *args):
     return op(*args) if torch.compiler.is_compiling() else below_autograd(op, *args)
 
 
-def _forward(x, fc1_weight, fc2_weight, branches, dtype, *table):
+def _forward(x, fc1_weight, fc2_weight, branches, *table):
     """The result, and what the backward pass needs: pooled sums, the hidden layer before GELU, the weights."""
     pooled = _kernel(_pool, x, branches, *table)
-    hidden = _linear(pooled, fc1_weight, dtype)
-    logits = _linear(functional.gelu(hidden), fc2_weight, dtype)
-    weights = logits.to(pooled.dtype).unflatten(-1, (branches, -1)).softmax(-2)
+    hidden, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
     return _kernel(_combine, x, weights, *table), pooled, hidden, weights
 
 
 class _SplitAttention(torch.autograd.Function):
-    """``(x, fc1_weight, fc2_weight, branches, product dtype, offsets, group_sizes, padding_mode)``.
+    """``(x, fc1_weight, fc2_weight, branches, offsets, group_sizes, padding_mode)``.
 
     One function for the whole, so that the gradient of x is written once: autograd would make it in two parts, that of
     pool and that of combine, and add them up.
@@ -136,21 +141,21 @@ class _SplitAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, fc1_weight, fc2_weight, pooled, hidden, weights = ctx.saved_tensors
-        branches, dtype, *table = ctx.rest
-        nones = (None,) * (2 + len(table))
+        _, *table = ctx.rest
+        nones = (None,) * len(ctx.rest)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (*_differentiable_gradients(ctx, grad), *nones)
         _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
         weights_grad = _kernel(_combine_backward_weights, grad, x, *table)
         logits_grad = weights * (weights_grad - (weights * weights_grad).sum(-2, keepdim=True))
-        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2_weight)).to(dtype)
+        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2_weight))
         fc2_grad = fc1_grad = None
         if needs_fc2:
             fc2_grad = _weight_grad(logits_grad, functional.gelu(hidden)).to(fc2_weight.dtype)
-        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2_weight.to(dtype), hidden)
+        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2_weight.to(hidden.dtype), hidden)
         if needs_fc1:
-            fc1_grad = _weight_grad(hidden_grad, pooled.to(dtype)).to(fc1_weight.dtype)
-        pool_grad = (hidden_grad @ fc1_weight.to(dtype)).to(pooled.dtype)
+            fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)
+        pool_grad = hidden_grad @ fc1_weight.to(hidden.dtype)
         x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
         return (x_grad, fc1_grad, fc2_grad, *nones)
 

@@ -3,6 +3,8 @@
 Emulated is not "on a GPU": see emulator.h for what this cannot show.
 """
 
+import platform
+
 import pytest
 from cases import DTYPES, all_cases, branch_cases, gelu_cases
 from emulated import ORDERS, build_kernels, run_cases
@@ -53,6 +55,13 @@ def test_no_case_failed_unseen(failures):
     assert failures == {}
 
 
-def test_cpu_kernels_under_the_same_sanitizers(tmp_path):
-    library = build_kernels(tmp_path, kernels="csrc/cpu/*.cpp")
+@pytest.mark.parametrize("instructions", ["widest", "kAvx2", "kBaseline"])
+def test_cpu_kernels_under_the_same_sanitizers(instructions, tmp_path):
+    """As this processor would run them, and compiled for narrower vectors."""
+    edits = []
+    if instructions != "widest":
+        edits = [("csrc/cpu/instruction_sets.h", "= detect_instruction_set();", f"= InstructionSet::{instructions};")]
+    if platform.machine() != "x86_64" and edits:
+        pytest.skip("not an x86-64 processor")
+    library = build_kernels(tmp_path, edits, kernels="csrc/cpu/*.cpp")
     assert run_cases(library, "ascending", launches=False) == {}

@@ -1,0 +1,39 @@
+"""What a call costs that is not copying, on a map of 32 numbers: writes results/call-overhead-torch<version>.json.
+
+    python benchmarks/call_overhead.py
+"""
+
+import time
+
+import torch
+
+from results import write_result
+from s2mlp_cuda import spatial_shift
+
+
+def microseconds(call, calls: int = 2000, rounds: int = 15) -> float:
+    least = float("inf")
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        for _ in range(calls):
+            call()
+        least = min(least, time.perf_counter() - begin)
+    return least / calls * 1e6
+
+
+def main() -> None:
+    x = torch.randn(1, 2, 2, 8)
+    leaf, grad = x.clone().requires_grad_(), torch.ones_like(x)
+    with torch.no_grad():
+        shift, clone = microseconds(lambda: spatial_shift(x)), microseconds(lambda: x.clone())
+    overhead = {
+        "clone, no grad": clone,
+        "spatial_shift, no grad": shift,
+        "spatial_shift, forward with grad": microseconds(lambda: spatial_shift(leaf)),
+        "spatial_shift, forward + backward": microseconds(lambda: torch.autograd.grad(spatial_shift(leaf), leaf, grad)),
+    }
+    write_result("call-overhead", {"what": "microseconds of a call, the least of 15 rounds of 2000", "microseconds": overhead})
+
+
+if __name__ == "__main__":
+    main()
