@@ -20,6 +20,7 @@ from s2mlp_cuda.demo.timing import keep_freed_memory
 SHAPES = [(32, 14, 14, c) for c in (384, 768, 1152, 1536)] + [(32, 32, 32, 256), (32, 16, 16, 512), (64, 56, 56, 384)]
 DTYPES = [torch.float32, torch.bfloat16]
 ROUNDS = 11
+DIRECTIONS = ("forward + backward",)  # each takes a compilation of its own
 
 
 def summary(records: list[dict], name: str) -> list[str]:
@@ -47,7 +48,9 @@ def main() -> None:
             continue
         records = []
         for dtype, shape in itertools.product(DTYPES, SHAPES):
-            found = measure_op(op, shape, "channels_last", dtype, torch.device("cpu"), ROUNDS, 0, lambda name: True)
+            found = measure_op(
+                op, shape, "channels_last", dtype, torch.device("cpu"), ROUNDS, 0, lambda name: True, DIRECTIONS
+            )
             records += found
             for r in found:
                 wrong = "" if r["right"] else " wrong"

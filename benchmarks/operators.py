@@ -105,7 +105,9 @@ def is_right(function, op: Op, inputs, data_format) -> bool | None:
 
 
 @exact_convolutions()
-def measure_op(op: Op, shape, data_format, dtype, device, rounds, rotate_bytes, wanted) -> list[dict]:
+def measure_op(
+    op: Op, shape, data_format, dtype, device, rounds, rotate_bytes, wanted, directions=("forward", "forward + backward")
+) -> list[dict]:
     """One record per alternative and direction.
 
     Args:
@@ -134,10 +136,11 @@ def measure_op(op: Op, shape, data_format, dtype, device, rounds, rotate_bytes, 
         for one, unit in zip(leaves, units):
             torch.autograd.grad(function(*one), one, unit)
 
+    runs = {"forward": forward, "forward + backward": both}
     works = {("copy", "copy"): lambda: [x.clone() for x in units]}
     for name, function in functions.items():
-        works[name, "forward"] = lambda function=function: forward(function)
-        works[name, "forward + backward"] = lambda function=function: both(function)
+        for direction in directions:
+            works[name, direction] = lambda run=runs[direction], function=function: run(function)
     spreads = measure(works, count, rounds, device)
     copy = spreads.pop(("copy", "copy"))
     records = []

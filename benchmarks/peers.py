@@ -97,8 +97,9 @@ def select_shift(x: torch.Tensor, table) -> torch.Tensor:
 def assign_shift(x: torch.Tensor, table) -> torch.Tensor:
     """One-token shifts by slices of clones, assigned: the safe form of what public code does."""
     out = x.clone()
-    for (dh, dw), part in zip(table, out.chunk(len(table), -1)):
-        view = part.movedim(-3 if dh else -2, 0)
+    size = x.shape[-1] // len(table)
+    for group, (dh, dw) in enumerate(table):
+        view = out[..., group * size : (group + 1) * size].movedim(-3 if dh else -2, 0)
         if dh + dw > 0:
             view[1:] = view[:-1].clone()
         else:
