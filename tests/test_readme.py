@@ -1,5 +1,6 @@
 """The README's Python runs as printed."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,12 +8,13 @@ import torch
 
 import s2mlp_cuda
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def test_python_blocks_run_in_order():
     blocks = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names = {"torch": torch, "s2mlp_cuda": s2mlp_cuda, "c": 384}
     for block in blocks:
         if block.startswith("x[:, 1:"):  # the papers' line, on a map that does not need a gradient
@@ -25,4 +27,22 @@ def test_python_blocks_run_in_order():
 
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
+        assert (ROOT / target).exists(), target
+
+
+def test_tables_are_those_of_the_result_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import cpu
+    import training_steps
+
+    results = ROOT / "benchmarks" / "results"
+    steps = json.loads((results / "training-steps-torch2.11.0.json").read_text())
+    lines = training_steps.table(steps["steps"])
+    assert steps["machine"] in README
+    for name in ("gelu_spatial_shift", "shift_split_attention"):
+        operator = json.loads((results / f"{name}-cpu-torch2.11.0.json").read_text())
+        lines += cpu.summary(operator["operators"], name)
+        assert operator["machine"] == steps["machine"]
+    assert len(lines) > 20 and "wrong" not in "".join(lines)
+    for line in lines:
+        assert line in README, line
