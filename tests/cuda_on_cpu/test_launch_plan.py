@@ -309,7 +309,7 @@ def test_branches_take_full_vectors_where_everything_allows(library):
         {"weights": 1156},
         {"pool_grad": 385},
     ],
-    ids=str,
+    ids=["by 2", "by 4", "by 8", "tables", "wide", "narrow", "weights", "pool_grad"],
 )
 def test_branches_take_single_elements_otherwise(library, change):
     assert branch_plan(library, (2, 14, 14, 384)).vector == 8
