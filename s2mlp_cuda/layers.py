@@ -21,6 +21,7 @@ from s2mlp_cuda.ops._arguments import (
     check_padding_mode,
     flat_offsets,
 )
+from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 FUSIONS = ("split_attention", "sum", "mean")
 IMPLEMENTATIONS = ("fused", "composed")
@@ -311,9 +312,9 @@ class ShiftSum(_Branches):
         if self.implementation == "composed":
             total = reduce(torch.add, self.shifted(x))
             return total / count if self.mean else total
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        weights = x.new_full((count, x.shape[-1] // count), 1 / count if self.mean else 1.0, dtype=dtype)
-        weights = weights.expand(*x.shape[:-3], *weights.shape)
+        shape, weight = (count, x.shape[-1] // count), 1 / count if self.mean else 1.0
+        weights = x.new_full(shape, weight, dtype=accumulator_dtype(x.dtype))
+        weights = weights.expand(*x.shape[:-3], *shape)
         return shift_branch_combine(x, weights, self.branches, padding_mode=self.padding_mode)
 
     def extra_repr(self) -> str:

@@ -12,6 +12,14 @@ def require_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def allocations(work) -> list[int]:
+    """The bytes of every allocation of CPU tensor memory that ``work`` makes."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+        work()
+    return [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request) -> torch.device:
     return require_device(request.param)

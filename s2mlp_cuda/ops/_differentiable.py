@@ -50,7 +50,7 @@ def differentiates(*tensors: torch.Tensor | None) -> bool:
 
 
 def below_autograd(op, *args):
-    """Calls a raw operator past its own autograd registration, which costs 10 microseconds; the caller has its own."""
+    """Calls a raw operator past its own autograd registration, which costs 5 microseconds; the caller has its own."""
     with torch._C._AutoDispatchBelowAutograd():
         return op(*args)
 

@@ -43,7 +43,7 @@ def shift_branch_pool(
         ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
             groups than channels, an unknown padding mode.
     """
-    offsets, sizes = _check(x, branch_offsets, padding_mode)
+    _, offsets, sizes = check_wide_map(x, branch_offsets, padding_mode)
     return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
 
 
@@ -69,19 +69,21 @@ def shift_branch_combine(
     Raises:
         TypeError, ValueError: as :func:`shift_branch_pool`; ValueError for weights of another shape.
     """
-    offsets, sizes = _check(x, branch_offsets, padding_mode)
+    channels, offsets, sizes = check_wide_map(x, branch_offsets, padding_mode)
     count = len(branch_offsets)
-    expected = (*x.shape[:-3], count, x.shape[-1] // count)
+    expected = (*x.shape[:-3], count, channels)
     if weights.shape != expected:
         raise ValueError(f"weights must have shape (..., K, C), here {expected}, got {tuple(weights.shape)}")
     return combine(x, weights.to(accumulator_dtype(x.dtype)), offsets, sizes, padding_mode)
 
 
-def _check(x, branch_offsets, padding_mode):
-    channels = check_map(x, "channels_last")
+def check_wide_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:
+    """What the functions of wide maps refuse; returns the channels of a branch, flat offsets and group sizes."""
+    wide_channels = check_map(x, "channels_last")
     check_floating(x, "x")
     check_padding_mode(padding_mode)
-    return branch_groups(branch_offsets, check_branches(branch_offsets, channels))
+    channels = check_branches(branch_offsets, wide_channels)
+    return channels, *branch_groups(branch_offsets, channels)
 
 
 class _Pool(Rules):

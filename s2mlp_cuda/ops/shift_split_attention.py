@@ -6,16 +6,8 @@ import torch
 from torch.nn import functional
 
 from s2mlp_cuda.ops import shift_branches
-from s2mlp_cuda.ops._arguments import (
-    BranchOffsets,
-    branch_groups,
-    check_branches,
-    check_floating,
-    check_map,
-    check_padding_mode,
-)
+from s2mlp_cuda.ops._arguments import BranchOffsets
 from s2mlp_cuda.ops._differentiable import below_autograd, differentiates
-from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 _pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
 _combine = torch.ops.s2mlp_cuda.shift_branch_combine.default
@@ -62,12 +54,8 @@ def shift_split_attention(
         ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
             groups than channels, weights of other shapes, an unknown padding mode.
     """
-    channels = check_map(x, "channels_last")
-    check_floating(x, "x")
-    check_padding_mode(padding_mode)
+    channels, offsets, sizes = shift_branches.check_wide_map(x, branch_offsets, padding_mode)
     branches = len(branch_offsets)
-    channels = check_branches(branch_offsets, channels)
-    offsets, sizes = branch_groups(branch_offsets, channels)
     if fc1_weight.dim() != 2 or fc1_weight.shape[1] != channels:
         raise ValueError(f"fc1_weight must have shape (hidden, {channels}), got {tuple(fc1_weight.shape)}")
     if fc2_weight.shape != (branches * channels, fc1_weight.shape[0]):
@@ -94,10 +82,11 @@ def _apply(tensors, arguments):
 
 
 def _attention(pooled, fc1_weight, fc2_weight, branches):
-    """The hidden layer before GELU, and the weights (..., K, C)."""
+    """The hidden layer before and after GELU, and the weights (..., K, C)."""
     hidden = functional.linear(pooled, fc1_weight.to(pooled.dtype))
-    logits = functional.linear(functional.gelu(hidden), fc2_weight.to(pooled.dtype))
-    return hidden, logits.unflatten(-1, (branches, -1)).softmax(-2)
+    activation = functional.gelu(hidden)
+    logits = functional.linear(activation, fc2_weight.to(pooled.dtype))
+    return hidden, activation, logits.unflatten(-1, (branches, -1)).softmax(-2)
 
 
 def _weight_grad(grad, x):
@@ -108,7 +97,7 @@ def _weight_grad(grad, x):
 def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, *table):
     """The definition, of operators that know every derivative. The backward pass makes the gradient of x in two parts."""
     pooled = shift_branches.pool(x, branches, *table)
-    _, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
+    *_, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
     return shift_branches.combine(x, weights, *table)
 
 
@@ -118,10 +107,10 @@ def _kernel(op, *args):
 
 
 def _forward(x, fc1_weight, fc2_weight, branches, *table):
-    """The result, and what the backward pass needs: pooled sums, the hidden layer before GELU, the weights."""
+    """The result, and what the backward pass needs: pooled sums, the hidden layer, the weights."""
     pooled = _kernel(_pool, x, branches, *table)
-    hidden, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
-    return _kernel(_combine, x, weights, *table), pooled, hidden, weights
+    hidden, activation, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
+    return _kernel(_combine, x, weights, *table), pooled, hidden, activation, weights
 
 
 class _SplitAttention(torch.autograd.Function):
@@ -140,7 +129,7 @@ class _SplitAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        x, fc1_weight, fc2_weight, pooled, hidden, weights = ctx.saved_tensors
+        x, fc1_weight, fc2_weight, pooled, hidden, activation, weights = ctx.saved_tensors
         _, *table = ctx.rest
         nones = (None,) * len(ctx.rest)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -151,7 +140,7 @@ class _SplitAttention(torch.autograd.Function):
         logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2_weight))
         fc2_grad = fc1_grad = None
         if needs_fc2:
-            fc2_grad = _weight_grad(logits_grad, functional.gelu(hidden)).to(fc2_weight.dtype)
+            fc2_grad = _weight_grad(logits_grad, activation).to(fc2_weight.dtype)
         hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2_weight.to(hidden.dtype), hidden)
         if needs_fc1:
             fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)

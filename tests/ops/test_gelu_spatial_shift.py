@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from conftest import require_device
+from conftest import allocations, require_device
 from torch.autograd import forward_ad
 from torch.nn import functional
 
@@ -146,13 +146,6 @@ def test_same_bits_for_any_number_of_threads(dtype, data_format):
     torch.set_num_threads(threads)
     for out, grad in results[1:]:
         assert torch.equal(out, results[0][0]) and torch.equal(grad, results[0][1])
-
-
-def allocations(work) -> list[int]:
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
-        work()
-    return [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
 
 
 def test_nothing_is_allocated_beyond_the_output_and_the_gradient():

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from conftest import require_device
+from conftest import allocations, require_device
 from torch.autograd import forward_ad
 from torch.nn import functional
 
@@ -162,7 +162,7 @@ def test_any_strides(device):
         _, fc1_weight, fc2_weight = make((1, 1, 12), 3, torch.float32, device)
         leaf = x.detach().requires_grad_()
         before = x.clone()
-        out, expected = shift_split_attention(leaf, fc1_weight, fc2_weight, branches), None
+        out = shift_split_attention(leaf, fc1_weight, fc2_weight, branches)
         expected = judge(leaf, fc1_weight, fc2_weight, branches)
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")
         for grad in (torch.randn(out.shape, device=device), torch.randn((), device=device).expand(out.shape)):
@@ -218,13 +218,6 @@ def test_same_bits_every_time(device):
         result = (out, *torch.autograd.grad(out, inputs, out.detach()))
         first = first or result
         assert all(torch.equal(a, b) for a, b in zip(result, first))
-
-
-def allocations(work) -> list[int]:
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
-        work()
-    return [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
