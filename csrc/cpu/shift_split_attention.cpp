@@ -9,6 +9,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "../branch_ops.h"
@@ -20,7 +21,8 @@ namespace s2mlp {
 namespace {
 
 constexpr int64_t kGrainElements = 32768;  // below this many elements a second thread costs more than it brings
-constexpr int64_t kChunkElements = 65536;  // of the wide map, summed up by one thread at a time
+constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
+constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
 // Channels [begin, end) of every branch, and the group of each branch that they belong to.
 struct Cut {
@@ -86,13 +88,17 @@ constexpr int64_t kPadding = 16;
 template <typename L>
 S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* from) {
   typename L::Step step;
-  std::memcpy(&step, from, sizeof(step));
+  for (int part = 0; part < L::kParts; ++part) {
+    std::memcpy(&step.parts[part], from + part * L::kCount, sizeof(step.parts[part]));
+  }
   return step;
 }
 
 template <typename L>
 S2MLP_INLINE inline void store_numbers(L, typename L::Wide* to, const typename L::Step& step) {
-  std::memcpy(to, &step, sizeof(step));
+  for (int part = 0; part < L::kParts; ++part) {
+    std::memcpy(to + part * L::kCount, &step.parts[part], sizeof(step.parts[part]));
+  }
 }
 
 // Where element i of a step lies: even elements first, then odd ones, where Lanes works in pairs.
@@ -130,14 +136,16 @@ int64_t padded_channels(const BranchProblem& p, const std::vector<Cut>& cuts) {
 
 // ---- Sums over tokens ------------------------------------------------------------------------------------------------
 
-// How the rows of an image are cut into chunks; the same for any number of threads.
+// How the rows of an image are cut into chunks, each summed up by one thread; the same for any number of threads.
 struct Chunks {
   int64_t rows;
   int64_t count;
 
   explicit Chunks(const BranchProblem& p) {
     const int64_t row_elements = p.width * p.branches * p.channels;
-    rows = std::clamp<int64_t>(kChunkElements / std::max<int64_t>(1, row_elements), 1, p.height);
+    const int64_t enough_work = kChunkElements / std::max<int64_t>(1, row_elements);
+    const int64_t enough_chunks = p.images * p.height / kChunks;
+    rows = std::clamp<int64_t>(std::max(enough_work, enough_chunks), 1, p.height);
     count = (p.height + rows - 1) / rows;
   }
 };
@@ -148,79 +156,92 @@ template <typename T, typename Row>
 void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t lines, accumulator_t<T>* out, const Row& row) {
   using Wide = accumulator_t<T>;
   const Chunks chunks(p);
-  const int64_t numbers = lines * p.channels;
-  std::vector<Wide> partial(chunks.count > 1 ? p.images * chunks.count * numbers : 0);
-  Wide* sums_of_chunks = chunks.count > 1 ? partial.data() : out;
+  const int64_t padded = padded_channels(p, cuts);
+  const int64_t numbers = lines * padded;
+  const std::unique_ptr<Wide[]> sums_of_chunks(new Wide[p.images * chunks.count * numbers]);
   const int64_t chunk_elements = chunks.rows * p.width * p.branches * p.channels;
   const int64_t grain = std::max<int64_t>(1, kGrainElements / chunk_elements);
   torch::stable::parallel_for(0, p.images * chunks.count, grain, [&](int64_t begin, int64_t end) {
     with_widest_instructions([&](auto bytes) S2MLP_INLINE {
-      const int64_t padded = padded_channels(p, cuts);
-      std::vector<Wide> sums(lines * padded);
-      std::vector<Wide> row_sums(lines * padded);
+      std::vector<Wide> row_sums(numbers);
       for (int64_t i = begin; i < end; ++i) {
-        std::fill(sums.begin(), sums.end(), Wide(0));
+        Wide* sums = sums_of_chunks.get() + i * numbers;
+        std::fill(sums, sums + numbers, Wide(0));
         const int64_t first_row = i % chunks.count * chunks.rows;
         for (int64_t h = first_row; h < std::min(first_row + chunks.rows, p.height); ++h) {
           std::fill(row_sums.begin(), row_sums.end(), Wide(0));
           row(bytes, row_sums.data(), i / chunks.count, h);
-          for (int64_t n = 0; n < lines * padded; ++n) {
+          for (int64_t n = 0; n < numbers; ++n) {
             sums[n] += row_sums[n];
           }
-        }
-        for (int64_t line = 0; line < lines; ++line) {
-          from_lane_order<T, decltype(bytes)::value>(
-              cuts, sums.data() + line * padded, sums_of_chunks + i * numbers + line * p.channels);
         }
       }
     });
   });
-  if (chunks.count > 1) {
-    for (int64_t image = 0; image < p.images; ++image) {
-      Wide* to = out + image * numbers;
-      const Wide* from = partial.data() + image * chunks.count * numbers;
-      std::copy(from, from + numbers, to);
-      for (int64_t c = 1; c < chunks.count; ++c) {
-        for (int64_t n = 0; n < numbers; ++n) {
-          to[n] += from[c * numbers + n];
+  const int64_t image_numbers = chunks.count * numbers;
+  torch::stable::parallel_for(0, p.images, kGrainElements / image_numbers + 1, [&](int64_t begin, int64_t end) {
+    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+      for (int64_t image = begin; image < end; ++image) {
+        Wide* sums = sums_of_chunks.get() + image * image_numbers;
+        for (int64_t chunk = 1; chunk < chunks.count; ++chunk) {
+          for (int64_t n = 0; n < numbers; ++n) {
+            sums[n] += sums[chunk * numbers + n];
+          }
+        }
+        for (int64_t line = 0; line < lines; ++line) {
+          from_lane_order<T, decltype(bytes)::value>(
+              cuts, sums + line * padded, out + (image * lines + line) * p.channels);
         }
       }
-    }
-  }
+    });
+  });
 }
 
 int64_t count_of(const Range<int64_t>& range) { return range.end - range.begin; }
+
+// Tokens of a row that are summed up together: a sum is then loaded and stored once for all of them.
+constexpr int64_t kTokens = 4;
 
 template <typename T>
 void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumulator_t<T>* out) {
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
+  struct Part {
+    const T* token;
+    Wide readers;
+  };
   sum_rows<T>(p, cuts, 1, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(bytes)::value;
-    for (int64_t w = 0; w < p.width; ++w) {
-      const T* token = x + image * stride.image + h * stride.row + w * stride.column;
-      for (int64_t k = 0; k < p.branches; ++k, token += p.channels) {
-        for (size_t n = 0; n < cuts.size(); ++n) {
-          const Cut& cut = cuts[n];
-          const ShiftGroup& group = cut.groups[k];
-          const Wide readers = static_cast<Wide>(
-              count_of(reader_range(h, group.dh, p.height, p.mode)) *
-              count_of(reader_range(w, group.dw, p.width, p.mode)));
-          if (readers == 0) {
-            continue;
+    std::vector<Part> parts(kTokens * p.branches);
+    const T* row = x + image * stride.image + h * stride.row;
+    for (int64_t w = 0; w < p.width; w += kTokens) {
+      for (size_t n = 0; n < cuts.size(); ++n) {
+        const Cut& cut = cuts[n];
+        Part* end = parts.data();
+        for (int64_t i = w; i < std::min(w + kTokens, p.width); ++i) {
+          for (int64_t k = 0; k < p.branches; ++k) {
+            const ShiftGroup& group = cut.groups[k];
+            const int64_t readers = count_of(reader_range(h, group.dh, p.height, p.mode)) *
+                count_of(reader_range(i, group.dw, p.width, p.mode));
+            if (readers != 0) {
+              *end++ = {row + i * stride.column + k * p.channels, static_cast<Wide>(readers)};
+            }
           }
-          Wide* to = sums + n * kPadding;
-          for_each_step<T, kBytes>(
-              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                __builtin_prefetch(token + first + 2 * stride.column);
-                auto sum = load_numbers(lanes, to + first);
-                const auto values = load_step(lanes, token + first, count);
-                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                  sum.parts[part] += values.parts[part] * readers;
-                }
-                store_numbers(lanes, to + first, sum);
-              });
         }
+        const Part* const begin = parts.data();
+        Wide* const to = sums + n * kPadding;
+        for_each_step<T, kBytes>(
+            cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+              auto sum = load_numbers(lanes, to + first);
+              for (const Part* from = begin; from != end; ++from) {
+                __builtin_prefetch(from->token + first + kTokens * stride.column);
+                const auto values = load_step(lanes, from->token + first, count);
+                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                  sum.parts[part] += values.parts[part] * from->readers;
+                }
+              }
+              store_numbers(lanes, to + first, sum);
+            });
       }
     }
   });
@@ -237,29 +258,42 @@ void correlate(
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
   const int64_t padded = padded_channels(p, cuts);
+  struct Part {
+    const T* token;
+    const T* grad;
+  };
   sum_rows<T>(p, cuts, p.branches, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(bytes)::value;
-    for (int64_t w = 0; w < p.width; ++w) {
-      const T* grad_token = grad + image * grad_stride.image + h * grad_stride.row + w * grad_stride.column;
+    Part parts[kTokens];
+    const T* grad_row = grad + image * grad_stride.image + h * grad_stride.row;
+    for (int64_t w = 0; w < p.width; w += kTokens) {
       for (int64_t k = 0; k < p.branches; ++k) {
         for (size_t n = 0; n < cuts.size(); ++n) {
           const Cut& cut = cuts[n];
           const int64_t source_h = source_index(h, cut.groups[k].dh, p.height, p.mode);
-          const int64_t source_w = source_index(w, cut.groups[k].dw, p.width, p.mode);
-          if (source_h < 0 || source_w < 0) {
+          if (source_h < 0) {
             continue;
           }
-          const T* token = x + image * x_stride.image + source_h * x_stride.row + source_w * x_stride.column +
-              k * p.channels;
-          Wide* to = sums + k * padded + n * kPadding;
+          const T* row = x + image * x_stride.image + source_h * x_stride.row + k * p.channels;
+          Part* end = parts;
+          for (int64_t i = w; i < std::min(w + kTokens, p.width); ++i) {
+            const int64_t source_w = source_index(i, cut.groups[k].dw, p.width, p.mode);
+            if (source_w >= 0) {
+              *end++ = {row + source_w * x_stride.column, grad_row + i * grad_stride.column};
+            }
+          }
+          const Part* const begin = parts;
+          Wide* const to = sums + k * padded + n * kPadding;
           for_each_step<T, kBytes>(
               cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                __builtin_prefetch(token + first + 2 * x_stride.column);
                 auto sum = load_numbers(lanes, to + first);
-                const auto values = load_step(lanes, token + first, count);
-                const auto factors = load_step(lanes, grad_token + first, count);
-                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                  sum.parts[part] += values.parts[part] * factors.parts[part];
+                for (const Part* from = begin; from != end; ++from) {
+                  __builtin_prefetch(from->token + first + kTokens * x_stride.column);
+                  const auto values = load_step(lanes, from->token + first, count);
+                  const auto factors = load_step(lanes, from->grad + first, count);
+                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                    sum.parts[part] += values.parts[part] * factors.parts[part];
+                  }
                 }
                 store_numbers(lanes, to + first, sum);
               });
@@ -388,32 +422,41 @@ void spread(
               const Cut& cut = cuts[n];
               const Range<int64_t> rows = reader_range(h, cut.groups[k].dh, p.height, p.mode);
               const Range<int64_t> columns = reader_range(w, cut.groups[k].dw, p.width, p.mode);
-              const Wide readers = static_cast<Wide>(count_of(rows) * count_of(columns));
+              const int64_t readers = count_of(rows) * count_of(columns);
               const Wide* const factors = numbers + k * padded + n * kPadding;
               const Wide* const sums = numbers + p.branches * padded + n * kPadding;
+              const auto finish = [=](auto lanes, int64_t first, int64_t count, auto sum) S2MLP_INLINE {
+                const auto weight = load_numbers(lanes, factors + first);
+                const auto pooled = load_numbers(lanes, sums + first);
+                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                  sum.parts[part] = sum.parts[part] * weight.parts[part] + pooled.parts[part] * static_cast<Wide>(readers);
+                }
+                __builtin_prefetch(to + first + 2 * out_stride.column, 1);
+                store_step(lanes, to + first, sum, count);
+              };
               const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
+              const T* const reader = map + rows.begin * grad_stride.row + columns.begin * grad_stride.column;
+              if (map != nullptr && readers == 1) {
+                for_each_step<T, kBytes>(
+                    cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                      __builtin_prefetch(reader + first + 2 * grad_stride.column);
+                      finish(lanes, first, count, load_step(lanes, reader + first, count));
+                    });
+                continue;
+              }
               for_each_step<T, kBytes>(
                   cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
                     typename decltype(lanes)::Step sum{};
-                    if (map != nullptr) {
-                      for (int64_t i = rows.begin; i < rows.end; ++i) {
-                        for (int64_t j = columns.begin; j < columns.end; ++j) {
-                          const T* from = map + i * grad_stride.row + j * grad_stride.column + first;
-                          __builtin_prefetch(from + 2 * grad_stride.column);
-                          const auto values = load_step(lanes, from, count);
-                          for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                            sum.parts[part] += values.parts[part];
-                          }
+                    for (int64_t i = 0; map != nullptr && i < count_of(rows); ++i) {
+                      for (int64_t j = 0; j < count_of(columns); ++j) {
+                        const auto values =
+                            load_step(lanes, reader + i * grad_stride.row + j * grad_stride.column + first, count);
+                        for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                          sum.parts[part] += values.parts[part];
                         }
                       }
                     }
-                    const auto weight = load_numbers(lanes, factors + first);
-                    const auto pooled = load_numbers(lanes, sums + first);
-                    for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                      sum.parts[part] = sum.parts[part] * weight.parts[part] + pooled.parts[part] * readers;
-                    }
-                    __builtin_prefetch(to + first + 2 * out_stride.column, 1);
-                    store_step(lanes, to + first, sum, count);
+                    finish(lanes, first, count, sum);
                   });
             }
           }

@@ -82,10 +82,10 @@ def _apply(tensors, arguments):
 
 
 def _attention(pooled, fc1_weight, fc2_weight, branches):
-    """The hidden layer before and after GELU, and the weights (..., K, C)."""
-    hidden = functional.linear(pooled, fc1_weight.to(pooled.dtype))
+    """The hidden layer before and after GELU, and the weights (..., K, C); all of one dtype."""
+    hidden = functional.linear(pooled, fc1_weight)
     activation = functional.gelu(hidden)
-    logits = functional.linear(activation, fc2_weight.to(pooled.dtype))
+    logits = functional.linear(activation, fc2_weight)
     return hidden, activation, logits.unflatten(-1, (branches, -1)).softmax(-2)
 
 
@@ -97,7 +97,7 @@ def _weight_grad(grad, x):
 def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, *table):
     """The definition, of operators that know every derivative. The backward pass makes the gradient of x in two parts."""
     pooled = shift_branches.pool(x, branches, *table)
-    *_, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
+    *_, weights = _attention(pooled, fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype), branches)
     return shift_branches.combine(x, weights, *table)
 
 
@@ -107,10 +107,12 @@ def _kernel(op, *args):
 
 
 def _forward(x, fc1_weight, fc2_weight, branches, *table):
-    """The result, and what the backward pass needs: pooled sums, the hidden layer, the weights."""
+    """The result, and what the backward pass needs: both matrices in the dtype of sums, pooled sums, the hidden layer, the
+    weights."""
     pooled = _kernel(_pool, x, branches, *table)
-    hidden, activation, weights = _attention(pooled, fc1_weight, fc2_weight, branches)
-    return _kernel(_combine, x, weights, *table), pooled, hidden, activation, weights
+    matrices = fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype)
+    hidden, activation, weights = _attention(pooled, *matrices, branches)
+    return _kernel(_combine, x, weights, *table), *matrices, pooled, hidden, activation, weights
 
 
 class _SplitAttention(torch.autograd.Function):
@@ -129,22 +131,22 @@ class _SplitAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        x, fc1_weight, fc2_weight, pooled, hidden, activation, weights = ctx.saved_tensors
+        x, fc1_weight, fc2_weight, fc1, fc2, pooled, hidden, activation, weights = ctx.saved_tensors
         _, *table = ctx.rest
         nones = (None,) * len(ctx.rest)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (*_differentiable_gradients(ctx, grad), *nones)
         _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
         weights_grad = _kernel(_combine_backward_weights, grad, x, *table)
-        logits_grad = weights * (weights_grad - (weights * weights_grad).sum(-2, keepdim=True))
-        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2_weight))
+        logits_grad = torch._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
+        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2))
         fc2_grad = fc1_grad = None
         if needs_fc2:
             fc2_grad = _weight_grad(logits_grad, activation).to(fc2_weight.dtype)
-        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2_weight.to(hidden.dtype), hidden)
+        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2, hidden)
         if needs_fc1:
             fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)
-        pool_grad = hidden_grad @ fc1_weight.to(hidden.dtype)
+        pool_grad = hidden_grad @ fc1
         x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
         return (x_grad, fc1_grad, fc2_grad, *nones)
 
