@@ -3,7 +3,7 @@ VENV := .venv
 INSTALLED := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test install clean
+.PHONY: demo test bench install clean
 
 # Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
 demo: install
@@ -12,6 +12,10 @@ demo: install
 # The whole test suite, in two processes. Options go to pytest: make test ARGS="-k gradcheck"
 test: install
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# Every operator and model against every other way to compute it; results go to out/bench/. Options: make bench ARGS=--full
+bench: install
+	$(VENV)/bin/s2mlp bench $(ARGS)
 
 install: $(INSTALLED)
 

@@ -1,4 +1,4 @@
-"""The command line: ``s2mlp demo`` and ``s2mlp info``, also as ``python -m s2mlp_cuda``."""
+"""The command line: ``s2mlp demo``, ``s2mlp bench`` and ``s2mlp info``, also as ``python -m s2mlp_cuda``."""
 
 import argparse
 import platform
@@ -54,6 +54,17 @@ def demo(arguments: argparse.Namespace) -> int:
     return run(quick=arguments.quick, out=arguments.out, facts=info_lines())
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    require("bench", "rich", "matplotlib", "pytest_benchmark")
+    from s2mlp_cuda.bench.command import compare_files, run
+
+    if arguments.compare:
+        return compare_files(*arguments.compare)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), arguments.out)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="s2mlp", description=s2mlp_cuda.__doc__)
@@ -64,6 +75,25 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
     command.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
     command.set_defaults(run=demo)
+
+    command = commands.add_parser(
+        "bench", help="time every operator and model against every other way to compute it, in about two minutes"
+    )
+    command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models: the better part of an hour")
+    command.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there"
+    )
+    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    command.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="leave out what has none of these in its name, as in --only gelu"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
+    )
+    command.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; tell what got slower between two results"
+    )
+    command.set_defaults(run=bench)
 
     command = commands.add_parser("info", help="print the build and the devices")
     command.set_defaults(run=info)

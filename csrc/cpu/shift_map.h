@@ -1,9 +1,9 @@
 // The spatial shift and its adjoint over a map in memory: threaded, any strides, no temporary of the tensor's size.
 //
-// Both walk the axis that is densest in the output innermost. With channels innermost the unit of
-// work is a row of tokens (leading index, h), written in the order of memory, and of copying a token's
-// channels of one group; with width innermost it is a plane (leading index, channel) and a row of that plane. Every output
-// element is written once, by one thread, in an order that does not depend on the thread count.
+// Both walk the axis that is densest in the output innermost. With channels innermost the unit of work is a row of tokens
+// (leading index, h), written in the order of memory, and of copying the channels of one group of a token; with width innermost it is a few planes
+// (leading index, channels of one group). Every output element is computed by one thread, in an order that does not depend on
+// the thread count.
 //
 // What a shift is fused with comes as a Fused: see ShiftAlone.
 #pragma once
@@ -13,25 +13,65 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../accumulator.h"
 #include "../shift_problem.h"
 #include "instruction_sets.h"
+#include "lanes.h"
 
 namespace s2mlp {
 
 constexpr int64_t kGrainElements = 32768;  // below this many elements a second thread costs more than it brings
-constexpr int64_t kAccumulators = 128;     // channels summed at a time, small enough for registers and L1
-constexpr size_t kMemcpyBytes = 32;        // a shorter run is copied faster in line than by a call
+constexpr int64_t kAheadBytes = 2048;     // from what is read to what is asked for, in a stretch
+constexpr int64_t kStretchBytes = 16384;  // of planes, copied at once and then mended while they are in L1
+
+template <int kBytes>
+S2MLP_INLINE inline void copy_register(void* to, const void* from) {
+  typedef char Register __attribute__((vector_size(kBytes)));
+  Register bytes;
+  std::memcpy(&bytes, from, kBytes);
+  std::memcpy(to, &bytes, kBytes);
+}
+
+// kBytes to twice as many, as two registers that may overlap.
+template <int kBytes>
+S2MLP_INLINE inline void copy_two_registers(char* to, const char* from, int64_t bytes) {
+  copy_register<kBytes>(to, from);
+  copy_register<kBytes>(to + bytes - kBytes, from + bytes - kBytes);
+}
 
 template <typename T>
 void copy_run(T* out, int64_t out_stride, const T* in, int64_t in_stride, int64_t count) {
-  if (out_stride == 1 && in_stride == 1 && count * sizeof(T) >= kMemcpyBytes) {
-    std::memcpy(out, in, count * sizeof(T));
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+  if (out_stride == 1 && in_stride == 1 && bytes >= 8) {
+    char* to = reinterpret_cast<char*>(out);
+    const char* from = reinterpret_cast<const char*>(in);
+    if (bytes > 32) {
+      std::memcpy(to, from, bytes);
+    } else if (bytes > 16) {
+      copy_two_registers<16>(to, from, bytes);
+    } else {
+      copy_two_registers<8>(to, from, bytes);
+    }
     return;
   }
   for (int64_t i = 0; i < count; ++i) {
     out[i * out_stride] = in[i * in_stride];
   }
+}
+
+// A run without gaps, memory being asked for so many elements ahead.
+template <int kBytes, typename T>
+S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count, int64_t to_ahead, int64_t from_ahead) {
+  constexpr int64_t kStep = kBytes / sizeof(T);
+  if (count < kStep) {
+    copy_run(to, 1, from, 1, count);
+    return;
+  }
+  for (int64_t i = 0; i + kStep <= count; i += kStep) {
+    __builtin_prefetch(from + i + from_ahead);
+    __builtin_prefetch(to + i + to_ahead, 1);
+    copy_register<kBytes>(to + i, from + i);
+  }
+  copy_register<kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
 }
 
 template <typename T>
@@ -63,45 +103,71 @@ struct AxisMap {
   const Segment<int64_t>* end() const { return segments + count; }
 };
 
+// The outputs of one segment of rows and one of columns.
 template <typename T>
-void copy_segment(T* row_out, const T* row_in, const Axis& axis, const Segment<int64_t>& segment) {
-  T* to = row_out + segment.begin * axis.out_stride;
-  const int64_t count = segment.end - segment.begin;
-  if (segment.source < 0) {
-    zero_run(to, axis.out_stride, count);
-  } else {
-    copy_run(to, axis.out_stride, row_in + segment.source * axis.in_stride, segment.step * axis.in_stride, count);
+void copy_rectangle(
+    T* out, const T* in, const Axis& height, const Axis& width, const Segment<int64_t>& row, const Segment<int64_t>& column) {
+  const bool is_column = column.end - column.begin == 1;  // then the run goes down
+  const Axis& outer_axis = is_column ? width : height;
+  const Axis& inner_axis = is_column ? height : width;
+  const Segment<int64_t>& outer = is_column ? column : row;
+  const Segment<int64_t>& inner = is_column ? row : column;
+  const int64_t count = inner.end - inner.begin;
+  for (int64_t i = outer.begin; i < outer.end; ++i) {
+    T* to = out + i * outer_axis.out_stride + inner.begin * inner_axis.out_stride;
+    if (outer.source < 0 || inner.source < 0) {
+      zero_run(to, inner_axis.out_stride, count);
+    } else {
+      const int64_t source = outer.source + (i - outer.begin) * outer.step;
+      copy_run(to, inner_axis.out_stride, in + source * outer_axis.in_stride + inner.source * inner_axis.in_stride,
+               inner.step * inner_axis.in_stride, count);
+    }
   }
 }
 
-// One plane (height, width), each axis by its own map. Where rows follow each other without a gap, whole
-// stretches of rows are copied at once; what that puts into the columns outside the main segment is
-// overwritten row by row.
-template <typename T>
-void copy_plane(T* out, const T* in, const Axis& height, const Axis& width, const AxisMap& rows, const AxisMap& columns) {
-  const bool dense = width.in_stride == 1 && width.out_stride == 1 && height.in_stride == width.size &&
-      height.out_stride == width.size;
-  const Segment<int64_t>* main = dense ? columns.main() : nullptr;
+// Whether planes of neighbouring channels follow each other in memory row by row, without a gap.
+inline bool planes_are_dense(int64_t count, const Axis& channel, const Axis& height, const Axis& width) {
+  const int64_t plane = height.size * width.size;
+  return width.in_stride == 1 && width.out_stride == 1 && height.in_stride == width.size && height.out_stride == width.size &&
+      (count == 1 || (channel.in_stride == plane && channel.out_stride == plane));
+}
+
+// `count` planes (height, width) of neighbouring channels, each axis by its own map. Where all lies without a gap, one stretch
+// of memory is copied at once; what that puts outside of the main segments is overwritten.
+template <typename T, typename Bytes>
+S2MLP_INLINE inline void copy_planes(
+    T* out,
+    const T* in,
+    int64_t count,
+    const Axis& channel,
+    const Axis& height,
+    const Axis& width,
+    const AxisMap& rows,
+    const AxisMap& columns,
+    Bytes) {
+  const int64_t plane = height.size * width.size;
+  const bool dense = planes_are_dense(count, channel, height, width);
+  const Segment<int64_t>* main_row = dense ? rows.main() : nullptr;
+  const Segment<int64_t>* main_column = dense ? columns.main() : nullptr;
+  const bool at_once = main_row != nullptr && main_column != nullptr;
+  if (at_once) {
+    const int64_t shift = (main_row->source - main_row->begin) * width.size + main_column->source - main_column->begin;
+    const int64_t begin = std::max<int64_t>(0, -shift);
+    const int64_t end = std::min(count * plane, count * plane - shift);
+    constexpr int64_t kAhead = kAheadBytes / sizeof(T);
+    copy_dense<Bytes::value>(out + begin, in + begin + shift, end - begin, kAhead, kAhead);
+  }
   for (const Segment<int64_t>& row : rows) {
-    const bool at_once = main != nullptr && row.step == 1;
-    if (at_once) {
-      const int64_t shift = row.source * width.size + main->source - row.begin * width.size - main->begin;
-      const int64_t begin = std::max(row.begin * width.size, -shift);
-      const int64_t end = std::min(row.end * width.size, height.size * width.size - shift);
-      std::memcpy(out + begin, in + begin + shift, (end - begin) * sizeof(T));
-    }
     for (const Segment<int64_t>& column : columns) {
-      if (at_once && &column == main) {
+      if (at_once && &row == main_row && &column == main_column) {
         continue;
       }
-      for (int64_t h = row.begin; h < row.end; ++h) {
-        T* row_out = out + h * height.out_stride;
-        if (row.source < 0) {
-          zero_run(row_out + column.begin * width.out_stride, width.out_stride, column.end - column.begin);
-        } else {
-          const int64_t source = row.source + (h - row.begin) * row.step;
-          copy_segment(row_out, in + source * height.in_stride, width, column);
-        }
+      if (dense && rows.count == 1 && row.step == 1) {  // nothing moves down or up: as one tall plane
+        copy_rectangle(out, in, height, width, Segment<int64_t>{0, count * height.size, 0, 1}, column);
+        continue;
+      }
+      for (int64_t c = 0; c < count; ++c) {
+        copy_rectangle(out + c * channel.out_stride, in + c * channel.in_stride, height, width, row, column);
       }
     }
   }
@@ -137,7 +203,11 @@ struct Source {
 struct ShiftAlone {
   template <typename T, typename Bytes>
   S2MLP_INLINE void move(T* to, int64_t to_stride, int64_t to_ahead, const Source<T>& in, int64_t count, Bytes) const {
-    copy_run(to, to_stride, in.run, in.stride, count);
+    if (to_stride == 1 && in.stride == 1) {
+      copy_dense<Bytes::value>(to, in.run, count, to_ahead, in.ahead);
+    } else {
+      copy_run(to, to_stride, in.run, in.stride, count);
+    }
   }
   template <typename T, typename Bytes>
   S2MLP_INLINE void finish(T*, int64_t, int64_t, Bytes) const {}
@@ -169,20 +239,22 @@ void for_each_row(const ShiftProblem& problem, const T* in, T* out, const Body& 
   });
 }
 
-// body(in, out, group) for each (leading index, channel), pointers at the start of that plane.
+// body(in, out, group, count) for stretches of `count` channels of one leading index and one group, pointers at the first plane.
 template <typename T, typename Body>
-void for_each_plane(const ShiftProblem& problem, const T* in, T* out, const Body& body) {
+void for_each_planes(const ShiftProblem& problem, const T* in, T* out, const Body& body) {
   const int64_t channels = problem.channel.size;
-  const int64_t plane_elements = problem.height.size * problem.width.size;
-  const int64_t grain = std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, plane_elements));
+  const int64_t plane_elements = std::max<int64_t>(1, problem.height.size * problem.width.size);
+  const int64_t grain = std::max<int64_t>(1, kGrainElements / plane_elements);
+  const int64_t most = std::max<int64_t>(1, kStretchBytes / static_cast<int64_t>(plane_elements * sizeof(T)));
   torch::stable::parallel_for(0, problem.leading_size * channels, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; ++plane) {
+    for (int64_t plane = begin, count; plane < end; plane += count) {
       const int64_t c = plane % channels;
       const MapOffset offset = map_offset(problem, plane / channels);
       const auto group = std::upper_bound(
           problem.groups.begin(), problem.groups.end(), c,
           [](int64_t channel, const ShiftGroup& g) { return channel < g.channel_end; });
-      body(in + offset.in + c * problem.channel.in_stride, out + offset.out + c * problem.channel.out_stride, *group);
+      count = std::min({group->channel_end - c, end - plane, most});
+      body(in + offset.in + c * problem.channel.in_stride, out + offset.out + c * problem.channel.out_stride, *group, count);
     }
   });
 }
@@ -210,6 +282,14 @@ S2MLP_INLINE inline void shift_row(
   }
 }
 
+// Planes one after the other, while they are in cache.
+template <typename T, typename Fused, typename Bytes>
+S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, T* out, int64_t count, const Fused& fused, Bytes bytes) {
+  for (int64_t c = 0; c < count; ++c) {
+    finish_rectangle(fused, out + c * p.channel.out_stride, p.height, p.width, bytes);
+  }
+}
+
 template <typename T, typename Fused = ShiftAlone>
 void shift_forward(const ShiftProblem& p, const T* in, T* out, const Fused& fused = {}) {
   if (p.channels_innermost()) {
@@ -218,10 +298,13 @@ void shift_forward(const ShiftProblem& p, const T* in, T* out, const Fused& fuse
     });
     return;
   }
-  for_each_plane(p, in, out, [&](const T* plane_in, T* plane_out, const ShiftGroup& group) {
-    copy_plane(plane_out, plane_in, p.height, p.width, AxisMap(group.dh, p.height.size, p.mode),
-               AxisMap(group.dw, p.width.size, p.mode));
-    with_widest_instructions([&](auto bytes) S2MLP_INLINE { finish_rectangle(fused, plane_out, p.height, p.width, bytes); });
+  for_each_planes(p, in, out, [&](const T* planes_in, T* planes_out, const ShiftGroup& group, int64_t count) {
+    const AxisMap rows(group.dh, p.height.size, p.mode);
+    const AxisMap columns(group.dw, p.width.size, p.mode);
+    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+      copy_planes(planes_out, planes_in, count, p.channel, p.height, p.width, rows, columns, bytes);
+      finish_planes(p, planes_out, count, fused, bytes);
+    });
   });
 }
 
@@ -231,76 +314,96 @@ struct Readers {
   Range<int64_t> columns;
 };
 
-// The loops of the two functions below are written twice, so that the compiler vectorises them where strides are one.
+// The sum over one rectangle of a plane.
 template <typename T>
-void add_run(accumulator_t<T>* sums, const T* in, int64_t in_stride, int64_t count) {
-  if (in_stride == 1) {
-    for (int64_t r = 0; r < count; ++r) {
-      sums[r] += static_cast<accumulator_t<T>>(in[r]);
+S2MLP_INLINE inline T sum_of(const ShiftProblem& p, const T* in, const Readers& readers) {
+  accumulator_t<T> sum(0);
+  for (int64_t h = readers.rows.begin; h < readers.rows.end; ++h) {
+    for (int64_t w = readers.columns.begin; w < readers.columns.end; ++w) {
+      sum += static_cast<accumulator_t<T>>(in[h * p.height.in_stride + w * p.width.in_stride]);
+    }
+  }
+  return static_cast<T>(sum);
+}
+
+// The same for `count` neighbouring channels.
+template <typename T, typename Bytes>
+S2MLP_INLINE inline void sum_readers(const ShiftProblem& p, T* out, const T* in, const Readers& readers, int64_t count, Bytes) {
+  if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
+    for (int64_t c = 0; c < count; ++c) {
+      out[c * p.channel.out_stride] = sum_of(p, in + c * p.channel.in_stride, readers);
     }
     return;
   }
-  for (int64_t r = 0; r < count; ++r) {
-    sums[r] += static_cast<accumulator_t<T>>(in[r * in_stride]);
-  }
-}
-
-template <typename T>
-void store_run(T* out, int64_t out_stride, const accumulator_t<T>* sums, int64_t count) {
-  if (out_stride == 1) {
-    for (int64_t r = 0; r < count; ++r) {
-      out[r] = static_cast<T>(sums[r]);
-    }
-    return;
-  }
-  for (int64_t r = 0; r < count; ++r) {
-    out[r * out_stride] = static_cast<T>(sums[r]);
-  }
-}
-
-// Sums over `readers`, for `count` neighbours along the axis `run`: out[r] = sum of in[reader, r].
-template <typename T>
-void sum_readers(const ShiftProblem& p, T* out, const T* in, const Readers& readers, const Axis& run, int64_t count) {
-  accumulator_t<T> sums[kAccumulators];
-  for (int64_t first = 0; first < count; first += kAccumulators) {
-    const int64_t block = std::min(kAccumulators, count - first);
-    std::fill(sums, sums + block, accumulator_t<T>(0));
+  for_each_step<T, Bytes::value>(0, count, [&](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
+    typename decltype(lanes)::Step sum{};
     for (int64_t h = readers.rows.begin; h < readers.rows.end; ++h) {
       for (int64_t w = readers.columns.begin; w < readers.columns.end; ++w) {
-        const T* from = in + h * p.height.in_stride + w * p.width.in_stride + first * run.in_stride;
-        add_run(sums, from, run.in_stride, block);
+        const auto values =
+            load_step(lanes, in + h * p.height.in_stride + w * p.width.in_stride + first, step_count);
+        for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+          sum.parts[part] += values.parts[part];
+        }
       }
     }
-    store_run(out + first * run.out_stride, run.out_stride, sums, block);
-  }
+    store_step(lanes, out + first, sum, step_count);
+  });
 }
 
-// Under replicate, the border row and column of a plane whose tokens have more than one reader.
+// A line of `count` tokens, each the sum of `readers` inputs: out[i] = sum over r of in[i, r].
 template <typename T>
-void sum_plane_border(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group) {
-  const int64_t border_h = group.dh > 0 ? 0 : p.height.size - 1;
-  const int64_t border_w = group.dw > 0 ? 0 : p.width.size - 1;
-  const Range<int64_t> rows = reader_range(border_h, group.dh, p.height.size, p.mode);
-  const Range<int64_t> columns = reader_range(border_w, group.dw, p.width.size, p.mode);
-  T* row_out = out + border_h * p.height.out_stride;
-  T* column_out = out + border_w * p.width.out_stride;
-  if (group.dw == 0) {
-    sum_readers(p, row_out, in, {rows, {0, 1}}, p.width, p.width.size);
-  } else if (group.dh == 0) {
-    sum_readers(p, column_out, in, {{0, 1}, columns}, p.height, p.height.size);
-  } else {
-    for (int64_t w = 0; w < p.width.size; ++w) {
-      sum_readers(p, row_out + w * p.width.out_stride, in,
-                  {rows, reader_range(w, group.dw, p.width.size, p.mode)}, p.width, 1);
+S2MLP_INLINE inline void sum_line(
+    T* out, int64_t out_stride, const T* in, int64_t in_stride, int64_t reader_stride, int64_t readers, int64_t count) {
+  if (readers == 2) {  // a shift by one token
+    for (int64_t i = 0; i < count; ++i) {
+      const T* from = in + i * in_stride;
+      out[i * out_stride] = static_cast<T>(
+          static_cast<accumulator_t<T>>(from[0]) + static_cast<accumulator_t<T>>(from[reader_stride]));
     }
-    for (int64_t h = 0; h < p.height.size; ++h) {
-      sum_readers(p, column_out + h * p.height.out_stride, in,
-                  {reader_range(h, group.dh, p.height.size, p.mode), columns}, p.height, 1);
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    accumulator_t<T> sum(0);
+    for (int64_t r = 0; r < readers; ++r) {
+      sum += static_cast<accumulator_t<T>>(in[i * in_stride + r * reader_stride]);
+    }
+    out[i * out_stride] = static_cast<T>(sum);
+  }
+}
+
+// Under replicate, the border row and column of `count` planes, whose tokens have more than one reader.
+template <typename T>
+S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, int64_t count) {
+  const Axis& height = p.height;
+  const Axis& width = p.width;
+  const int64_t border_h = group.dh > 0 ? 0 : height.size - 1;
+  const int64_t border_w = group.dw > 0 ? 0 : width.size - 1;
+  const Range<int64_t> rows = reader_range(border_h, group.dh, height.size, p.mode);
+  const Range<int64_t> columns = reader_range(border_w, group.dw, width.size, p.mode);
+  const bool tall = group.dh == 0 && planes_are_dense(count, p.channel, height, width);  // as one tall plane
+  for (int64_t c = 0; c < (tall ? 1 : count); ++c, in += p.channel.in_stride, out += p.channel.out_stride) {
+    T* row_out = out + border_h * height.out_stride;
+    T* column_out = out + border_w * width.out_stride;
+    if (group.dh == 0) {
+      sum_line(column_out, height.out_stride, in + columns.begin * width.in_stride, height.in_stride, width.in_stride,
+               columns.end - columns.begin, tall ? count * height.size : height.size);
+      continue;
+    }
+    if (group.dw == 0) {
+      sum_line(row_out, width.out_stride, in + rows.begin * height.in_stride, width.in_stride, height.in_stride,
+               rows.end - rows.begin, width.size);
+      continue;
+    }
+    for (int64_t w = 0; w < width.size; ++w) {
+      row_out[w * width.out_stride] = sum_of(p, in, Readers{rows, reader_range(w, group.dw, width.size, p.mode)});
+    }
+    for (int64_t h = 0; h < height.size; ++h) {
+      column_out[h * height.out_stride] = sum_of(p, in, Readers{reader_range(h, group.dh, height.size, p.mode), columns});
     }
   }
 }
 
-// Row h of the adjoint's output.
+// Row h of the adjoint's output, token by token.
 template <typename T, typename Fused, typename Bytes>
 S2MLP_INLINE inline void adjoint_row(
     const ShiftProblem& p, const T* map_in, T* map_out, int64_t h, const Fused& fused, Bytes bytes) {
@@ -320,7 +423,7 @@ S2MLP_INLINE inline void adjoint_row(
       } else if (readers == 0) {
         zero_run(to, p.channel.out_stride, run);
       } else {
-        sum_readers(p, to, group_in, {rows, columns}, p.channel, run);
+        sum_readers(p, to, group_in, Readers{rows, columns}, run, bytes);
         fused.finish(to, p.channel.out_stride, run, bytes);
       }
     }
@@ -338,14 +441,17 @@ void shift_adjoint(const ShiftProblem& p, const T* in, T* out, const Fused& fuse
   }
   // Away from the border the adjoint is the shift back; under replicate the border adds up its readers.
   const PaddingMode back = p.mode == PaddingMode::kCircular ? p.mode : PaddingMode::kZeros;
-  for_each_plane(p, in, out, [&](const T* plane_in, T* plane_out, const ShiftGroup& group) {
-    copy_plane(plane_out, plane_in, p.height, p.width,
-               AxisMap(reduce_offset(-group.dh, p.height.size, back), p.height.size, back),
-               AxisMap(reduce_offset(-group.dw, p.width.size, back), p.width.size, back));
-    if (p.mode == PaddingMode::kReplicate && (group.dh != 0 || group.dw != 0)) {
-      sum_plane_border(p, plane_out, plane_in, group);
-    }
-    with_widest_instructions([&](auto bytes) S2MLP_INLINE { finish_rectangle(fused, plane_out, p.height, p.width, bytes); });
+  for_each_planes(p, in, out, [&](const T* planes_in, T* planes_out, const ShiftGroup& group, int64_t count) {
+    const AxisMap rows(reduce_offset(-group.dh, p.height.size, back), p.height.size, back);
+    const AxisMap columns(reduce_offset(-group.dw, p.width.size, back), p.width.size, back);
+    const bool adds_up = p.mode == PaddingMode::kReplicate && (group.dh != 0 || group.dw != 0);
+    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+      copy_planes(planes_out, planes_in, count, p.channel, p.height, p.width, rows, columns, bytes);
+      if (adds_up) {
+        sum_plane_borders(p, planes_out, planes_in, group, count);
+      }
+      finish_planes(p, planes_out, count, fused, bytes);
+    });
   });
 }
 

@@ -53,34 +53,6 @@ std::vector<Cut> make_cuts(const BranchProblem& p) {
   return cuts;
 }
 
-// step(Lanes, first, count) for each vector step of a run of `count` elements, in registers of kBytes and then, for what is
-// left, in smaller ones; the last step may have less than a full one.
-template <typename T, int kBytes, typename Step>
-S2MLP_INLINE inline void for_each_step(int64_t first, int64_t count, const Step& step) {
-  using L = Lanes<T, kBytes>;
-  for (; count >= L::kStep; first += L::kStep, count -= L::kStep) {
-    step(L{}, first, int64_t{L::kStep});
-  }
-  if (count == 0) {
-    return;
-  }
-  if constexpr (kBytes > 16) {
-    for_each_step<T, kBytes / 2>(first, count, step);
-  } else {
-    step(L{}, first, count);
-  }
-}
-
-template <typename L, typename T>
-S2MLP_INLINE inline typename L::Step load_step(L, const T* from, int64_t count) {
-  return count == L::kStep ? L::load(from) : L::load_some(from, count);
-}
-
-template <typename L, typename T>
-S2MLP_INLINE inline void store_step(L, T* to, const typename L::Step& step, int64_t count) {
-  count == L::kStep ? L::store(to, step) : L::store_some(to, step, count);
-}
-
 // Numbers of a cut lie at its first channel, plus this many per cut before it: the last step of a cut may be a partial one.
 constexpr int64_t kPadding = 16;
 

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from s2mlp_cuda.bench.machine import keep_freed_memory
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
@@ -103,16 +104,17 @@ def _show_check(console: Console, device: torch.device) -> bool:
 
 
 def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
-    timing.keep_freed_memory()
+    keep_freed_memory()
     _say(
         console,
         "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once, so 2.0 is "
-        "the least possible.",
+        "the least possible. `s2mlp bench` has more alternatives, layouts, dtypes and the fused operators.",
     )
     results = {}
-    with _progress(console, "timing", rounds * len(timing.SHAPES)) as advance:
+    with _progress(console, "timing", len(timing.SHAPES)) as advance:
         for shape in timing.SHAPES:
-            _, results[shape] = timing.time_alternatives(shape, device, rounds, advance)
+            results[shape] = timing.time_alternatives(shape, device, rounds)
+            advance()
     table = Table(box=None, padding=(0, 0, 0, 2))
     table.add_column("copies of the map", no_wrap=True)
     for shape in results:
@@ -121,7 +123,7 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     for row in zip(*results.values()):
         cells = []
         for column, item in zip(results.values(), row):
-            if item.ratio is None:
+            if item.failure:
                 cells += [item.failure, ""]
             else:
                 cells += [f"{item.ratio:.1f}" + ("" if item.right else " WRONG"), f"({item.ratio / column[0].ratio:.1f})"]

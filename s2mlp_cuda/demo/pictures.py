@@ -10,9 +10,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from s2mlp_cuda import offsets, spatial_shift
+from s2mlp_cuda.bench.peers import OURS
 from s2mlp_cuda.demo.digits import Digits, Training
 from s2mlp_cuda.demo.inplace_trap import shift_in_place_channels_last
-from s2mlp_cuda.demo.timing import OURS, Timing
+from s2mlp_cuda.demo.timing import Timing
 
 OURS_COLOR = "#0f766e"
 OTHER_COLOR = "#94a3b8"
@@ -89,7 +90,7 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: st
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(results), figsize=(6.4 * len(results), 3.4), sharey=True)
         for axis, (shape, timings) in zip(axes, results.items()):
-            timings = [timing for timing in timings if timing.ratio is not None][::-1]
+            timings = [timing for timing in timings if not timing.failure][::-1]
             bars = axis.barh(
                 [timing.name for timing in timings],
                 [timing.ratio for timing in timings],

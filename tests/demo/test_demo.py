@@ -39,19 +39,9 @@ def test_check(device):
 
 
 def test_timing_compares_right_results(device):
-    copy, timings = timing.time_alternatives((2, 6, 7, 16), device, rounds=1)
-    assert copy > 0 and timings[0].name == timing.OURS
-    assert all(t.right and t.ratio > 0 for t in timings), timings
-
-
-def test_timing_marks_wrong_results_and_failures(monkeypatch):
-    def fails(x):
-        raise torch._dynamo.exc.TorchDynamoException("no compiler")
-
-    monkeypatch.setattr(timing, "alternatives", lambda: {"wrong": lambda x: x * 1, "fails": fails})
-    _, (wrong, failed) = timing.time_alternatives((2, 6, 7, 16), torch.device("cpu"), rounds=1)
-    assert not wrong.right and wrong.ratio > 0
-    assert failed.ratio is None and failed.failure == "does not compile here: TorchDynamoException"
+    timings = timing.time_alternatives((2, 6, 7, 16), device, rounds=2)
+    assert [t.name for t in timings] == list(timing.ALTERNATIVES)
+    assert all(t.right and t.ratio > 0 and not t.failure for t in timings), timings
 
 
 def test_digits_are_split_without_overlap():

@@ -1,0 +1,21 @@
+"""``python -m pytest benchmarks [--full]``: every case and way of the suite as a test of pytest-benchmark."""
+
+import torch
+
+from s2mlp_cuda.bench import suite
+from s2mlp_cuda.bench.machine import keep_freed_memory
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="all shapes, layouts, dtypes and models of `s2mlp bench --full`")
+
+
+def pytest_generate_tests(metafunc):
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    jobs = [job for job in suite.jobs(metafunc.config.getoption("--full"), device) if hasattr(job, "results")]
+    parameters = [(job, direction, name) for job in jobs for direction, name in job.results()]
+    metafunc.parametrize("job, direction, name", parameters, ids=[f"{j}, {d}, {n}" for j, d, n in parameters])
+
+
+def pytest_sessionstart():
+    keep_freed_memory()

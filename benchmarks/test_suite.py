@@ -1,0 +1,44 @@
+"""The suite of ``s2mlp bench`` under pytest-benchmark, with its options: ``--benchmark-json``, ``--benchmark-compare``, ...
+
+The rounds of a case are interleaved over all ways to compute it, which pytest-benchmark cannot do by itself. So a case is
+measured when the first of its tests runs, and each test plays its rounds back, on a clock that they alone move.
+"""
+
+from functools import lru_cache
+
+import pytest
+
+
+class Playback:
+    """A clock and what moves it."""
+
+    now = 0.0
+
+    def read(self) -> float:
+        return self.now
+
+    def play(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = Playback()
+
+
+@lru_cache(maxsize=1)
+def measured(job) -> dict:
+    return {(m.case.direction, m.name): m for m in job.run()}
+
+
+@pytest.mark.benchmark(timer=CLOCK.read)
+def test_way(benchmark, job, direction, name):
+    measurement = measured(job)[direction, name]
+    if measurement.failure and not name.startswith("s2mlp_cuda"):
+        pytest.skip(measurement.failure)
+    assert not measurement.failure
+    benchmark.group = str(measurement.case)
+    benchmark.extra_info.update(
+        right=measurement.right, peak_bytes=measurement.peak_bytes, floor_bytes=measurement.floor_bytes
+    )
+    rounds = iter(measurement.seconds)
+    benchmark.pedantic(CLOCK.play, setup=lambda: ((next(rounds),), {}), rounds=len(measurement.seconds))
+    assert measurement.right is not False or not name.startswith("s2mlp_cuda")

@@ -1,0 +1,83 @@
+"""``s2mlp bench``: runs the suite, prints its tables, saves its result and pictures."""
+
+import logging
+import os
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from s2mlp_cuda.bench import pictures, suite, tables
+from s2mlp_cuda.bench.compare import compare, show
+from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda.bench.measurement import Breakdown, Run, load
+
+METHOD = """\
+Times are in copies of one map, taken in the same rounds: all ways run in turn, round by round; figures are medians, and over \
+several shapes their median and range. "x ours" is the ratio to ours. Every value and gradient is compared with the reference \
+first: what is wrong is marked, however fast it is. "memory" is the most that tensors took during a call, in maps (for models \
+in MB, beyond weights and optimizer state).
+
+The process keeps the memory that it frees. Otherwise the C library gets every output above 32 MB afresh from the system, page \
+by page, which takes longer than any of the shifts, and all differences vanish."""
+
+
+def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> int:
+    """Runs the suite, prints its tables, saves ``bench.json`` and pictures in ``out``; returns 1 if one of ours failed."""
+    begin = time.perf_counter()
+    console = make_console()
+    out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
+    _silence_remarks()
+    found = Run()
+    jobs = suite.jobs(full, device, only)
+    if not jobs:
+        console.print(f"no benchmark has any of: {', '.join(only)}")
+        return 2
+    console.print(f"{found.machine['name']}, PyTorch {found.machine['torch']}\n\n{METHOD}\n")
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(jobs))
+        for job in jobs:
+            progress.update(task, description=str(job))
+            results = job.run()
+            if results and isinstance(results[0], Breakdown):
+                found.breakdowns += results
+            else:
+                found.measurements += results
+            progress.advance(task)
+        progress.update(task, description="done")
+    console.print()
+    tables.show(tables.sections(found), console)
+    path = out / "bench.json"
+    found.save(path)
+    for written in (path, *pictures.draw_all(found, out)):
+        console.print(f"  {written}")
+    bad = [m for m in found.measurements if m.name.startswith("s2mlp_cuda") and (m.failure or m.right is False)]
+    for m in bad:
+        console.print(f"[bold red]{m.case} [{m.name}]: {m.failure or 'wrong'}", markup=True)
+    console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
+    return 1 if bad else 0
+
+
+def compare_files(before: Path, after: Path) -> int:
+    """Prints what changed from one result file to the other; returns 1 if one of ours got slower or wrong."""
+    a, b = load(before), load(after)
+    return show(compare(a, b), a, b, make_console())
+
+
+def make_console() -> Console:
+    """As wide as the terminal, or wide enough for the tables where the output goes to a file."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=140)
+
+
+def _silence_remarks() -> None:
+    """Remarks of the compiler and the profiler on toolkits and GPUs that are not there are no news here."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
+    warnings.filterwarnings("ignore", module="torch._(dynamo|inductor|functorch)")

@@ -1,0 +1,50 @@
+"""The machine a benchmark runs on: what it is, and what must be set for times to mean something."""
+
+import ctypes
+from contextlib import contextmanager
+
+import torch
+
+from s2mlp_cuda.cli import cpu_name
+
+
+def machine_facts() -> dict:
+    """pytest-benchmark's description of the machine without its host name, and what counts here besides."""
+    from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
+
+    name = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        name = f"{torch.cuda.get_device_name()}, {name}"
+    facts = pytest_benchmark_generate_machine_info()
+    return {**facts, "node": "", "name": name, "torch": torch.__version__, "cuda": torch.version.cuda}
+
+
+def commit_facts() -> dict:
+    """pytest-benchmark's description of the commit that the working directory is at."""
+    from pytest_benchmark.utils import get_commit_info
+
+    return get_commit_info()
+
+
+def keep_freed_memory() -> None:
+    """Stops glibc from handing big freed blocks back to the system.
+
+    Otherwise every fresh output is faulted in page by page, which takes longer than any of the shifts and hides what
+    is measured here. Other C libraries are left alone.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        m_trim_threshold, m_mmap_max = -1, -4
+        mallopt(m_trim_threshold, 2**31 - 1)
+        mallopt(m_mmap_max, 0)
+
+
+@contextmanager
+def exact_convolutions():
+    """On a GPU, float32 convolutions round their inputs to TF32 by default, and then a one-hot one is no shift."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -1,0 +1,221 @@
+"""Whole models: inference and a training step (forward, backward, AdamW), ours in several forms, and timm's of like size."""
+
+import statistics
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from s2mlp_cuda import create_model, layers, list_models, reference, spatial_shift
+from s2mlp_cuda.bench.measurement import Breakdown, Case, Measurement
+from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
+
+INFERENCE, TRAINING = "inference", "training step"
+SLICES, NATIVE, FUSED = "slices + cat", "s2mlp_cuda.spatial_shift", "s2mlp_cuda, fused"
+TIMM = "timm"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the shifts of a model are computed: ``shift`` is what composed layers call."""
+
+    implementation: str
+    shift: Callable
+    compiled: bool = False
+
+
+FORMS = {
+    SLICES: Form("composed", reference.spatial_shift),
+    NATIVE: Form("composed", spatial_shift),
+    FUSED: Form("fused", spatial_shift),
+    f"torch.compile({SLICES})": Form("composed", reference.spatial_shift, compiled=True),
+    f"torch.compile({FUSED})": Form("fused", spatial_shift, compiled=True),
+}
+
+#: Kinds of operators by what their names begin with; the first match counts.
+KINDS = {
+    "spatial shift, fused operators": ("s2mlp_cuda::",),
+    "matrix products": (
+        "aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm", "aten::mkldnn", "aten::_addmm", "aten::convolution",
+    ),
+    "LayerNorm": ("aten::native_layer_norm",),
+    "GELU": ("aten::gelu",),
+    "copies and slices": (
+        "aten::copy_", "aten::cat", "aten::slice", "aten::stack", "aten::fill_", "aten::zero_", "aten::index", "aten::empty",
+        "aten::clone", "aten::contiguous", "aten::narrow", "aten::select", "aten::split",
+    ),
+    "sums and products": ("aten::add", "aten::mul", "aten::sum", "aten::mean", "aten::_softmax", "aten::div", "aten::sub"),
+    "optimizer": ("aten::_fused_adamw", "Optimizer"),
+}  # fmt: skip
+OTHER = "other"
+
+
+@contextmanager
+def _shift_by(shift: Callable):
+    """Composed layers shift by this inside."""
+    before, layers.spatial_shift = layers.spatial_shift, shift
+    try:
+        yield
+    finally:
+        layers.spatial_shift = before
+
+
+def _make(name: str, form: Form | None, arguments: dict) -> torch.nn.Module:
+    if form is None:
+        import timm
+
+        return timm.create_model(name, **arguments)
+    model = create_model(name, implementation=form.implementation, **arguments)
+    if form.compiled:  # block by block: all blocks of a stage share one compilation
+        for block in model.modules():
+            if isinstance(block, (layers.S2MLPBlock, layers.S2MLPv2Block)):
+                block.compile(dynamic=False)
+    return model
+
+
+@dataclass(frozen=True)
+class ModelJob:
+    """One model on one kind of images.
+
+    Attributes:
+        name: of ours, or of timm's where ours has none of that name.
+        arguments: of ``create_model``, for small versions: (name, value) pairs.
+        names: which of :data:`FORMS`; timm's models have one form.
+    """
+
+    name: str
+    batch: int
+    size: int
+    dtype: torch.dtype
+    device: torch.device
+    rounds: int
+    names: tuple[str, ...] = tuple(FORMS)
+    arguments: tuple[tuple[str, object], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.batch}x3x{self.size}x{self.size} {str(self.dtype)[6:]}"
+
+    def case(self, direction: str) -> Case:
+        shape = (self.batch, 3, self.size, self.size)
+        dtype, device = str(self.dtype)[6:], self.device.type
+        return Case("model", self.name, direction, shape, "channels_first", dtype, device, torch.get_num_threads())
+
+    def forms(self) -> dict[str, Form | None]:
+        if self.name not in list_models():
+            return {TIMM: None}
+        return {name: FORMS[name] for name in self.names}
+
+    def results(self) -> list[tuple[str, str]]:
+        """(direction, name) of each measurement that :meth:`run` returns, in its order."""
+        return [(direction, name) for direction in (INFERENCE, TRAINING) for name in self.forms()]
+
+    def run(self) -> list[Measurement]:
+        """All forms have the same weights and images; logits and losses are compared with those of slices, run eagerly."""
+        torch._dynamo.reset()
+        works, outcomes, peaks, failures = {}, {}, {}, {}
+        for name, form in self.forms().items():
+            try:
+                for direction, make in ((INFERENCE, self.inference), (TRAINING, self.training_step)):
+                    work = make(form)
+                    outcomes[direction, name] = work().float()
+                    work()
+                    peaks[direction, name] = tensor_bytes_at_peak(work, self.device)
+                    works[direction, name] = work
+            except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                works = {key: work for key, work in works.items() if key[1] != name}
+        samples = interleave(works, self.rounds, self.device, graphs=False)
+        return [
+            Measurement(self.case(direction), name, (), failure=failures[name])
+            if name in failures
+            else Measurement(
+                self.case(direction),
+                name,
+                tuple(samples[direction, name]),
+                self._is_right(outcomes[direction, name], outcomes.get((direction, SLICES))),
+                peaks[direction, name],
+            )
+            for direction, name in self.results()
+        ]
+
+    def _is_right(self, outcome: torch.Tensor, expected: torch.Tensor | None) -> bool | None:
+        if expected is None:
+            return None
+        tolerance = 1e-3 if self.dtype == torch.float32 else 5e-2
+        return bool((outcome - expected).abs().max() <= tolerance * expected.abs().max())
+
+    def _start(self, form: Form | None) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        images = torch.randn(self.batch, 3, self.size, self.size).to(self.device, self.dtype)
+        labels = torch.randint(0, 1000, (self.batch,)).to(self.device)
+        return _make(self.name, form, dict(self.arguments)).to(self.device, self.dtype), images, labels
+
+    def inference(self, form: Form | None) -> Callable[[], torch.Tensor]:
+        model, images, _ = self._start(form)
+        model.eval()
+
+        def infer() -> torch.Tensor:
+            with torch.no_grad(), _shift_by(form.shift if form else spatial_shift):
+                return model(images)
+
+        return infer
+
+    def training_step(self, form: Form | None) -> Callable[[], torch.Tensor]:
+        """A function that makes one step and returns the loss. AdamW with a step size of zero: every round is the same."""
+        model, images, labels = self._start(form)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+
+        def step() -> torch.Tensor:
+            with _shift_by(form.shift if form else spatial_shift):
+                loss = functional.cross_entropy(model(images).float(), labels)
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            return loss.detach()
+
+        return step
+
+
+@dataclass(frozen=True)
+class BreakdownJob:
+    """Where the time of one training step goes, for the eager forms of one of our models: medians of interleaved rounds."""
+
+    job: ModelJob
+
+    def __str__(self) -> str:
+        return f"{self.job.name}, by kind of operator"
+
+    def run(self) -> list[Breakdown]:
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self.job.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        steps = {}
+        for name, form in self.job.forms().items():
+            if form is not None and not form.compiled:
+                steps[name] = self.job.training_step(form)
+                steps[name]()
+        samples = {name: [] for name in steps}
+        for _ in range(self.job.rounds):
+            for name, step in steps.items():
+                with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+                    step()
+                samples[name].append(self._seconds(profile))
+        return [
+            Breakdown(
+                self.job.case(TRAINING), name, {kind: statistics.median(s[kind] for s in found) for kind in (*KINDS, OTHER)}
+            )
+            for name, found in samples.items()
+        ]
+
+    def _seconds(self, profile: torch.profiler.profile) -> dict[str, float]:
+        seconds = dict.fromkeys((*KINDS, OTHER), 0.0)
+        for event in profile.key_averages():
+            own = event.self_device_time_total if self.job.device.type == "cuda" else event.self_cpu_time_total
+            seconds[_kind(event.key)] += own * 1e-6
+        return seconds
+
+
+def _kind(operator: str) -> str:
+    return next((kind for kind, beginnings in KINDS.items() if operator.startswith(beginnings)), OTHER)

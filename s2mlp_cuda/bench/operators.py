@@ -1,0 +1,216 @@
+"""One operator on one kind of map: every way to compute it, checked against the reference and timed side by side."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch.nn import functional
+
+from s2mlp_cuda import reference
+from s2mlp_cuda.bench import peers
+from s2mlp_cuda.bench.machine import exact_convolutions
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement
+from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
+
+FORWARD, BOTH = "forward", "forward + backward"
+#: On a GPU, calls go through more bytes of inputs in turn than any L2 cache holds.
+ROTATE_BYTES = 256 * 2**20
+#: Above this many elements only two images are compared with the reference, which works in float64.
+CHECKED_ELEMENTS = 2**26
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+def _one_map(shape, data_format, dtype, device) -> list[torch.Tensor]:
+    batch, height, width, channels = shape
+    size = shape if data_format == "channels_last" else (batch, channels, height, width)
+    return [torch.empty(size, dtype=dtype, device=device).normal_()]
+
+
+def _wide_map_and_weights(shape, data_format, dtype, device) -> list[torch.Tensor]:
+    """Three branches of C channels, and the two matrices of a split attention with a hidden layer of C / 4."""
+    *image, channels = shape
+    hidden = max(1, channels // 4)
+    x = torch.empty(*image, 3 * channels, dtype=dtype, device=device).normal_()
+    fc1_weight = torch.empty(hidden, channels, dtype=dtype, device=device).normal_(std=0.02)
+    fc2_weight = torch.empty(3 * channels, hidden, dtype=dtype, device=device).normal_(std=0.02)
+    return [x, fc1_weight, fc2_weight]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator under test. ``forward_maps`` and ``backward_maps`` count maps of B*H*W*C read and written at the least."""
+
+    name: str
+    peers: Callable[[str], dict[str, Callable]]  # by data format
+    make_inputs: Callable
+    judge: Callable  # (*inputs, data_format)
+    forward_maps: int
+    backward_maps: int
+    exact: bool = False  # values are compared to the bit
+
+    @property
+    def ours(self) -> str:
+        return f"s2mlp_cuda.{self.name}"
+
+
+SPATIAL_SHIFT = Operator(
+    "spatial_shift",
+    peers.shift_peers,
+    _one_map,
+    lambda x, data_format: reference.spatial_shift(x, data_format=data_format),
+    forward_maps=2,
+    backward_maps=2,
+    exact=True,
+)
+GELU_SPATIAL_SHIFT = Operator(
+    "gelu_spatial_shift",
+    peers.gelu_peers,
+    _one_map,
+    lambda x, data_format: reference.spatial_shift(functional.gelu(x), data_format=data_format),
+    forward_maps=2,
+    backward_maps=3,
+)
+SHIFT_SPLIT_ATTENTION = Operator(
+    "shift_split_attention",
+    peers.split_attention_peers,
+    _wide_map_and_weights,
+    lambda *inputs, data_format: peers.split_attention(*inputs, shift=reference.spatial_shift),
+    forward_maps=7,
+    backward_maps=8,
+)
+#: A new operator joins with an entry.
+OPERATORS = (SPATIAL_SHIFT, GELU_SPATIAL_SHIFT, SHIFT_SPLIT_ATTENTION)
+
+
+def is_right(function: Callable, operator: Operator, inputs: list[torch.Tensor], data_format: str) -> bool:
+    """Value and gradients against the operator's judge in float64.
+
+    Errors are relative to the largest element, with room for sums of thousands of terms in the peers' own order, or three
+    times those of the judge in the inputs' dtype: whoever sums up bfloat16 in bfloat16 is inaccurate, not wrong.
+    """
+    images = inputs[0] if inputs[0].numel() <= CHECKED_ELEMENTS else inputs[0][:2]
+    leaves = [x.detach().clone().requires_grad_() for x in (images, *inputs[1:])]
+    grad = None
+
+    def value_and_gradients(function: Callable, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
+        nonlocal grad
+        out = function(*leaves)
+        grad = torch.randn_like(out) if grad is None else grad
+        return [out, *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
+
+    judge = partial(operator.judge, data_format=data_format)
+    found = value_and_gradients(function, leaves)
+    rounded = value_and_gradients(judge, leaves)
+    exact = value_and_gradients(judge, [x.detach().double().requires_grad_() for x in leaves])
+    if operator.exact and not torch.equal(found[0], rounded[0]):
+        return False
+    return all(
+        _error(ours, right) <= max(TOLERANCES[ours.dtype] * right.abs().max(), 3 * _error(theirs, right))
+        for ours, theirs, right in zip(found, rounded, exact)
+    )
+
+
+def _error(found: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    return (found.double() - exact).abs().max()
+
+
+@dataclass(frozen=True)
+class OperatorJob:
+    """One operator on one kind of map.
+
+    Attributes:
+        shape: (B, H, W, C), whatever the format.
+        names: which ways to compute it; None for all.
+        level: as in :class:`Case`.
+    """
+
+    operator: Operator
+    shape: tuple[int, int, int, int]
+    data_format: str
+    dtype: torch.dtype
+    device: torch.device
+    rounds: int
+    names: frozenset[str] | None = None
+    level: str = "operator"
+
+    def __str__(self) -> str:
+        return f"{self.operator.name} {'x'.join(map(str, self.shape))} {self.data_format} {str(self.dtype)[6:]}"
+
+    def case(self, direction: str) -> Case:
+        return Case(
+            self.level,
+            self.operator.name,
+            direction,
+            tuple(self.shape),
+            self.data_format,
+            str(self.dtype)[6:],
+            self.device.type,
+            torch.get_num_threads(),
+        )
+
+    def ways(self) -> dict[str, Callable]:
+        """Name: function of the operator's inputs; ours first."""
+        ways = self.operator.peers(self.data_format)
+        return {name: way for name, way in ways.items() if self.names is None or name in self.names}
+
+    def results(self) -> list[tuple[str, str]]:
+        """(direction, name) of each measurement that :meth:`run` returns, in its order."""
+        return [(direction, name) for direction in (FORWARD, BOTH) for name in (COPY, *self.ways())]
+
+    @exact_convolutions()
+    def run(self) -> list[Measurement]:
+        """Every way is checked first; what fails or is wrong is reported as such."""
+        torch._dynamo.reset()
+        arguments = (self.shape, self.data_format, self.dtype, self.device)
+        inputs = self.operator.make_inputs(*arguments)
+        count = 1 if self.device.type == "cpu" else max(1, min(8, -(-ROTATE_BYTES // inputs[0].nbytes)))
+        sets = [inputs] + [self.operator.make_inputs(*arguments) for _ in range(count - 1)]
+        leaves = [[x.detach().requires_grad_() for x in one] for one in sets]
+        maps = [_one_map(*arguments)[0] for _ in range(count)]
+
+        def copy() -> None:
+            for x in maps:
+                x.clone()
+
+        def forward(way: Callable) -> None:
+            with torch.no_grad():
+                for one in sets:
+                    way(*one)
+
+        def both(way: Callable) -> None:
+            for one, unit in zip(leaves, maps):
+                torch.autograd.grad(way(*one), one, unit)
+
+        works = {(BOTH, COPY): copy}
+        right: dict[str, bool | None] = {COPY: None}
+        failures, peaks = {}, {(FORWARD, COPY): maps[0].nbytes, (BOTH, COPY): maps[0].nbytes}
+        for name, way in self.ways().items():
+            try:
+                right[name] = None if name == peers.GELU_ALONE else is_right(way, self.operator, inputs, self.data_format)
+                for direction, run in ((FORWARD, forward), (BOTH, both)):
+                    run(way)
+                    peaks[direction, name] = tensor_bytes_at_peak(lambda: run(way), self.device)
+                    works[direction, name] = lambda run=run, way=way: run(way)
+            except (RuntimeError, NotImplementedError, torch._dynamo.exc.TorchDynamoException) as error:
+                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                works = {key: work for key, work in works.items() if key[1] != name}
+        samples = interleave(works, self.rounds, self.device)
+        return list(self._measurements(samples, count, maps[0].nbytes, right, failures, peaks))
+
+    def _measurements(self, samples, count, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
+        maps = {FORWARD: self.operator.forward_maps, BOTH: self.operator.forward_maps + self.operator.backward_maps}
+        for direction, name in self.results():
+            case = self.case(direction)
+            if name in failures:
+                yield Measurement(case, name, (), failure=failures[name])
+                continue
+            seconds = samples[BOTH if name == COPY else direction, name]
+            yield Measurement(
+                case,
+                name,
+                tuple(s / count for s in seconds),
+                right[name],
+                peaks[direction, name],
+                map_bytes * (2 if name == COPY else maps[direction]),
+            )

@@ -1,0 +1,195 @@
+"""The operators of this package and every other way that people write them. All are compared with a reference."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import torch
+from torch.nn import functional
+
+from s2mlp_cuda import gelu_spatial_shift, reference, shift_split_attention, spatial_shift
+from s2mlp_cuda.offsets import SS1, SS2, V1
+
+Shift = Callable[..., torch.Tensor]  # (map, table, data_format="channels_last")
+IN_PLACE = "slices in place (public copies)"
+OURS = "s2mlp_cuda.spatial_shift"
+
+
+def _parts(x: torch.Tensor, count: int, dim: int) -> list[torch.Tensor]:
+    """Equal parts as slices make them; those of ``chunk`` may not be assigned to where a gradient is wanted."""
+    size = x.shape[dim] // count
+    return [x.narrow(dim, i * size, size) for i in range(count)]
+
+
+def _groups(x: torch.Tensor, table, data_format: str):
+    """Per group of one-token shifts: its part of the map, the moving axis first, and whether it moves to higher indices."""
+    last = data_format == "channels_last"
+    for (dh, dw), part in zip(table, _parts(x, len(table), -1 if last else -3)):
+        yield part.movedim((-3 if last else -2) if dh else (-2 if last else -1), 0), dh + dw > 0
+
+
+def in_place(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """As every public PyTorch copy has it: overlapping slices, assigned in place. Wrong.
+
+    A leaf that requires a gradient cannot be assigned to and is cloned first, which public code has no need of.
+    """
+    out = x.clone() if x.requires_grad and x.is_leaf else x
+    for view, up in _groups(out, table, data_format):
+        if up:
+            view[1:] = view[:-1]
+        else:
+            view[:-1] = view[1:]
+    return out
+
+
+def clone_and_assign(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """Slices of clones, assigned to a clone: the safe eager form of the papers' pseudo-code."""
+    out = x.clone()
+    for view, up in _groups(out, table, data_format):
+        if up:
+            view[1:] = view[:-1].clone()
+        else:
+            view[:-1] = view[1:].clone()
+    return out
+
+
+class _HandWritten(torch.autograd.Function):
+    """``(x, table, data_format)``: interior and border slices into a fresh map, and their adjoint."""
+
+    @staticmethod
+    def forward(ctx, x, table, data_format):
+        ctx.table, ctx.data_format = table, data_format
+        out = torch.empty_like(x)
+        for (to, up), (source, _) in zip(_groups(out, table, data_format), _groups(x, table, data_format)):
+            if up:
+                to[1:], to[0] = source[:-1], source[0]
+            else:
+                to[:-1], to[-1] = source[1:], source[-1]
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        out = torch.empty_like(grad)
+        for (to, up), (source, _) in zip(
+            _groups(out, ctx.table, ctx.data_format), _groups(grad, ctx.table, ctx.data_format)
+        ):
+            if up:
+                to[:-1], to[-1] = source[1:], 0
+                to[0] += source[0]
+            else:
+                to[1:], to[0] = source[:-1], 0
+                to[-1] += source[-1]
+        return out, None, None
+
+
+def hand_written(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """The strongest that plain PyTorch has: an autograd.Function whose backward pass is written by hand, too."""
+    return _HandWritten.apply(x, table, data_format)
+
+
+def index_select(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """``index_select`` of clamped rows or columns per group, then ``cat``."""
+    channel_dim, height_dim = (-1, -3) if data_format == "channels_last" else (-3, -2)
+    parts = []
+    for (dh, dw), part in zip(table, _parts(x, len(table), channel_dim)):
+        dim, offset = (height_dim, dh) if dh else (height_dim + 1, dw)
+        index = (torch.arange(x.shape[dim], device=x.device) - offset).clamp(0, x.shape[dim] - 1)
+        parts.append(part.index_select(dim % x.dim(), index))
+    return torch.cat(parts, channel_dim)
+
+
+@lru_cache(maxsize=1)
+def _token_index(height: int, width: int, channels: int, table, device) -> torch.Tensor:
+    """(H * W, C): from which token each channel of each token comes."""
+    tokens = torch.arange(height * width, device=device).view(1, height, width, 1).expand(-1, -1, -1, channels)
+    return reference.spatial_shift(tokens, table).view(height * width, channels)
+
+
+def gather(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """``gather`` with an index per token and channel, which is made once and kept."""
+    if data_format == "channels_last":
+        batch, height, width, channels = x.shape
+        index = _token_index(height, width, channels, tuple(table), x.device)
+        return x.reshape(batch, height * width, channels).gather(1, index.expand(batch, -1, -1)).view(x.shape)
+    batch, channels, height, width = x.shape
+    index = _token_index(height, width, channels, tuple(table), x.device).T
+    return x.reshape(batch, channels, height * width).gather(2, index.expand(batch, -1, -1)).view(x.shape)
+
+
+def _compiled(function: Callable) -> Callable:
+    return torch.compile(lambda *inputs: function(*inputs), dynamic=False)
+
+
+def shift_peers(data_format: str) -> dict[str, Callable]:
+    """Name: V1 shift of maps in one data format; ours first. torchvision's is left out where it is not installed."""
+    named = {
+        OURS: spatial_shift,
+        "slices, cloned and assigned": clone_and_assign,
+        "slices + cat": reference.spatial_shift,
+        "hand-written Function of slices": hand_written,
+        "padded roll": reference.spatial_shift_roll,
+        "one-hot depthwise conv2d": reference.spatial_shift_conv2d,
+        "deform_conv2d": reference.spatial_shift_deform_conv2d,
+        "gather": gather,
+        "index_select + cat": index_select,
+        IN_PLACE: in_place,
+    }
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        del named["deform_conv2d"]
+    shifts = {name: partial(function, data_format=data_format) for name, function in named.items()}
+    for name in ("slices, cloned and assigned", "slices + cat", "index_select + cat"):
+        shifts[f"torch.compile({name})"] = _compiled(shifts[name])
+    return shifts
+
+
+#: What the fused operator is held against; it does not shift, so it is not compared with the reference.
+GELU_ALONE = "F.gelu alone"
+
+
+def gelu_peers(data_format: str) -> dict[str, Callable]:
+    """Name: GELU, then V1's shift, of maps in one data format; ours first."""
+
+    def gelu_then(shift: Shift) -> Callable:
+        return lambda x: shift(functional.gelu(x), data_format=data_format)
+
+    slices, select = gelu_then(reference.spatial_shift), gelu_then(index_select)
+    return {
+        "s2mlp_cuda.gelu_spatial_shift": partial(gelu_spatial_shift, data_format=data_format),
+        GELU_ALONE: functional.gelu,
+        "F.gelu, s2mlp_cuda.spatial_shift": gelu_then(spatial_shift),
+        "F.gelu, hand-written Function of slices": gelu_then(hand_written),
+        "F.gelu, slices + cat": slices,
+        "torch.compile(F.gelu, slices + cat)": _compiled(slices),
+        "torch.compile(F.gelu, index_select + cat)": _compiled(select),
+    }
+
+
+BRANCHES = (SS1, SS2, None)
+
+
+def split_attention(x, fc1_weight, fc2_weight, shift: Shift) -> torch.Tensor:
+    """As public code has it: shifted branches stacked, summed, weighted and summed again."""
+    maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, 3, -1), BRANCHES)]
+    stack = torch.stack(maps, 1)
+    hidden = functional.gelu(functional.linear(stack.sum((1, 2, 3)), fc1_weight))
+    weights = functional.linear(hidden, fc2_weight).unflatten(-1, (3, -1)).softmax(1)
+    return (stack * weights[:, :, None, None]).sum(1)
+
+
+def split_attention_peers(data_format: str) -> dict[str, Callable]:
+    """Name: split attention of (x, fc1_weight, fc2_weight); ours first."""
+
+    def stack(shift: Shift) -> Callable:
+        return partial(split_attention, shift=shift)
+
+    return {
+        "s2mlp_cuda.shift_split_attention": partial(shift_split_attention, branch_offsets=BRANCHES),
+        "stack, s2mlp_cuda.spatial_shift": stack(spatial_shift),
+        "stack, slices, cloned and assigned": stack(clone_and_assign),
+        "stack, slices + cat": stack(reference.spatial_shift),
+        "stack, hand-written Function of slices": stack(hand_written),
+        f"stack, {IN_PLACE}": lambda x, *weights: stack(in_place)(x.clone() if x.requires_grad else x, *weights),
+        "torch.compile(stack, slices + cat)": _compiled(stack(reference.spatial_shift)),
+        "torch.compile(stack, index_select + cat)": _compiled(stack(index_select)),
+    }

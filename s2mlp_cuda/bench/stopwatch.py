@@ -1,0 +1,103 @@
+"""Timing: interleaved rounds; on a GPU by events, and CUDA graphs where the host is not to count."""
+
+import itertools
+import time
+from collections.abc import Callable, Hashable
+
+import torch
+
+Work = Callable[[], object]
+
+#: A sample on a CPU takes at least so long, if need be by repetition.
+LEAST_SECONDS = 2e-4
+
+
+def _graph_timer(work: Work, pool) -> Callable[[], float]:
+    """Captures ``work`` into a CUDA graph; each call of the timer replays it once and returns its seconds."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        work()
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+    def timer() -> float:
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e-3
+
+    return timer
+
+
+def _synchronized_timer(work: Work, _) -> Callable[[], float]:
+    """With what it costs the host to launch it all."""
+    work()
+
+    def timer() -> float:
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    return timer
+
+
+def _cpu_timer(work: Work, _) -> Callable[[], float]:
+    def seconds(repetitions: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(repetitions):
+            work()
+        return (time.perf_counter() - begin) / repetitions
+
+    seconds(1)
+    repetitions = max(1, round(LEAST_SECONDS / max(seconds(1), 1e-7)))
+    return lambda: seconds(repetitions)
+
+
+def interleave(
+    works: dict[Hashable, Work], rounds: int, device: torch.device, graphs: bool = True
+) -> dict[Hashable, list[float]]:
+    """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike.
+
+    Args:
+        works: what to run.
+        rounds: how often, after one round that is not counted.
+        device: where the works run.
+        graphs: on a GPU, time a CUDA graph of each; then none may keep its results.
+    """
+    make = _cpu_timer if device.type == "cpu" else _graph_timer if graphs else _synchronized_timer
+    # None runs while another does: all graphs can use the same memory.
+    pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+    timers = {name: make(work, pool) for name, work in works.items()}
+    samples: dict[Hashable, list[float]] = {name: [] for name in works}
+    for timer in timers.values():
+        timer()
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            samples[name].append(timer())
+    return samples
+
+
+def tensor_bytes_at_peak(work: Work, device: torch.device) -> int:
+    """The most bytes of tensors that a run of ``work`` holds beyond what was there before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+        work()
+    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    changes.sort(key=lambda e: e.start_ns())
+    return max(itertools.accumulate(e.nbytes() for e in changes), default=0)

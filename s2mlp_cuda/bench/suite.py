@@ -1,0 +1,106 @@
+"""What a run consists of: quick or full, on one device."""
+
+import math
+from dataclasses import replace
+from importlib.util import find_spec
+
+import torch
+
+from s2mlp_cuda.bench import peers
+from s2mlp_cuda.bench.models import FORMS, FUSED, NATIVE, SLICES, BreakdownJob, ModelJob
+from s2mlp_cuda.bench.operators import GELU_SPATIAL_SHIFT, OPERATORS, SHIFT_SPLIT_ATTENTION, SPATIAL_SHIFT, OperatorJob
+
+Job = OperatorJob | ModelJob | BreakdownJob
+
+#: (B, H, W, C): blocks of the models, and one map far larger than a cache.
+SHAPES = {
+    "cpu": [(32, 14, 14, c) for c in (384, 768, 1152, 1536)] + [(32, 32, 32, 256), (32, 16, 16, 512), (64, 56, 56, 384)],
+    "cuda": [
+        (128, 14, 14, 384), (128, 32, 32, 192), (128, 14, 14, 1536), (32, 16, 16, 512), (64, 56, 56, 384), (256, 56, 56, 384),
+    ],
+}  # fmt: skip
+#: Maps of float32 from 1 KB to 1 GB, by powers of four.
+SCALE_SHAPES = [
+    (1, 2, 2, 64), (1, 4, 4, 64), (1, 8, 8, 64), (1, 16, 16, 64), (1, 16, 16, 256), (4, 16, 16, 256), (16, 16, 16, 256),
+    (64, 16, 16, 256), (256, 16, 16, 256), (1024, 16, 16, 256), (4096, 16, 16, 256),
+]  # fmt: skip
+SCALE_NAMES = frozenset({peers.OURS, "slices, cloned and assigned", "slices + cat", "hand-written Function of slices"})
+#: More than 2^31 elements, for GPUs: 4.4 GB in bfloat16.
+HUGE_SHAPE = (40, 512, 256, 416)
+MODELS = ("s2mlp_wide", "s2mlp_deep", "s2mlpv2_small_7", "s2mlpv2_medium_7")
+TIMM_MODELS = ("mixer_b16_224", "resmlp_36_224", "vit_small_patch16_224", "convnext_tiny")
+#: Hundreds of copies a call: left out of quick runs and of all but small maps, where it takes minutes.
+SLOW = "deform_conv2d"
+SLOW_ELEMENTS = 2**22
+#: Maps of more elements get fewer rounds.
+MANY_ELEMENTS = 2**25
+QUICK_TIMM_MODELS = ("vit_small_patch16_224", "convnext_tiny")
+
+
+def jobs(full: bool, device: torch.device, only: tuple[str, ...] = ()) -> list[Job]:
+    """The jobs of a run in order.
+
+    Args:
+        only: words; jobs are left out whose description has none of them.
+    """
+    found = _full(device) if full else _quick(device)
+    return [job for job in found if not only or any(word in str(job) for word in only)]
+
+
+def _quick(device: torch.device) -> list[Job]:
+    shape = SHAPES[device.type][0]
+    rounds = _rounds(shape)
+    names = frozenset(peers.shift_peers("channels_last")) - {SLOW}
+    eager = frozenset(name for name in names if not name.startswith("torch.compile"))
+    return [
+        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, rounds, names),
+        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.bfloat16, device, rounds, eager),
+        OperatorJob(SPATIAL_SHIFT, shape, "channels_first", torch.float32, device, rounds, eager),
+        OperatorJob(GELU_SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, rounds),
+        OperatorJob(SHIFT_SPLIT_ATTENTION, shape, "channels_last", torch.float32, device, rounds),
+        *_scale(device, SCALE_SHAPES[:9]),
+        *_models(("s2mlpv2_small_7",), QUICK_TIMM_MODELS, (SLICES, NATIVE, FUSED), device, torch.float32, batch=2, rounds=3),
+    ]
+
+
+def _full(device: torch.device) -> list[Job]:
+    found = []
+    for operator in OPERATORS:
+        for data_format in ("channels_last", "channels_first"):
+            if operator is not SPATIAL_SHIFT and data_format == "channels_first":
+                continue  # the models have no such maps
+            for dtype in (torch.float32, torch.bfloat16):
+                for shape in SHAPES[device.type]:
+                    job = OperatorJob(operator, shape, data_format, dtype, device, _rounds(shape))
+                    names = set(job.ways())
+                    if math.prod(shape) > SLOW_ELEMENTS:
+                        names.discard(SLOW)
+                    if device.type == "cuda" and shape not in SHAPES["cuda"][:2]:  # compiling takes most of the time
+                        names = {name for name in names if not name.startswith("torch.compile")}
+                    found.append(replace(job, names=frozenset(names)))
+    found += _scale(device, SCALE_SHAPES)
+    if device.type == "cuda":
+        huge = OperatorJob(SPATIAL_SHIFT, HUGE_SHAPE, "channels_last", torch.bfloat16, device, 5, frozenset({peers.OURS}))
+        found += [huge, replace(huge, data_format="channels_first")]
+    dtype, batch = (torch.bfloat16, 128) if device.type == "cuda" else (torch.float32, 4)
+    return found + _models(MODELS, TIMM_MODELS, tuple(FORMS), device, dtype, batch, rounds=5)
+
+
+def _rounds(shape: tuple) -> int:
+    return 11 if math.prod(shape) <= MANY_ELEMENTS else 5
+
+
+def _scale(device: torch.device, shapes: list) -> list[Job]:
+    return [
+        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, _rounds(shape), SCALE_NAMES, "scale")
+        for shape in shapes
+    ]
+
+
+def _models(ours, timms, forms, device, dtype, batch: int, rounds: int) -> list[Job]:
+    jobs = [ModelJob(name, batch, 224, dtype, device, rounds, forms) for name in ours]
+    return [
+        *jobs,
+        *(ModelJob(name, batch, 224, dtype, device, rounds) for name in timms if find_spec("timm")),
+        *(BreakdownJob(replace(job, rounds=3)) for job in jobs),
+    ]

@@ -1,0 +1,147 @@
+"""The pictures of a benchmark run: which are drawn, and that they show what was measured."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from s2mlp_cuda.bench import pictures
+from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
+from s2mlp_cuda.bench.models import FUSED, SLICES
+
+OURS = "s2mlp_cuda.spatial_shift"
+SHIFT = Case("operator", "spatial_shift", "forward + backward", (32, 14, 14, 384), "channels_last", "float32", "cpu", 2)
+SMALL = replace(SHIFT, shape=(1, 4, 4, 64))
+MODEL = replace(SHIFT, level="model", subject="s2mlp_deep", direction="training step", shape=(8, 3, 224, 224))
+FAILURE = "RuntimeError: not implemented for this map"
+
+
+def ways(case: Case) -> list[Measurement]:
+    """A copy of 1 ms; ours in 2 to 4 of it, "slices + cat" in 6, a wrong one in 1, one in 100 and one that did not run."""
+    copy_bytes, least_bytes = 2000, 4000
+
+    def measure(name: str, milliseconds: float, right: bool | None, floor_bytes: int = least_bytes) -> Measurement:
+        times = tuple(1e-3 * milliseconds * (1 + 0.01 * i) for i in (-1, 0, 1))
+        return Measurement(case, name, times, right, floor_bytes=floor_bytes)
+
+    return [
+        measure(COPY, 1, None, copy_bytes),
+        measure("in place", 1, False),
+        measure("slices + cat", 6, True),
+        measure("deform_conv2d", 100, True),
+        Measurement(case, "torch.compile(slices + cat)", (), failure=FAILURE),
+        measure(OURS, 2 if case.shape == SHIFT.shape else 4, True),
+    ]
+
+
+def make_run(cases: list[Case], breakdowns: list[Breakdown] = ()) -> Run:
+    measurements = [m for case in cases for m in ways(case)]
+    return Run(measurements, list(breakdowns), {"name": "a processor, 2 threads", "torch": "2.11.0"}, {}, "")
+
+
+def model_ways() -> list[Measurement]:
+    return [Measurement(MODEL, SLICES, (2.0, 2.1, 2.2), True), Measurement(MODEL, FUSED, (1.0, 1.05, 1.1), True)]
+
+
+def texts(path) -> list[str]:
+    """All texts of an SVG: Matplotlib draws their letters as paths and puts the text itself into a comment."""
+    return re.findall("<!-- (.*?) -->", path.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> dict:
+    """Paths by name, of a run that has something for every picture."""
+    scale = [replace(case, level="scale", direction=d) for case in (SMALL, SHIFT) for d in ("forward", "forward + backward")]
+    breakdown = Breakdown(MODEL, FUSED, {"spatial shift": 0.2, "matrix products": 0.8, "other": 0.0})
+    run = make_run([SHIFT, SMALL, *scale], [breakdown])
+    run.measurements += model_ways()
+    return {path.name: path for path in pictures.draw_all(run, tmp_path_factory.mktemp("pictures") / "new")}
+
+
+def test_every_picture_is_drawn(drawn):
+    names = [
+        "bars-spatial_shift-channels_last-float32", "roofline-cpu", "scaling-spatial_shift-float32", "model-times",
+        "step-breakdown",
+    ]  # fmt: skip
+    assert list(drawn) == [f"{name}.{kind}" for name in names for kind in ("svg", "png")]
+    for name, path in drawn.items():
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+            assert "a processor, 2 threads, PyTorch 2.11.0" in texts(path), name
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_wrong_is_shown_as_wrong(drawn):
+    found = texts(drawn["bars-spatial_shift-channels_last-float32.svg"])
+    assert Counter(text for text in found if text.endswith(" wrong")) == {"1.00 wrong": 2}  # one of each panel
+    assert "wrong result" in texts(drawn["scaling-spatial_shift-float32.svg"])
+
+
+def test_what_did_not_run_is_named(drawn):
+    found = texts(drawn["bars-spatial_shift-channels_last-float32.svg"])
+    assert found.count("did not run: RuntimeError: not implemented ...") == 2
+    assert "torch.compile(slices + cat) (did not run)" in texts(drawn["scaling-spatial_shift-float32.svg"])
+
+
+def test_titles_compare_with_the_best_that_is_right(drawn):
+    """The wrong one would be first in all of them."""
+    titles = " ".join(" ".join(texts(path)) for path in drawn.values() if path.suffix == ".svg").replace("\n", " ")
+    assert "ours takes as long as 2.0 to 4.0 copies of the map, the best other right way 6.0" in titles
+    assert "ours work at 100% of it on maps of 1 MB and more" in titles
+    assert "the best other right way takes 1.5 to 3.0 times as long as ours" in titles
+    assert "with fused operators a training step takes 0.50 of its time with slices" in titles
+    assert "shifts, copies and slices are 20% with s2mlp_cuda, fused" in titles
+
+
+def test_title_of_models_does_not_count_a_wrong_one():
+    slices, fused = model_ways()
+    assert pictures._models_title({MODEL: [slices, replace(fused, right=False)]}) == "Times of models, float32"
+
+
+def test_bars_are_medians_in_copies():
+    ((_, figure),) = pictures._bars(make_run([SHIFT]))
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        OURS, "in place", "slices + cat", "deform_conv2d", "torch.compile(slices + cat)",
+    ]  # fmt: skip
+    shown = [(round(bar.get_y() + bar.get_height() / 2), bar.get_width(), bar.get_hatch()) for bar in axis.patches]
+    cut = pytest.approx(pictures.CUT_LENGTH * 6)  # the longest but one
+    assert shown == [(0, 2, None), (1, 1, "///"), (2, pytest.approx(6), None), (3, cut, None)]
+    assert "100" in [text.get_text() for text in axis.texts]
+    (floor,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+    assert floor == 2  # 4000 bytes at the least by the 2000 of a copy
+
+
+def test_whiskers_are_quartiles():
+    ((_, figure),) = pictures._model_times(Run([Measurement(MODEL, FUSED, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))], [], {}, {}, ""))
+    (whisker,) = figure.axes[0].lines
+    assert list(whisker.get_xdata()) == [2000, 6000]
+
+
+def test_settings_that_differ_get_pictures_of_their_own():
+    run = make_run([SHIFT, replace(SHIFT, threads=1), replace(SHIFT, dtype="bfloat16")])
+    names = [name for name, _ in pictures._bars(run)]
+    assert names == [
+        "bars-spatial_shift-channels_last-float32-2threads",
+        "bars-spatial_shift-channels_last-float32-1threads",
+        "bars-spatial_shift-channels_last-bfloat16-2threads",
+    ]
+
+
+def test_nothing_is_drawn_without_data(tmp_path):
+    assert pictures.draw_all(make_run([]), tmp_path) == []
+    failed = make_run([])
+    failed.measurements = [Measurement(MODEL, SLICES, (), failure=FAILURE), Measurement(SHIFT, OURS, (), failure=FAILURE)]
+    failed.measurements.append(Measurement(replace(SHIFT, level="scale"), OURS, (), failure=FAILURE))
+    assert pictures.draw_all(failed, tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawn_again_it_is_the_same_file(tmp_path):
+    run = make_run([])
+    run.measurements = model_ways()
+    first, second = (pictures.draw_all(run, tmp_path / name) for name in "ab")
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
