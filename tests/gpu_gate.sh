@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command and without a network: builds in place with the ambient python, runs the
 # whole suite with every CUDA test demanded, compute-sanitizer over every kernel, and the benchmark, which writes
-# benchmarks/results/<gpu>-<date>.json and .md. All steps run; the exit status is 0 when all of them passed.
+# benchmarks/results/<gpu>/. All steps run; the exit status is 0 when all of them passed.
 # Usage: tests/gpu_gate.sh [LOG]
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -36,7 +36,9 @@ gate() {
     for tool in memcheck racecheck initcheck; do
         step "$tool" sanitize "$tool"
     done
-    step benchmark "$PYTHON" benchmarks/gpu.py
+    local gpu
+    gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-')
+    step benchmark "$PYTHON" -m s2mlp_cuda bench --full --out "benchmarks/results/$gpu"
     echo "=== done ($(date -u +%T))"
     if [ ${#FAILED[@]} -gt 0 ]; then
         echo "FAILED: ${FAILED[*]}"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
 from s2mlp_cuda.bench.machine import keep_freed_memory
-from s2mlp_cuda.bench.measurement import Breakdown, Run, load
+from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
 Times are in copies of one map, taken in the same rounds: all ways run in turn, round by round; figures are medians, and over \
@@ -26,7 +27,7 @@ by page, which takes longer than any of the shifts, and all differences vanish."
 
 
 def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> int:
-    """Runs the suite, prints its tables, saves ``bench.json`` and pictures in ``out``; returns 1 if one of ours failed."""
+    """Runs the suite, prints its tables, saves them, ``bench.json`` and pictures in ``out``; returns 1 if one of ours failed."""
     begin = time.perf_counter()
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
@@ -43,7 +44,10 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> i
         task = progress.add_task("", total=len(jobs))
         for job in jobs:
             progress.update(task, description=str(job))
+            started = time.perf_counter()
             results = job.run()
+            if not console.is_terminal:
+                console.print(f"{time.perf_counter() - started:6.0f} s  {job}")
             if results and isinstance(results[0], Breakdown):
                 found.breakdowns += results
             else:
@@ -52,11 +56,11 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> i
         progress.update(task, description="done")
     console.print()
     tables.show(tables.sections(found), console)
-    path = out / "bench.json"
-    found.save(path)
-    for written in (path, *pictures.draw_all(found, out)):
-        console.print(f"  {written}")
-    bad = [m for m in found.measurements if m.name.startswith("s2mlp_cuda") and (m.failure or m.right is False)]
+    found.save(out / "bench.json")
+    (out / "bench.md").write_text(tables.document(found))
+    for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(found, out)):
+        console.print(f"  {path}")
+    bad = [m for m in found.measurements if is_ours(m.name) and (m.failure or m.right is False)]
     for m in bad:
         console.print(f"[bold red]{m.case} [{m.name}]: {m.failure or 'wrong'}", markup=True)
     console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
@@ -64,8 +68,12 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> i
 
 
 def compare_files(before: Path, after: Path) -> int:
-    """Prints what changed from one result file to the other; returns 1 if one of ours got slower or wrong."""
-    a, b = load(before), load(after)
+    """Prints what changed from one result file to the other; returns 1 if one of ours got slower or wrong, 2 without files."""
+    try:
+        a, b = load(before), load(after)
+    except (OSError, ValueError) as error:
+        print(f"s2mlp: {error}", file=sys.stderr)
+        return 2
     return show(compare(a, b), a, b, make_console())
 
 

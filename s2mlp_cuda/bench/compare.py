@@ -10,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
 
-OURS = "s2mlp_cuda"
 #: A smaller difference of medians, as a ratio, is no change, however sure it is.
 SMALLEST_RATIO = 1.05
 
@@ -58,7 +57,7 @@ class Change:
     @property
     def is_setback(self) -> bool:
         """Whether a way of ours does worse."""
-        return self.name.startswith(OURS) and self.kind in SETBACKS
+        return is_ours(self.name) and self.kind in SETBACKS
 
 
 def compare(a: Run, b: Run) -> list[Change]:

@@ -14,6 +14,11 @@ from s2mlp_cuda.bench.machine import commit_facts, machine_facts
 COPY = "copy"
 
 
+def is_ours(name: str) -> bool:
+    """Whether a way to compute something is this package's."""
+    return name.startswith("s2mlp_cuda")
+
+
 @dataclass(frozen=True)
 class Case:
     """What is compared with each other: one operator or model on one kind of input.

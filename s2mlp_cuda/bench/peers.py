@@ -11,6 +11,7 @@ from s2mlp_cuda.offsets import SS1, SS2, V1
 
 Shift = Callable[..., torch.Tensor]  # (map, table, data_format="channels_last")
 IN_PLACE = "slices in place (public copies)"
+DEFORM = "deform_conv2d"
 OURS = "s2mlp_cuda.spatial_shift"
 
 
@@ -128,7 +129,7 @@ def shift_peers(data_format: str) -> dict[str, Callable]:
         "hand-written Function of slices": hand_written,
         "padded roll": reference.spatial_shift_roll,
         "one-hot depthwise conv2d": reference.spatial_shift_conv2d,
-        "deform_conv2d": reference.spatial_shift_deform_conv2d,
+        DEFORM: reference.spatial_shift_deform_conv2d,
         "gather": gather,
         "index_select + cat": index_select,
         IN_PLACE: in_place,
@@ -136,7 +137,7 @@ def shift_peers(data_format: str) -> dict[str, Callable]:
     try:
         import torchvision  # noqa: F401
     except ImportError:
-        del named["deform_conv2d"]
+        del named[DEFORM]
     shifts = {name: partial(function, data_format=data_format) for name, function in named.items()}
     for name in ("slices, cloned and assigned", "slices + cat", "index_select + cat"):
         shifts[f"torch.compile({name})"] = _compiled(shifts[name])

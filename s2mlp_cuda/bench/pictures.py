@@ -16,12 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run, copies
+from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run, copies, is_ours
 from s2mlp_cuda.bench.models import FUSED, NATIVE, SLICES, TIMM
 from s2mlp_cuda.bench.operators import BOTH, FORWARD
 from s2mlp_cuda.demo.pictures import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
 
-OURS = "s2mlp_cuda"
 DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
 DASHES = (0, (4, 3))
 #: Paths in place of text look the same in every browser, whatever its fonts; the salt makes the ids the same in every run.
@@ -97,19 +96,15 @@ def _with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measurem
     return {case: ways for case, ways in cases.items() if _find_copy(ways) and len(ways) > 1}
 
 
-def _is_ours(name: str) -> bool:
-    return name.startswith(OURS)
-
-
 def _names(cases: dict[Case, list[Measurement]]) -> list[str]:
     """All ways but the copy in the order of the run, ours first."""
     names = dict.fromkeys(m.name for ways in cases.values() for m in ways if m.name != COPY)
-    return sorted(names, key=lambda name: not _is_ours(name))
+    return sorted(names, key=lambda name: not is_ours(name))
 
 
 def _best(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
     """The fastest right way of ours, or of the others."""
-    right = [m for m in ways if m.seconds and m.right and m.name != COPY and _is_ours(m.name) == ours]
+    right = [m for m in ways if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
     return min(right, key=lambda m: m.median, default=None)
 
 
@@ -183,7 +178,7 @@ def _rows(axis: Axes, labels: list[str]) -> None:
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     for label in axis.get_yticklabels():
-        if _is_ours(label.get_text()):
+        if is_ours(label.get_text()):
             label.set(color=OURS_COLOR, fontweight="bold")
 
 
@@ -267,7 +262,7 @@ def _draw_bar_panel(axis: Axes, names: list[str], ways: list[Measurement]) -> No
     end = max((length for length in lengths if length <= CUT * statistics.median(lengths)), default=1)
     for row, name in enumerate(names):
         if name in found:
-            _bar(axis, row, found[name], copy.median, end, {"color": OURS_COLOR if _is_ours(name) else OTHER_COLOR})
+            _bar(axis, row, found[name], copy.median, end, {"color": OURS_COLOR if is_ours(name) else OTHER_COLOR})
     floor = next((found[name].floor_bytes for name in names if name in found and found[name].floor_bytes), None)
     if floor and copy.floor_bytes:
         axis.axvline(floor / copy.floor_bytes, color=DARK, linewidth=1.4, linestyle=DASHES)
@@ -387,7 +382,7 @@ def _draw_scaling(cases: dict[Case, list[Measurement]]) -> Figure:
 
 
 def _line_style(name: str, colors: Iterator[tuple]) -> dict:
-    if _is_ours(name):
+    if is_ours(name):
         return {"color": OURS_COLOR, "linewidth": 3.4}
     if name == COPY:
         return {"color": "black", "linewidth": 1.6, "linestyle": (0, (1, 1.5))}

@@ -30,7 +30,7 @@ HUGE_SHAPE = (40, 512, 256, 416)
 MODELS = ("s2mlp_wide", "s2mlp_deep", "s2mlpv2_small_7", "s2mlpv2_medium_7")
 TIMM_MODELS = ("mixer_b16_224", "resmlp_36_224", "vit_small_patch16_224", "convnext_tiny")
 #: Hundreds of copies a call: left out of quick runs and of all but small maps, where it takes minutes.
-SLOW = "deform_conv2d"
+SLOW = peers.DEFORM
 SLOW_ELEMENTS = 2**22
 #: Maps of more elements get fewer rounds.
 MANY_ELEMENTS = 2**25

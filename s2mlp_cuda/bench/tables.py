@@ -104,6 +104,15 @@ def markdown(section: Section) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (header, ("---",) * len(header), *section.rows)]
 
 
+def document(run: Run) -> str:
+    """All tables as a Markdown page that names the machine."""
+    commit = run.commit["id"] + ("+changes" if run.commit["dirty"] else "")
+    lines = [f"# {run.machine['name']}", "", f"PyTorch {run.machine['torch']}, commit {commit}, {run.date}.", ""]
+    for section in sections(run):
+        lines += [*markdown(section), ""]
+    return "\n".join(lines)
+
+
 def show(found: list[Section], console: Console) -> None:
     """All sections as one table each, ours in green, wrong ones in red."""
     styles = {"ours": "bold green", "wrong": "red", "": ""}

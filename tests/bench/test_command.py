@@ -1,0 +1,51 @@
+"""``s2mlp bench`` as a user calls it, on a suite of one tiny case."""
+
+import pytest
+import torch
+
+from s2mlp_cuda import cli
+from s2mlp_cuda.bench import command, suite
+from s2mlp_cuda.bench.measurement import load
+from s2mlp_cuda.bench.operators import SPATIAL_SHIFT, OperatorJob
+from s2mlp_cuda.bench.peers import IN_PLACE, OURS
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    names = frozenset({OURS, "slices + cat", IN_PLACE})
+    job = OperatorJob(SPATIAL_SHIFT, (2, 6, 7, 16), "channels_last", torch.float32, torch.device("cpu"), 3, names)
+    monkeypatch.setattr(suite, "jobs", lambda full, device, only: [] if only else [job])
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: None)  # it is for the process, and this one goes on
+
+
+def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
+    assert cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "spatial_shift, channels-last, forward + backward" in out
+    assert f"{IN_PLACE} WRONG" in out and "slices + cat WRONG" not in out
+    assert "threads, PyTorch" in out and "keeps the memory that it frees" in out
+    assert len(load(tmp_path / "bench.json").measurements) == 8
+    assert f"| {IN_PLACE} **wrong** |" in (tmp_path / "bench.md").read_text()
+    assert (tmp_path / "bars-spatial_shift-channels_last-float32.svg").exists()
+
+
+def test_a_wrong_result_of_ours_is_an_error(tiny, tmp_path, capsys, monkeypatch):
+    ways = SPATIAL_SHIFT.peers("channels_last")
+    monkeypatch.setattr(OperatorJob, "ways", lambda self: {OURS: lambda x: x * 1, "slices + cat": ways["slices + cat"]})
+    assert cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 1
+    assert f"[{OURS}]: wrong" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_compare(tiny, tmp_path, capsys):
+    cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)])
+    path = str(tmp_path / "bench.json")
+    assert cli.main(["bench", "--compare", path, path]) == 0
+    assert "the same" in capsys.readouterr().out
+
+
+def test_what_cannot_be_done_is_said_in_a_sentence(tiny, tmp_path, capsys):
+    assert cli.main(["bench", "--device", "cpu", "--only", "nothing", "--out", str(tmp_path)]) == 2
+    assert "no benchmark has any of: nothing" in capsys.readouterr().out
+    (tmp_path / "a.json").write_text("{}")
+    assert cli.main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")]) == 2
+    assert "is not a result of `s2mlp bench`" in capsys.readouterr().err

@@ -1,0 +1,56 @@
+"""A result file can be read again, by this package and by pytest-benchmark."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run, copies, load
+
+CASE = Case("operator", "spatial_shift", "forward", (2, 6, 7, 16), "channels_last", "float32", "cpu", 2)
+
+
+@pytest.fixture
+def run():
+    return Run(
+        [
+            Measurement(CASE, COPY, (1e-3, 2e-3, 3e-3), peak_bytes=64, floor_bytes=128),
+            Measurement(CASE, "s2mlp_cuda.spatial_shift", (3e-3, 4e-3, 5.00001e-3), True, 64, 128),
+            Measurement(CASE, "broken", (), failure="RuntimeError: no"),
+        ],
+        [Breakdown(CASE, "a form", {"matrix products": 0.5})],
+    )
+
+
+def test_what_is_saved_is_loaded(run, tmp_path):
+    run.save(tmp_path / "a.json")
+    found = load(tmp_path / "a.json")
+    assert found.measurements[0] == run.measurements[0] and found.measurements[2] == run.measurements[2]
+    assert found.measurements[1].seconds == (3e-3, 4e-3, 5e-3)  # five digits are kept
+    assert (found.breakdowns, found.machine["name"], found.commit, found.date) == (
+        run.breakdowns, run.machine["name"], run.commit, run.date,
+    )  # fmt: skip
+    assert found.machine["node"] == ""
+
+
+def test_pytest_benchmark_reads_it(run, tmp_path):
+    run.save(tmp_path / "a.json")
+    command = [Path(sys.executable).with_name("pytest-benchmark"), "compare", tmp_path / "a.json", "--columns=median"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "s2mlp_cuda.spatial_shift" in result.stdout and "4.0000" in result.stdout
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"benchmarks": [{"name": "of another suite"}]}')
+    with pytest.raises(ValueError, match="is not a result of `s2mlp bench`: KeyError"):
+        load(tmp_path / "a.json")
+
+
+def test_times_in_copies(run):
+    copy, ours, broken = run.measurements
+    assert copies(ours, run.measurements) == 2
+    assert copies(broken, run.measurements) != copies(broken, run.measurements)  # not a number
+    assert copies(ours, [ours]) != copies(ours, [ours])
+    assert copy.quartiles == (1e-3, 3e-3)

@@ -1,0 +1,81 @@
+"""Every way to compute every operator, on a tiny map: checked, timed, and shown as wrong where it is."""
+
+import pytest
+import torch
+
+from s2mlp_cuda import spatial_shift
+from s2mlp_cuda.bench import operators, peers
+from s2mlp_cuda.bench.measurement import COPY
+from s2mlp_cuda.bench.operators import BOTH, FORWARD, OPERATORS, SPATIAL_SHIFT, Operator, OperatorJob
+
+SHAPE = (2, 6, 7, 16)
+MAP_BYTES = 2 * 6 * 7 * 16 * 4
+
+
+def job(operator, data_format="channels_last", dtype=torch.float32, names=None, device="cpu"):
+    return OperatorJob(operator, SHAPE, data_format, dtype, torch.device(device), 2, names)
+
+
+def eager(operator, data_format):
+    return frozenset(name for name in operator.peers(data_format) if not name.startswith("torch.compile"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "operator, data_format",
+    [(op, "channels_last") for op in OPERATORS] + [(SPATIAL_SHIFT, "channels_first")],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_all_are_right_but_those_in_place(operator, data_format, dtype, device):
+    names = eager(operator, data_format)
+    found = job(operator, data_format, dtype, names, device).run()
+    assert [(m.case.direction, m.name) for m in found] == job(operator, data_format, dtype, names, device).results()
+    for m in found:
+        if m.failure:
+            assert m.name == peers.DEFORM and dtype == torch.bfloat16, m  # torchvision has no such kernel for CPUs
+            continue
+        expected = None if m.name in (COPY, peers.GELU_ALONE) else peers.IN_PLACE not in m.name
+        assert m.right is expected, m
+        assert len(m.seconds) == 2 and min(m.seconds) > 0
+        assert m.floor_bytes > 0
+
+
+@pytest.mark.parametrize("name", ["torch.compile(slices + cat)", "torch.compile(index_select + cat)"])
+def test_compiled_ones_are_right(name):
+    found = job(SPATIAL_SHIFT, names=frozenset({name})).run()
+    assert all(m.right for m in found if m.name == name)
+
+
+def test_memory_is_that_of_a_call():
+    found = {(m.case.direction, m.name): m for m in job(SPATIAL_SHIFT, names=frozenset({peers.OURS, "padded roll"})).run()}
+    assert found[FORWARD, peers.OURS].peak_bytes == MAP_BYTES
+    assert found[BOTH, peers.OURS].peak_bytes == 2 * MAP_BYTES  # the output is still there when its gradient comes
+    assert found[FORWARD, "padded roll"].peak_bytes > 2 * MAP_BYTES
+
+
+def _wrong_gradient(x):
+    return x.detach() * 0 + spatial_shift(x) * 2 - spatial_shift(x).detach()
+
+
+def _fails(x):
+    raise RuntimeError("not today\nand more")
+
+
+def test_wrong_gradients_and_failures_are_told():
+    ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "wrong": _wrong_gradient, "fails": _fails}
+    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.judge, 2, 2, exact=False)
+    found = {(m.case.direction, m.name): m for m in job(operator).run()}
+    assert torch.allclose(_wrong_gradient(torch.ones(SHAPE)), torch.ones(SHAPE))  # its values are right
+    assert found[FORWARD, "wrong"].right is False and found[BOTH, "s2mlp_cuda.spatial_shift"].right
+    assert found[BOTH, "fails"].failure == "RuntimeError: not today" and found[BOTH, "fails"].seconds == ()
+
+
+def test_inaccurate_sums_are_not_wrong_but_another_table_is():
+    """bfloat16, where rounding is largest: as rough as the reference is right, another function is not."""
+    x = torch.randn(2, 9, 9, 48).bfloat16()
+    weights = torch.randn(4, 16).bfloat16(), torch.randn(48, 4).bfloat16()
+    attention = OPERATORS[2]
+    swapped = lambda *inputs: peers.split_attention(*inputs, shift=lambda m, table: spatial_shift(m, table[::-1]))  # noqa: E731
+    slices = attention.peers("channels_last")["stack, slices + cat"]
+    assert operators.is_right(slices, attention, [x, *weights], "channels_last")
+    assert not operators.is_right(swapped, attention, [x, *weights], "channels_last")

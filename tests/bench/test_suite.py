@@ -1,0 +1,57 @@
+"""What quick and full runs consist of."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from s2mlp_cuda import list_models
+from s2mlp_cuda.bench import suite
+from s2mlp_cuda.bench.models import ModelJob
+from s2mlp_cuda.bench.operators import OPERATORS, OperatorJob
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_full_run_covers_everything(kind):
+    jobs = suite.jobs(True, torch.device(kind))
+    operators = [job for job in jobs if isinstance(job, OperatorJob) and job.level == "operator"]
+    assert {job.operator for job in operators} == set(OPERATORS)
+    shifts = [job for job in operators if job.operator is suite.SPATIAL_SHIFT]
+    assert {(job.data_format, job.dtype) for job in shifts} == {
+        (data_format, dtype) for data_format in ("channels_last", "channels_first") for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert {tuple(job.shape) for job in shifts} >= set(suite.SHAPES[kind])
+    assert any(name.startswith("torch.compile") for job in shifts for name in job.ways())
+    assert {job.name for job in jobs if isinstance(job, ModelJob)} >= {*suite.MODELS, *suite.TIMM_MODELS}
+    assert set(suite.MODELS) <= set(list_models())
+    sizes = [4 * torch.Size(job.shape).numel() for job in jobs if isinstance(job, OperatorJob) and job.level == "scale"]
+    assert min(sizes) == 2**10 and max(sizes) == 2**30
+
+
+def test_quick_run_is_part_of_it_and_has_all_operators():
+    jobs = suite.jobs(False, torch.device("cpu"))
+    assert {job.operator for job in jobs if isinstance(job, OperatorJob)} == set(OPERATORS)
+    assert len(jobs) < 20 and not any(suite.SLOW in job.ways() for job in jobs if isinstance(job, OperatorJob))
+
+
+def test_only():
+    assert [str(job) for job in suite.jobs(False, torch.device("cpu"), ("gelu",))] == [
+        "gelu_spatial_shift 32x14x14x384 channels_last float32"
+    ]
+    assert suite.jobs(False, torch.device("cpu"), ("nothing of this name",)) == []
+
+
+def test_pytest_benchmark_runs_it(tmp_path):
+    """One case of the suite as tests of pytest-benchmark: it reports the samples of the interleaved rounds."""
+    command = [
+        sys.executable, "-m", "pytest", "benchmarks", "-k", "1x2x2x64", "-q", "-p", "no:cacheprovider",
+        f"--benchmark-json={tmp_path / 'a.json'}",
+    ]  # fmt: skip
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "10 passed" in result.stdout and "s2mlp_cuda.spatial_shift" in result.stdout
+    assert (tmp_path / "a.json").read_text().count('"right": true') == 8
