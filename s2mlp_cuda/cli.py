@@ -62,7 +62,7 @@ def bench(arguments: argparse.Namespace) -> int:
         return compare_files(*arguments.compare)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), arguments.out)
+    return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), tuple(arguments.skip), arguments.out)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="leave out what has none of these in its name, as in --only gelu"
     )
+    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="leave out what has any of these in its name")
     command.add_argument(
         "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
     )

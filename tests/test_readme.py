@@ -1,12 +1,13 @@
 """The README's Python runs as printed."""
 
-import json
 import re
 from pathlib import Path
 
 import torch
 
 import s2mlp_cuda
+from s2mlp_cuda.bench import tables
+from s2mlp_cuda.bench.measurement import load
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,19 +32,15 @@ def test_links_lead_somewhere():
         assert target in headings or (ROOT / target).exists(), target
 
 
-def test_tables_are_those_of_the_result_files(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import cpu
-    import training_steps
-
-    results = ROOT / "benchmarks" / "results"
-    steps = json.loads((results / "training-steps-torch2.11.0.json").read_text())
-    lines = training_steps.table(steps["steps"])
-    assert steps["machine"] in README
-    for name in ("gelu_spatial_shift", "shift_split_attention"):
-        operator = json.loads((results / f"{name}-cpu-torch2.11.0.json").read_text())
-        lines += cpu.summary(operator["operators"], name)
-        assert operator["machine"] == steps["machine"]
-    assert len(lines) > 20 and "wrong" not in "".join(lines)
-    for line in lines:
-        assert line in README, line
+def test_tables_are_those_of_the_result_file():
+    folder = ROOT / "benchmarks" / "results" / "cpu-xeon"
+    run = load(folder / "bench.json")
+    assert not run.commit["dirty"]
+    assert (folder / "bench.md").read_text() == tables.document(run)
+    assert run.machine["name"] in README and run.machine["torch"].partition("+")[0] in README
+    shown = [s for s in tables.sections(run) if "forward + backward" in s.title or s.title == "model"]
+    assert len(shown) == 5
+    for section in shown:
+        assert "\n".join(tables.markdown(section)) in README, section.title
+        ours = [row for row, mark in zip(section.rows, section.marks) if "s2mlp_cuda" in "".join(row[:2])]
+        assert ours and "**wrong**" not in str(ours)

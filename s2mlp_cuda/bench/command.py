@@ -26,7 +26,7 @@ The process keeps the memory that it frees. Otherwise the C library gets every o
 by page, which takes longer than any of the shifts, and all differences vanish."""
 
 
-def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> int:
+def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str, ...], out: Path) -> int:
     """Runs the suite, prints its tables, saves them, ``bench.json`` and pictures in ``out``; returns 1 if one of ours failed."""
     begin = time.perf_counter()
     console = make_console()
@@ -34,9 +34,9 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> i
     keep_freed_memory()
     _silence_remarks()
     found = Run()
-    jobs = suite.jobs(full, device, only)
+    jobs = suite.jobs(full, device, only, skip)
     if not jobs:
-        console.print(f"no benchmark has any of: {', '.join(only)}")
+        console.print(f"no benchmark is left with only {' '.join(only) or 'all'}, and not {' '.join(skip) or 'any'}")
         return 2
     console.print(f"{found.machine['name']}, PyTorch {found.machine['torch']}\n\n{METHOD}\n")
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -62,7 +62,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], out: Path) -> i
         console.print(f"  {path}")
     bad = [m for m in found.measurements if is_ours(m.name) and (m.failure or m.right is False)]
     for m in bad:
-        console.print(f"[bold red]{m.case} [{m.name}]: {m.failure or 'wrong'}", markup=True)
+        console.print(f"{m.case}: {m.name}: {m.failure or 'wrong'}", style="bold red", markup=False)
     console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
     return 1 if bad else 0
 

@@ -143,7 +143,7 @@ class ModelJob:
     def _is_right(self, outcome: torch.Tensor, expected: torch.Tensor | None) -> bool | None:
         if expected is None:
             return None
-        tolerance = 1e-3 if self.dtype == torch.float32 else 5e-2
+        tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
         return bool((outcome - expected).abs().max() <= tolerance * expected.abs().max())
 
     def _start(self, form: Form | None) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:

@@ -25,6 +25,7 @@ def _graph_timer(work: Work, pool) -> Callable[[], float]:
     with torch.cuda.graph(graph, pool=pool):
         work()
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()
 
     def timer() -> float:
         begin.record()
@@ -38,7 +39,6 @@ def _graph_timer(work: Work, pool) -> Callable[[], float]:
 
 def _synchronized_timer(work: Work, _) -> Callable[[], float]:
     """With what it costs the host to launch it all."""
-    work()
 
     def timer() -> float:
         torch.cuda.synchronize()
@@ -57,7 +57,6 @@ def _cpu_timer(work: Work, _) -> Callable[[], float]:
             work()
         return (time.perf_counter() - begin) / repetitions
 
-    seconds(1)
     repetitions = max(1, round(LEAST_SECONDS / max(seconds(1), 1e-7)))
     return lambda: seconds(repetitions)
 
@@ -68,8 +67,8 @@ def interleave(
     """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike.
 
     Args:
-        works: what to run.
-        rounds: how often, after one round that is not counted.
+        works: what to run; each has run before.
+        rounds: how often.
         device: where the works run.
         graphs: on a GPU, time a CUDA graph of each; then none may keep its results.
     """
@@ -78,8 +77,6 @@ def interleave(
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     timers = {name: make(work, pool) for name, work in works.items()}
     samples: dict[Hashable, list[float]] = {name: [] for name in works}
-    for timer in timers.values():
-        timer()
     for _ in range(rounds):
         for name, timer in timers.items():
             samples[name].append(timer())

@@ -37,14 +37,16 @@ MANY_ELEMENTS = 2**25
 QUICK_TIMM_MODELS = ("vit_small_patch16_224", "convnext_tiny")
 
 
-def jobs(full: bool, device: torch.device, only: tuple[str, ...] = ()) -> list[Job]:
+def jobs(full: bool, device: torch.device, only: tuple[str, ...] = (), skip: tuple[str, ...] = ()) -> list[Job]:
     """The jobs of a run in order.
 
     Args:
         only: words; jobs are left out whose description has none of them.
+        skip: words; jobs are left out whose description has any of them.
     """
     found = _full(device) if full else _quick(device)
-    return [job for job in found if not only or any(word in str(job) for word in only)]
+    found = [job for job in found if not only or any(word in str(job) for word in only)]
+    return [job for job in found if not any(word in str(job) for word in skip)]
 
 
 def _quick(device: torch.device) -> list[Job]:

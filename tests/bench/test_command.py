@@ -14,7 +14,7 @@ from s2mlp_cuda.bench.peers import IN_PLACE, OURS
 def tiny(monkeypatch):
     names = frozenset({OURS, "slices + cat", IN_PLACE})
     job = OperatorJob(SPATIAL_SHIFT, (2, 6, 7, 16), "channels_last", torch.float32, torch.device("cpu"), 3, names)
-    monkeypatch.setattr(suite, "jobs", lambda full, device, only: [] if only else [job])
+    monkeypatch.setattr(suite, "jobs", lambda full, device, only, skip: [] if only else [job])
     monkeypatch.setattr(command, "keep_freed_memory", lambda: None)  # it is for the process, and this one goes on
 
 
@@ -33,7 +33,7 @@ def test_a_wrong_result_of_ours_is_an_error(tiny, tmp_path, capsys, monkeypatch)
     ways = SPATIAL_SHIFT.peers("channels_last")
     monkeypatch.setattr(OperatorJob, "ways", lambda self: {OURS: lambda x: x * 1, "slices + cat": ways["slices + cat"]})
     assert cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 1
-    assert f"[{OURS}]: wrong" in capsys.readouterr().out.replace("\n", " ")
+    assert f"threads: {OURS}: wrong" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_compare(tiny, tmp_path, capsys):
@@ -45,7 +45,7 @@ def test_compare(tiny, tmp_path, capsys):
 
 def test_what_cannot_be_done_is_said_in_a_sentence(tiny, tmp_path, capsys):
     assert cli.main(["bench", "--device", "cpu", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert "no benchmark has any of: nothing" in capsys.readouterr().out
+    assert "no benchmark is left with only nothing, and not any" in capsys.readouterr().out
     (tmp_path / "a.json").write_text("{}")
     assert cli.main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")]) == 2
     assert "is not a result of `s2mlp bench`" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 from s2mlp_cuda.bench import pictures
 from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
 from s2mlp_cuda.bench.models import FUSED, SLICES
+from s2mlp_cuda.bench.pictures import bars, model_times, page
 
 OURS = "s2mlp_cuda.spatial_shift"
 SHIFT = Case("operator", "spatial_shift", "forward + backward", (32, 14, 14, 384), "channels_last", "float32", "cpu", 2)
@@ -98,17 +99,17 @@ def test_titles_compare_with_the_best_that_is_right(drawn):
 
 def test_title_of_models_does_not_count_a_wrong_one():
     slices, fused = model_ways()
-    assert pictures._models_title({MODEL: [slices, replace(fused, right=False)]}) == "Times of models, float32"
+    assert model_times._models_title({MODEL: [slices, replace(fused, right=False)]}) == "Times of models, float32"
 
 
 def test_bars_are_medians_in_copies():
-    ((_, figure),) = pictures._bars(make_run([SHIFT]))
+    ((_, figure),) = bars.figures(make_run([SHIFT]))
     (axis,) = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [
         OURS, "in place", "slices + cat", "deform_conv2d", "torch.compile(slices + cat)",
     ]  # fmt: skip
     shown = [(round(bar.get_y() + bar.get_height() / 2), bar.get_width(), bar.get_hatch()) for bar in axis.patches]
-    cut = pytest.approx(pictures.CUT_LENGTH * 6)  # the longest but one
+    cut = pytest.approx(page.CUT_LENGTH * 6)  # the longest but one
     assert shown == [(0, 2, None), (1, 1, "///"), (2, pytest.approx(6), None), (3, cut, None)]
     assert "100" in [text.get_text() for text in axis.texts]
     (floor,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
@@ -116,14 +117,14 @@ def test_bars_are_medians_in_copies():
 
 
 def test_whiskers_are_quartiles():
-    ((_, figure),) = pictures._model_times(Run([Measurement(MODEL, FUSED, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))], [], {}, {}, ""))
+    ((_, figure),) = model_times.figures(Run([Measurement(MODEL, FUSED, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))], [], {}, {}, ""))
     (whisker,) = figure.axes[0].lines
     assert list(whisker.get_xdata()) == [2000, 6000]
 
 
 def test_settings_that_differ_get_pictures_of_their_own():
     run = make_run([SHIFT, replace(SHIFT, threads=1), replace(SHIFT, dtype="bfloat16")])
-    names = [name for name, _ in pictures._bars(run)]
+    names = [name for name, _ in bars.figures(run)]
     assert names == [
         "bars-spatial_shift-channels_last-float32-2threads",
         "bars-spatial_shift-channels_last-float32-1threads",

@@ -1,5 +1,6 @@
 """What quick and full runs consist of."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,20 +39,23 @@ def test_quick_run_is_part_of_it_and_has_all_operators():
     assert len(jobs) < 20 and not any(suite.SLOW in job.ways() for job in jobs if isinstance(job, OperatorJob))
 
 
-def test_only():
+def test_only_and_skip():
     assert [str(job) for job in suite.jobs(False, torch.device("cpu"), ("gelu",))] == [
         "gelu_spatial_shift 32x14x14x384 channels_last float32"
     ]
     assert suite.jobs(False, torch.device("cpu"), ("nothing of this name",)) == []
+    left = suite.jobs(False, torch.device("cpu"), ("float32",), ("spatial_shift", "s2mlp"))
+    assert {str(job).split()[0] for job in left} == {"shift_split_attention", *suite.QUICK_TIMM_MODELS}
 
 
 def test_pytest_benchmark_runs_it(tmp_path):
     """One case of the suite as tests of pytest-benchmark: it reports the samples of the interleaved rounds."""
     command = [
-        sys.executable, "-m", "pytest", "benchmarks", "-k", "1x2x2x64", "-q", "-p", "no:cacheprovider",
+        sys.executable, "-m", "pytest", "benchmarks", "-k", "1x2x2x64", "-p", "no:cacheprovider",
         f"--benchmark-json={tmp_path / 'a.json'}",
     ]  # fmt: skip
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    alone = {name: value for name, value in os.environ.items() if "XDIST" not in name}  # where it is, nothing is timed
+    result = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "10 passed" in result.stdout and "s2mlp_cuda.spatial_shift" in result.stdout
     assert (tmp_path / "a.json").read_text().count('"right": true') == 8

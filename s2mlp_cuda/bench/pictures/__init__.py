@@ -1,0 +1,33 @@
+"""The pictures of a benchmark run, each as SVG and PNG."""
+
+import itertools
+from pathlib import Path
+
+import matplotlib
+
+from s2mlp_cuda.bench.measurement import Run
+from s2mlp_cuda.bench.pictures import bars, model_times, roofline, scaling, step_breakdown
+from s2mlp_cuda.bench.pictures.page import DARK
+from s2mlp_cuda.demo.pictures import STYLE
+
+#: Paths in place of text look the same in every browser, whatever its fonts; the salt makes the ids the same in every run.
+FILE_STYLE = {
+    **STYLE, "svg.fonttype": "path", "svg.hashsalt": "s2mlp_cuda", "hatch.linewidth": 1.2, "figure.dpi": 110,
+    "savefig.bbox": "standard",
+}  # fmt: skip
+
+
+def draw_all(run: Run, folder: Path) -> list[Path]:
+    """Writes every picture that the run has data for; returns the paths, an SVG and a PNG of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with matplotlib.rc_context(FILE_STYLE):
+        for name, figure in itertools.chain.from_iterable(
+            module.figures(run) for module in (bars, roofline, scaling, model_times, step_breakdown)
+        ):
+            foot = figure.subfigs[-1]
+            foot.text(0.006, 0.5, f"{run.machine['name']}, PyTorch {run.machine['torch']}", va="center", fontsize=10, color=DARK)
+            paths += [folder / f"{name}.svg", folder / f"{name}.png"]
+            figure.savefig(paths[-2], metadata={"Date": None})
+            figure.savefig(paths[-1])
+    return paths

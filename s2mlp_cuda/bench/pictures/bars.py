@@ -1,0 +1,93 @@
+"""Bars per size: forward + backward of every way to compute an operator, in copies of the map."""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from s2mlp_cuda.bench.measurement import Case, Measurement, Run, copies, is_ours
+from s2mlp_cuda.bench.operators import BOTH
+from s2mlp_cuda.bench.pictures.page import (
+    DARK,
+    DASHES,
+    add_legend,
+    best_way,
+    by_picture,
+    draw_bar,
+    find_copy,
+    label_rows,
+    make_page,
+    map_bytes,
+    range_text,
+    setting_text,
+    size_text,
+    way_names,
+    with_copy,
+    wrong_style,
+)
+from s2mlp_cuda.demo.pictures import OTHER_COLOR, OURS_COLOR
+
+#: A bar of more than so many medians of its panel is cut short, and says so.
+CUT = 5
+
+
+def figures(run: Run) -> Iterator[tuple[str, Figure]]:
+    """Forward + backward of all ways of an operator, in copies of the map; one panel per case."""
+    cases = with_copy({case: ways for case, ways in run.cases("operator").items() if case.direction == BOTH})
+    fields = ("subject", "data_format", "dtype")
+    for name, group in by_picture("bars", cases, fields, ("device", "threads")).items():
+        yield name, _draw_bars(group)
+
+
+def _draw_bars(cases: dict[Case, list[Measurement]]) -> Figure:
+    names = way_names(cases)
+    columns = min(4, len(cases))
+    lines = math.ceil(len(cases) / columns)
+    height = 0.4 + lines * (0.9 + 0.34 * len(names))
+    figure, body = make_page(3.2 + max(6, 3.3 * columns), height, _bars_title(next(iter(cases)), cases.values()))
+    axes = body.subplots(lines, columns, sharey=True, squeeze=False).flatten()
+    for axis, (case, ways) in zip(axes, cases.items()):
+        _draw_bar_panel(axis, names, ways)
+        axis.set_title(f"{setting_text(case, 'shape')}, {size_text(map_bytes(case))}", fontsize=12)
+    for axis in axes[len(cases) :]:
+        axis.set_axis_off()
+    handles = [
+        Patch(color=OURS_COLOR, label="s2mlp_cuda"),
+        Patch(color=OTHER_COLOR, label="other ways (//: cut short)"),
+        Patch(**wrong_style(), label="wrong result"),
+        Line2D([], [], color=DARK, linewidth=1.4, linestyle=DASHES, label="every byte moved once"),
+        Line2D([], [], color=DARK, linewidth=1.1, marker="|", label="quartiles of the rounds"),
+    ]
+    add_legend(body, handles)
+    return figure
+
+
+def _bars_title(case: Case, panels: Iterable[list[Measurement]]) -> str:
+    what = f"{case.subject}, {BOTH}, {case.data_format}, {case.dtype}"
+    ours, others = [], []
+    for ways in panels:
+        ours += [copies(m, ways) for m in [best_way(ways, ours=True)] if m]
+        others += [copies(m, ways) for m in [best_way(ways, ours=False)] if m]
+    if not ours or not others:
+        return f"{what}: time in copies of the map"
+    return f"{what}: ours takes as long as {range_text(ours)} copies of the map, the best other right way {range_text(others)}"
+
+
+def _draw_bar_panel(axis: Axes, names: list[str], ways: list[Measurement]) -> None:
+    copy = find_copy(ways)
+    found = {m.name: m for m in ways}
+    lengths = [copies(m, ways) for m in ways if m.seconds and m is not copy]
+    end = max((length for length in lengths if length <= CUT * statistics.median(lengths)), default=1)
+    for row, name in enumerate(names):
+        if name in found:
+            draw_bar(axis, row, found[name], copy.median, end, {"color": OURS_COLOR if is_ours(name) else OTHER_COLOR})
+    floor = next((found[name].floor_bytes for name in names if name in found and found[name].floor_bytes), None)
+    if floor and copy.floor_bytes:
+        axis.axvline(floor / copy.floor_bytes, color=DARK, linewidth=1.4, linestyle=DASHES)
+    axis.set_xlim(0, 1.45 * end)
+    axis.set_xlabel("copies of the map")
+    label_rows(axis, names)

@@ -1,0 +1,191 @@
+"""What the pictures share: pages, axes, bars, and how cases become texts and file names."""
+
+import math
+import textwrap
+from collections.abc import Iterable
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_ours
+from s2mlp_cuda.demo.pictures import OURS_COLOR, WRONG_COLOR
+
+DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
+DASHES = (0, (4, 3))
+#: For the lines and segments that are not ours: none is teal or red.
+MUTED = ("#64748b", "#b08968", "#8da0cb", "#d4a5c9", "#c9b458", "#75608f", "#a3b18a", "#b7c0cc")
+#: How long a bar is that is cut short, in lengths of the longest that is not.
+CUT_LENGTH = 1.1
+#: Keeps numbers readable where they meet a line.
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+
+
+def setting_text(case: Case, field: str) -> str:
+    """A field of a case, for people and file names."""
+    value = getattr(case, field)
+    if field == "shape":
+        return "x".join(map(str, value))
+    return f"{value} threads" if field == "threads" else str(value)
+
+
+def differing(cases: Iterable[Case], fields: Iterable[str]) -> list[str]:
+    """Those of the fields in which the cases are not all the same."""
+    cases = list(cases)
+    return [field for field in fields if len({getattr(case, field) for case in cases}) > 1]
+
+
+def by_picture(kind: str, cases: dict[Case, list[Measurement]], named: tuple[str, ...], others: tuple[str, ...]) -> dict:
+    """Cases by the name of the picture that shows them.
+
+    Args:
+        named: fields of the case that are always in the name.
+        others: fields that join it where the run has several of them.
+    """
+    fields = [*named, *differing(cases, others)]
+    pictures: dict[str, dict[Case, list[Measurement]]] = {}
+    for case, ways in cases.items():
+        name = "-".join([kind, *(setting_text(case, field) for field in fields)])
+        pictures.setdefault(name.replace(" ", "").replace(":", ""), {})[case] = ways
+    return pictures
+
+
+def find_copy(ways: Iterable[Measurement]) -> Measurement | None:
+    return next((m for m in ways if m.name == COPY and m.seconds), None)
+
+
+def with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measurement]]:
+    """The cases whose copy was timed, and something else as well."""
+    return {case: ways for case, ways in cases.items() if find_copy(ways) and len(ways) > 1}
+
+
+def way_names(cases: dict[Case, list[Measurement]]) -> list[str]:
+    """All ways but the copy in the order of the run, ours first."""
+    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if m.name != COPY)
+    return sorted(names, key=lambda name: not is_ours(name))
+
+
+def best_way(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
+    """The fastest right way of ours, or of the others."""
+    right = [m for m in ways if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
+    return min(right, key=lambda m: m.median, default=None)
+
+
+def number_text(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value < 100 else f"{value:.0f}"
+
+
+def range_text(values: Iterable[float], digits: int = 1) -> str:
+    values = list(values)
+    least, most = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return least if least == most else f"{least} to {most}"
+
+
+def map_bytes(case: Case) -> int:
+    return math.prod(case.shape) * getattr(torch, case.dtype).itemsize
+
+
+def size_text(count: int) -> str:
+    """Bytes for people; KB, MB and GB are powers of 1024."""
+    power = min(3, int(math.log2(count)) // 10)
+    return f"{round(count / 1024**power, 1):g} {('bytes', 'KB', 'MB', 'GB')[power]}"
+
+
+def size_axis(axis: Axes, sizes: Iterable[int]) -> None:
+    """A logarithmic x axis of bytes, with ticks at powers of two."""
+    sizes = list(sizes)
+    first, last = math.log2(min(sizes)), math.log2(max(sizes))
+    step = next(step for step in (1, 2, 5, 10, 20) if last - first <= 6 * step)
+    ticks = range(math.floor(first / step) * step, math.ceil(last) + 2, step)
+    axis.set_xscale("log", base=2)
+    axis.set_xticks([2**tick for tick in ticks], [size_text(2**tick) for tick in ticks])
+    axis.set_xticks([], minor=True)
+    margin = 1.3 if last - first > 3 else 2
+    axis.set_xlim(min(sizes) / margin, max(sizes) * margin)
+    axis.set_xlabel("size of the map")
+    axis.grid(color=PALE)
+    axis.set_axisbelow(True)
+
+
+def number_axis(axis: Axes) -> None:
+    """A logarithmic y axis with ticks at 1, 2, 5, 10 and so on."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
+def make_page(width: float, height: float, title: str) -> tuple[Figure, SubFigure]:
+    """A figure and its part for the panels, in inches; above it the title, below it room for one line."""
+    limit = int(8.6 * width)
+    lines = textwrap.wrap(title, limit)
+    lines = textwrap.wrap(title, min(limit, len(title) // len(lines) + 8))  # lines of like length
+    heights = [0.1 + 0.27 * len(lines), height, 0.3]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.06)
+    head, body, _ = figure.subfigures(3, 1, height_ratios=heights)
+    head.text(0.006, 0.4, "\n".join(lines), va="center", fontsize=14, fontweight="bold")
+    return figure, body
+
+
+def add_legend(body: SubFigure, handles: list) -> None:
+    """Below the panels, in as many lines as the width asks for."""
+    columns = min(len(handles), int(body.figure.get_figwidth() / 3.2))
+    body.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False)
+
+
+def label_rows(axis: Axes, labels: list[str]) -> None:
+    """A labelled row per bar, from the top down; ours in colour."""
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set_ylim(len(labels) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    for label in axis.get_yticklabels():
+        if is_ours(label.get_text()):
+            label.set(color=OURS_COLOR, fontweight="bold")
+
+
+def wrong_style() -> dict:
+    return {"facecolor": "#fecaca", "edgecolor": WRONG_COLOR, "hatch": "///", "linewidth": 0}
+
+
+def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, style: dict, height: float = 0.7) -> None:
+    """A bar of the median with whiskers at the quartiles and its number; or why there is none.
+
+    Args:
+        unit: seconds of one on the axis.
+        end: the longest length that is shown in full.
+    """
+    if not m.seconds:
+        text = textwrap.shorten(f"did not run: {m.failure}", 46, placeholder=" ...")
+        axis.text(0.015 * end, row, text, va="center", fontsize=9, fontstyle="italic", color=DARK, bbox=PLATE)
+        return
+    length = m.median / unit
+    wrong = m.right is False
+    tip = min(length, CUT_LENGTH * end)
+    axis.barh(row, tip, height=height, **(wrong_style() if wrong else style))
+    if length == tip:
+        low, high = (quartile / unit for quartile in m.quartiles)
+        axis.plot([low, high], [row, row], color=DARK, linewidth=1.1, marker="|", markersize=6)
+        tip = min(max(length, high), CUT_LENGTH * end)
+    else:
+        axis.text(0.93 * tip, row, "//", va="center", ha="center", fontsize=13, fontweight="bold", color="white")
+    axis.annotate(
+        number_text(length) + (" wrong" if wrong else ""), (tip, row), (5, 0), textcoords="offset points", va="center",
+        fontsize=10, color=WRONG_COLOR if wrong else DARK, fontweight="bold" if wrong else "normal", bbox=PLATE,
+    )
+
+
+def case_label(case: Case, fields: Iterable[str]) -> str:
+    return ",\n".join([case.subject, *(setting_text(case, field) for field in fields)])
+
+
+def model_rows(models: dict[str, list[str]]) -> tuple[dict[tuple[str, str], float], list[float]]:
+    """Where the bar of each (model, form) is, with a gap between models, and the middle of each model's bars."""
+    rows, middles, next_row = {}, [], 0.0
+    for label, forms in models.items():
+        rows.update({(label, form): next_row + i for i, form in enumerate(forms)})
+        middles.append(next_row + (len(forms) - 1) / 2)
+        next_row += len(forms) + 0.6
+    return rows, middles

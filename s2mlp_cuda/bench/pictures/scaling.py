@@ -1,0 +1,96 @@
+"""Time per element over all sizes of the map."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
+from s2mlp_cuda.bench.operators import BOTH, FORWARD
+from s2mlp_cuda.bench.pictures.page import (
+    DASHES,
+    MUTED,
+    best_way,
+    by_picture,
+    make_page,
+    map_bytes,
+    number_axis,
+    range_text,
+    size_axis,
+    size_text,
+    way_names,
+    with_copy,
+)
+from s2mlp_cuda.demo.pictures import OURS_COLOR, WRONG_COLOR
+
+
+def figures(run: Run) -> Iterator[tuple[str, Figure]]:
+    """Time per element over all sizes of the map, a line per way; forward left, forward + backward right."""
+    cases = {case: ways for case, ways in run.cases("scale").items() if any(m.seconds for m in ways)}
+    fields = ("subject", "dtype")
+    for name, group in by_picture("scaling", cases, fields, ("data_format", "device", "threads")).items():
+        yield name, _draw_scaling(group)
+
+
+def _draw_scaling(cases: dict[Case, list[Measurement]]) -> Figure:
+    names = [*way_names(cases), COPY]
+    colors = zip(itertools.cycle(MUTED), itertools.chain(["-"] * len(MUTED), itertools.repeat(DASHES)))
+    styles = {name: _line_style(name, colors) for name in names}
+    directions = [d for d in (FORWARD, BOTH) if any(case.direction == d for case in cases)]
+    figure, body = make_page(4 + 5.2 * len(directions), 5.6, _scaling_title(cases))
+    axes = body.subplots(1, len(directions), sharey=True, squeeze=False).flatten()
+    for axis, direction in zip(axes, directions):
+        panel = {case: ways for case, ways in cases.items() if case.direction == direction}
+        for name in reversed(names):
+            found = sorted((m for ways in panel.values() for m in ways if m.name == name), key=lambda m: map_bytes(m.case))
+            _draw_scaling_line(axis, [m for m in found if m.seconds], styles[name])
+        number_axis(axis)
+        size_axis(axis, [map_bytes(case) for case in panel])
+        axis.set_title(direction)
+    axes[0].set_ylabel("ns per element")
+    everything = [m for ways in cases.values() for m in ways]
+    handles = [Line2D([], [], label=_line_label(name, everything), **styles[name]) for name in names if name != COPY]
+    handles += [Line2D([], [], label=COPY, **styles[COPY])] if with_copy(cases) else []
+    if any(m.right is False for m in everything):
+        handles.append(Line2D([], [], color=WRONG_COLOR, marker="x", linestyle="none", label="wrong result"))
+    body.legend(handles=handles, loc="outside right upper", frameon=False)
+    return figure
+
+
+def _line_style(name: str, colors: Iterator[tuple]) -> dict:
+    if is_ours(name):
+        return {"color": OURS_COLOR, "linewidth": 3.4}
+    if name == COPY:
+        return {"color": "black", "linewidth": 1.6, "linestyle": (0, (1, 1.5))}
+    color, linestyle = next(colors)
+    return {"color": color, "linewidth": 1.6, "linestyle": linestyle}
+
+
+def _line_label(name: str, measurements: Iterable[Measurement]) -> str:
+    ran = any(m.seconds for m in measurements if m.name == name)
+    return name if ran else f"{name} (did not run)"
+
+
+def _draw_scaling_line(axis: Axes, line: list[Measurement], style: dict) -> None:
+    """Sorted by size; crosses where the result was wrong."""
+
+    def draw(part: list[Measurement], **style) -> None:
+        times = [1e9 * m.median / math.prod(m.case.shape) for m in part]
+        axis.plot([map_bytes(m.case) for m in part], times, **style)
+
+    draw(line, **style)
+    draw([m for m in line if m.right is False], color=WRONG_COLOR, marker="x", linestyle="none")
+
+
+def _scaling_title(cases: dict[Case, list[Measurement]]) -> str:
+    case = next(iter(cases))
+    ratios = []
+    for ways in cases.values():
+        ours, other = best_way(ways, ours=True), best_way(ways, ours=False)
+        ratios += [other.median / ours.median] if ours and other else []
+    sizes = [map_bytes(case) for case in cases]
+    what = f"{case.subject}, {case.dtype}, maps of {size_text(min(sizes))} to {size_text(max(sizes))}"
+    return f"{what}: the best other right way takes {range_text(ratios)} times as long as ours" if ratios else what
