@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
-from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
@@ -52,11 +52,12 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
                 found.breakdowns += results
             else:
                 found.measurements += results
+            found.save(out / "bench.json")  # a run that is broken off leaves what it has
+            release_freed_memory()
             progress.advance(task)
         progress.update(task, description="done")
     console.print()
     tables.show(tables.sections(found), console)
-    found.save(out / "bench.json")
     (out / "bench.md").write_text(tables.document(found))
     for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(found, out)):
         console.print(f"  {path}")

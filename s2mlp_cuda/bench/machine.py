@@ -39,6 +39,13 @@ def keep_freed_memory() -> None:
         mallopt(m_mmap_max, 0)
 
 
+def release_freed_memory() -> None:
+    """What :func:`keep_freed_memory` has kept goes back to the system, so that one case does not starve the next."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
 @contextmanager
 def exact_convolutions():
     """On a GPU, float32 convolutions round their inputs to TF32 by default, and then a one-hot one is no shift."""
