@@ -25,6 +25,9 @@ SCALE_SHAPES = [
     (64, 16, 16, 256), (256, 16, 16, 256), (1024, 16, 16, 256), (4096, 16, 16, 256),
 ]  # fmt: skip
 SCALE_NAMES = frozenset({peers.OURS, "slices, cloned and assigned", "slices + cat", "hand-written Function of slices"})
+#: Those that make no temporary maps: at 1 GB the others break memory up into pieces until 24 GiB do not suffice.
+LEAN_NAMES = frozenset({peers.OURS, "hand-written Function of slices"})
+LEAN_ELEMENTS = 2**27
 #: More than 2^31 elements, for GPUs: 4.4 GB in bfloat16.
 HUGE_SHAPE = (40, 512, 256, 416)
 MODELS = ("s2mlp_wide", "s2mlp_deep", "s2mlpv2_small_7", "s2mlpv2_medium_7")
@@ -94,7 +97,16 @@ def _rounds(shape: tuple) -> int:
 
 def _scale(device: torch.device, shapes: list) -> list[Job]:
     return [
-        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, _rounds(shape), SCALE_NAMES, "scale")
+        OperatorJob(
+            SPATIAL_SHIFT,
+            shape,
+            "channels_last",
+            torch.float32,
+            device,
+            _rounds(shape),
+            LEAN_NAMES if math.prod(shape) > LEAN_ELEMENTS else SCALE_NAMES,
+            "scale",
+        )
         for shape in shapes
     ]
 
