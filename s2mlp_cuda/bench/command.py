@@ -1,10 +1,7 @@
 """``s2mlp bench``: runs the suite, prints its tables, saves its result and pictures."""
 
-import logging
-import os
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -13,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
-from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory
+from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory, silence_remarks
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
@@ -32,7 +29,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    _silence_remarks()
+    silence_remarks()
     found = Run()
     jobs = suite.jobs(full, device, only, skip)
     if not jobs:
@@ -82,11 +79,3 @@ def make_console() -> Console:
     """As wide as the terminal, or wide enough for the tables where the output goes to a file."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)
-
-
-def _silence_remarks() -> None:
-    """Remarks of the compiler and the profiler on toolkits and GPUs that are not there are no news here."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    warnings.filterwarnings("ignore", module="torch._(dynamo|inductor|functorch)")

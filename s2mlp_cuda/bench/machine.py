@@ -1,6 +1,9 @@
 """The machine a benchmark runs on: what it is, and what must be set for times to mean something."""
 
 import ctypes
+import logging
+import os
+import warnings
 from contextlib import contextmanager
 
 import torch
@@ -44,6 +47,14 @@ def release_freed_memory() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def silence_remarks() -> None:
+    """Remarks of the compiler and the profiler on toolkits and GPUs that are not there are no news here."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
+    warnings.filterwarnings("ignore", module="torch._(dynamo|inductor|functorch)")
 
 
 @contextmanager

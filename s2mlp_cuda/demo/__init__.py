@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda.bench.machine import keep_freed_memory, silence_remarks
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
@@ -105,6 +105,7 @@ def _show_check(console: Console, device: torch.device) -> bool:
 
 def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     keep_freed_memory()
+    silence_remarks()
     _say(
         console,
         "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once, so 2.0 is "
