@@ -4,6 +4,7 @@ import torch
 
 from s2mlp_cuda.bench import suite
 from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda.bench.models import BreakdownJob
 
 
 def pytest_addoption(parser):
@@ -12,7 +13,7 @@ def pytest_addoption(parser):
 
 def pytest_generate_tests(metafunc):
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    jobs = [job for job in suite.jobs(metafunc.config.getoption("--full"), device) if hasattr(job, "results")]
+    jobs = [job for job in suite.jobs(metafunc.config.getoption("--full"), device) if not isinstance(job, BreakdownJob)]
     parameters = [(job, direction, name) for job in jobs for direction, name in job.results()]
     metafunc.parametrize("job, direction, name", parameters, ids=[f"{j}, {d}, {n}" for j, d, n in parameters])
 

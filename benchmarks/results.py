@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from s2mlp_cuda.cli import cpu_name
+from s2mlp_cuda.bench.machine import machine_name
 
 FOLDER = Path(__file__).parent / "results"
 
@@ -26,12 +26,9 @@ def _commit() -> str:
 
 def document(result: dict) -> dict:
     """The result with what it was made on."""
-    machine = f"{cpu_name()}, {torch.get_num_threads()} threads"
-    if torch.cuda.is_available():
-        machine = f"{torch.cuda.get_device_name()}, {machine}"
     return {
         **result,
-        "machine": machine,
+        "machine": machine_name(),
         "torch": torch.__version__,
         "commit": _commit(),
         "date": date.today().isoformat(),

@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     command = commands.add_parser(
         "bench", help="time every operator and model against every other way to compute it, in about two minutes"
     )
-    command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models: the better part of an hour")
+    command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; many times as long")
     command.add_argument(
         "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there"
     )

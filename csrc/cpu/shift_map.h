@@ -1,9 +1,9 @@
 // The spatial shift and its adjoint over a map in memory: threaded, any strides, no temporary of the tensor's size.
 //
 // Both walk the axis that is densest in the output innermost. With channels innermost the unit of work is a row of tokens
-// (leading index, h), written in the order of memory, and of copying the channels of one group of a token; with width innermost it is a few planes
-// (leading index, channels of one group). Every output element is computed by one thread, in an order that does not depend on
-// the thread count.
+// (leading index, h), written in the order of memory, and of copying the channels of one group of a token; with width
+// innermost it is a few planes (leading index, channels of one group). Every output element is computed by one thread, in an
+// order that does not depend on the thread count.
 //
 // What a shift is fused with comes as a Fused: see ShiftAlone.
 #pragma once
@@ -66,16 +66,36 @@ S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count, int64_t
     copy_run(to, 1, from, 1, count);
     return;
   }
-  for (int64_t i = 0; i + kStep <= count; i += kStep) {
+  int64_t i = 0;
+  for (; i + kStep <= count; i += kStep) {
     __builtin_prefetch(from + i + from_ahead);
     __builtin_prefetch(to + i + to_ahead, 1);
     copy_register<kBytes>(to + i, from + i);
   }
-  copy_register<kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
+  if (i < count) {
+    copy_register<kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
+  }
+}
+
+// The same for a long run: no store but the first and the last goes to two cache lines.
+template <int kBytes, typename T>
+S2MLP_INLINE inline void copy_stretch(T* to, const T* from, int64_t count) {
+  constexpr int64_t kStep = kBytes / sizeof(T);
+  constexpr int64_t kAhead = kAheadBytes / sizeof(T);
+  int64_t first = 0;
+  if (count >= kStep) {
+    copy_register<kBytes>(to, from);
+    first = kStep - static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) % kBytes / sizeof(T));
+  }
+  copy_dense<kBytes>(to + first, from + first, count - first, kAhead, kAhead);
 }
 
 template <typename T>
 void zero_run(T* out, int64_t out_stride, int64_t count) {
+  if (out_stride == 1) {
+    std::memset(static_cast<void*>(out), 0, count * sizeof(T));
+    return;
+  }
   for (int64_t i = 0; i < count; ++i) {
     out[i * out_stride] = T(0);
   }
@@ -103,24 +123,38 @@ struct AxisMap {
   const Segment<int64_t>* end() const { return segments + count; }
 };
 
-// The outputs of one segment of rows and one of columns.
+// The outputs of one segment of rows and one of columns, of `count` planes.
 template <typename T>
-void copy_rectangle(
-    T* out, const T* in, const Axis& height, const Axis& width, const Segment<int64_t>& row, const Segment<int64_t>& column) {
-  const bool is_column = column.end - column.begin == 1;  // then the run goes down
+S2MLP_INLINE inline void copy_rectangle(
+    T* out,
+    const T* in,
+    int64_t count,
+    const Axis& channel,
+    const Axis& height,
+    const Axis& width,
+    const Segment<int64_t>& row,
+    const Segment<int64_t>& column) {
+  const bool is_column = column.end - column.begin == 1;  // then runs go down
   const Axis& outer_axis = is_column ? width : height;
   const Axis& inner_axis = is_column ? height : width;
   const Segment<int64_t>& outer = is_column ? column : row;
   const Segment<int64_t>& inner = is_column ? row : column;
-  const int64_t count = inner.end - inner.begin;
+  const int64_t run = inner.end - inner.begin;
+  const int64_t out_stride = inner_axis.out_stride;
+  const int64_t in_stride = inner.step * inner_axis.in_stride;
+  out += inner.begin * out_stride;
   for (int64_t i = outer.begin; i < outer.end; ++i) {
-    T* to = out + i * outer_axis.out_stride + inner.begin * inner_axis.out_stride;
+    T* to = out + i * outer_axis.out_stride;
     if (outer.source < 0 || inner.source < 0) {
-      zero_run(to, inner_axis.out_stride, count);
+      for (int64_t c = 0; c < count; ++c) {
+        zero_run(to + c * channel.out_stride, out_stride, run);
+      }
     } else {
-      const int64_t source = outer.source + (i - outer.begin) * outer.step;
-      copy_run(to, inner_axis.out_stride, in + source * outer_axis.in_stride + inner.source * inner_axis.in_stride,
-               inner.step * inner_axis.in_stride, count);
+      const T* from =
+          in + (outer.source + (i - outer.begin) * outer.step) * outer_axis.in_stride + inner.source * inner_axis.in_stride;
+      for (int64_t c = 0; c < count; ++c) {
+        copy_run(to + c * channel.out_stride, out_stride, from + c * channel.in_stride, in_stride, run);
+      }
     }
   }
 }
@@ -154,8 +188,7 @@ S2MLP_INLINE inline void copy_planes(
     const int64_t shift = (main_row->source - main_row->begin) * width.size + main_column->source - main_column->begin;
     const int64_t begin = std::max<int64_t>(0, -shift);
     const int64_t end = std::min(count * plane, count * plane - shift);
-    constexpr int64_t kAhead = kAheadBytes / sizeof(T);
-    copy_dense<Bytes::value>(out + begin, in + begin + shift, end - begin, kAhead, kAhead);
+    copy_stretch<Bytes::value>(out + begin, in + begin + shift, end - begin);
   }
   for (const Segment<int64_t>& row : rows) {
     for (const Segment<int64_t>& column : columns) {
@@ -163,11 +196,9 @@ S2MLP_INLINE inline void copy_planes(
         continue;
       }
       if (dense && rows.count == 1 && row.step == 1) {  // nothing moves down or up: as one tall plane
-        copy_rectangle(out, in, height, width, Segment<int64_t>{0, count * height.size, 0, 1}, column);
-        continue;
-      }
-      for (int64_t c = 0; c < count; ++c) {
-        copy_rectangle(out + c * channel.out_stride, in + c * channel.in_stride, height, width, row, column);
+        copy_rectangle(out, in, 1, channel, height, width, Segment<int64_t>{0, count * height.size, 0, 1}, column);
+      } else {
+        copy_rectangle(out, in, count, channel, height, width, row, column);
       }
     }
   }
@@ -371,34 +402,117 @@ S2MLP_INLINE inline void sum_line(
   }
 }
 
+// A line of `count` tokens, each the sum of two inputs that lie beside each other: the two halves of one word.
+template <int kBytes>
+S2MLP_INLINE inline void sum_pairs(
+    torch::headeronly::BFloat16* out,
+    int64_t out_stride,
+    const torch::headeronly::BFloat16* in,
+    int64_t in_stride,
+    int64_t count) {
+  using L = Lanes<torch::headeronly::BFloat16, kBytes>;
+  constexpr int64_t kWords = 128;
+  for (int64_t first = 0; first < count; first += kWords) {
+    const int64_t words = std::min(kWords, count - first);
+    torch::headeronly::BFloat16 pairs[2 * kWords] = {};
+    for (int64_t i = 0; i < words; ++i) {
+      std::memcpy(static_cast<void*>(pairs + 2 * i), in + (first + i) * in_stride, 4);
+    }
+    for (int64_t i = 0; i < 2 * words; i += L::kStep) {
+      typename L::Step step = L::load(pairs + i);
+      step.parts[0] += step.parts[1];
+      L::store(pairs + i, step);
+    }
+    for (int64_t i = 0; i < words; ++i) {
+      out[(first + i) * out_stride] = pairs[2 * i];
+    }
+  }
+}
+
+// A line of `count` tokens without gaps, each the sum of `readers` inputs, in registers of at most kBytes that may overlap.
+template <int kBytes, typename T>
+S2MLP_INLINE inline void sum_dense_line(T* out, const T* in, int64_t reader_stride, int64_t readers, int64_t count) {
+  using L = Lanes<T, kBytes>;
+  if (count < L::kStep) {
+    if constexpr (kBytes > 16) {
+      sum_dense_line<kBytes / 2>(out, in, reader_stride, readers, count);
+    } else {
+      sum_line(out, 1, in, 1, reader_stride, readers, count);
+    }
+    return;
+  }
+  for (int64_t i = 0;; i = std::min(i + L::kStep, count - L::kStep)) {
+    typename L::Step sum{};
+    for (int64_t r = 0; r < readers; ++r) {
+      const typename L::Step values = L::load(in + i + r * reader_stride);
+      for (int part = 0; part < L::kParts; ++part) {
+        sum.parts[part] += values.parts[part];
+      }
+    }
+    L::store(out + i, sum);
+    if (i == count - L::kStep) {
+      return;
+    }
+  }
+}
+
+template <int kBytes, typename T>
+S2MLP_INLINE inline void sum_column(
+    T* out, int64_t out_stride, const T* in, int64_t in_stride, int64_t reader_stride, int64_t readers, int64_t count) {
+  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16>) {
+    if (readers == 2 && reader_stride == 1) {
+      sum_pairs<kBytes>(out, out_stride, in, in_stride, count);
+      return;
+    }
+  }
+  sum_line(out, out_stride, in, in_stride, reader_stride, readers, count);
+}
+
 // Under replicate, the border row and column of `count` planes, whose tokens have more than one reader.
-template <typename T>
-S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, int64_t count) {
+template <typename T, typename Bytes>
+S2MLP_INLINE inline void sum_plane_borders(
+    const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, int64_t count, Bytes) {
   const Axis& height = p.height;
   const Axis& width = p.width;
   const int64_t border_h = group.dh > 0 ? 0 : height.size - 1;
   const int64_t border_w = group.dw > 0 ? 0 : width.size - 1;
   const Range<int64_t> rows = reader_range(border_h, group.dh, height.size, p.mode);
   const Range<int64_t> columns = reader_range(border_w, group.dw, width.size, p.mode);
-  const bool tall = group.dh == 0 && planes_are_dense(count, p.channel, height, width);  // as one tall plane
-  for (int64_t c = 0; c < (tall ? 1 : count); ++c, in += p.channel.in_stride, out += p.channel.out_stride) {
-    T* row_out = out + border_h * height.out_stride;
-    T* column_out = out + border_w * width.out_stride;
-    if (group.dh == 0) {
-      sum_line(column_out, height.out_stride, in + columns.begin * width.in_stride, height.in_stride, width.in_stride,
-               columns.end - columns.begin, tall ? count * height.size : height.size);
-      continue;
+  T* row_out = out + border_h * height.out_stride;
+  T* column_out = out + border_w * width.out_stride;
+  if (group.dh == 0) {
+    const T* from = in + columns.begin * width.in_stride;
+    const int64_t readers = columns.end - columns.begin;
+    const bool tall = planes_are_dense(count, p.channel, height, width);  // as one tall plane
+    const int64_t tokens = tall ? count * height.size : height.size;
+    for (int64_t c = 0; c < (tall ? 1 : count); ++c) {
+      sum_column<Bytes::value>(column_out + c * p.channel.out_stride, height.out_stride, from + c * p.channel.in_stride,
+                               height.in_stride, width.in_stride, readers, tokens);
     }
-    if (group.dw == 0) {
-      sum_line(row_out, width.out_stride, in + rows.begin * height.in_stride, width.in_stride, height.in_stride,
-               rows.end - rows.begin, width.size);
-      continue;
+    return;
+  }
+  if (group.dw == 0) {
+    const T* from = in + rows.begin * height.in_stride;
+    const int64_t readers = rows.end - rows.begin;
+    const bool dense = width.in_stride == 1 && width.out_stride == 1;
+    for (int64_t c = 0; c < count; ++c, row_out += p.channel.out_stride, from += p.channel.in_stride) {
+      if (dense) {
+        sum_dense_line<Bytes::value>(row_out, from, height.in_stride, readers, width.size);
+      } else {
+        sum_line(row_out, width.out_stride, from, width.in_stride, height.in_stride, readers, width.size);
+      }
     }
+    return;
+  }
+  for (int64_t c = 0; c < count; ++c) {
+    const T* plane_in = in + c * p.channel.in_stride;
     for (int64_t w = 0; w < width.size; ++w) {
-      row_out[w * width.out_stride] = sum_of(p, in, Readers{rows, reader_range(w, group.dw, width.size, p.mode)});
+      row_out[c * p.channel.out_stride + w * width.out_stride] =
+          sum_of(p, plane_in, Readers{rows, reader_range(w, group.dw, width.size, p.mode)});
     }
     for (int64_t h = 0; h < height.size; ++h) {
-      column_out[h * height.out_stride] = sum_of(p, in, Readers{reader_range(h, group.dh, height.size, p.mode), columns});
+      column_out[c * p.channel.out_stride + h * height.out_stride] =
+          sum_of(p, plane_in, Readers{reader_range(h, group.dh, height.size, p.mode), columns});
     }
   }
 }
@@ -448,7 +562,7 @@ void shift_adjoint(const ShiftProblem& p, const T* in, T* out, const Fused& fuse
     with_widest_instructions([&](auto bytes) S2MLP_INLINE {
       copy_planes(planes_out, planes_in, count, p.channel, p.height, p.width, rows, columns, bytes);
       if (adds_up) {
-        sum_plane_borders(p, planes_out, planes_in, group, count);
+        sum_plane_borders(p, planes_out, planes_in, group, count, bytes);
       }
       finish_planes(p, planes_out, count, fused, bytes);
     });

@@ -11,15 +11,18 @@ import torch
 from s2mlp_cuda.cli import cpu_name
 
 
+def machine_name() -> str:
+    """Processors and threads in a line."""
+    name = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    return f"{torch.cuda.get_device_name()}, {name}" if torch.cuda.is_available() else name
+
+
 def machine_facts() -> dict:
     """pytest-benchmark's description of the machine without its host name, and what counts here besides."""
     from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
 
-    name = f"{cpu_name()}, {torch.get_num_threads()} threads"
-    if torch.cuda.is_available():
-        name = f"{torch.cuda.get_device_name()}, {name}"
     facts = pytest_benchmark_generate_machine_info()
-    return {**facts, "node": "", "name": name, "torch": torch.__version__, "cuda": torch.version.cuda}
+    return {**facts, "node": "", "name": machine_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
 
 
 def commit_facts() -> dict:

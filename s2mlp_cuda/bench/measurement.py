@@ -19,6 +19,11 @@ def is_ours(name: str) -> bool:
     return name.startswith("s2mlp_cuda")
 
 
+def failure_text(error: Exception) -> str:
+    """Type and first line of an error, as :class:`Measurement` has it."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 @dataclass(frozen=True)
 class Case:
     """What is compared with each other: one operator or model on one kind of input.

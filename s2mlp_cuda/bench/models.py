@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from s2mlp_cuda import create_model, layers, list_models, reference, spatial_shift
-from s2mlp_cuda.bench.measurement import Breakdown, Case, Measurement
+from s2mlp_cuda.bench.measurement import Breakdown, Case, Measurement, failure_text
 from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 
 INFERENCE, TRAINING = "inference", "training step"
@@ -116,16 +116,17 @@ class ModelJob:
         torch._dynamo.reset()
         works, outcomes, peaks, failures = {}, {}, {}, {}
         for name, form in self.forms().items():
+            own = {}
             try:
                 for direction, make in ((INFERENCE, self.inference), (TRAINING, self.training_step)):
                     work = make(form)
                     outcomes[direction, name] = work().float()
                     work()
                     peaks[direction, name] = tensor_bytes_at_peak(work, self.device)
-                    works[direction, name] = work
+                    own[direction, name] = work
+                works.update(own)
             except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                works = {key: work for key, work in works.items() if key[1] != name}
+                failures[name] = failure_text(error)
         samples = interleave(works, self.rounds, self.device, graphs=False)
         return [
             Measurement(self.case(direction), name, (), failure=failures[name])

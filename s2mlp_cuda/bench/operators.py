@@ -10,7 +10,7 @@ from torch.nn import functional
 from s2mlp_cuda import reference
 from s2mlp_cuda.bench import peers
 from s2mlp_cuda.bench.machine import exact_convolutions
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
 from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 
 FORWARD, BOTH = "forward", "forward + backward"
@@ -48,10 +48,6 @@ class Operator:
     forward_maps: int
     backward_maps: int
     exact: bool = False  # values are compared to the bit
-
-    @property
-    def ours(self) -> str:
-        return f"s2mlp_cuda.{self.name}"
 
 
 SPATIAL_SHIFT = Operator(
@@ -186,15 +182,16 @@ class OperatorJob:
         right: dict[str, bool | None] = {COPY: None}
         failures, peaks = {}, {(FORWARD, COPY): maps[0].nbytes, (BOTH, COPY): maps[0].nbytes}
         for name, way in self.ways().items():
+            own = {}
             try:
                 right[name] = None if name == peers.GELU_ALONE else is_right(way, self.operator, inputs, self.data_format)
                 for direction, run in ((FORWARD, forward), (BOTH, both)):
                     run(way)
                     peaks[direction, name] = tensor_bytes_at_peak(lambda: run(way), self.device)
-                    works[direction, name] = lambda run=run, way=way: run(way)
-            except (RuntimeError, NotImplementedError, torch._dynamo.exc.TorchDynamoException) as error:
-                failures[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-                works = {key: work for key, work in works.items() if key[1] != name}
+                    own[direction, name] = lambda run=run, way=way: run(way)
+                works.update(own)
+            except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+                failures[name] = failure_text(error)
         samples = interleave(works, self.rounds, self.device)
         return list(self._measurements(samples, count, maps[0].nbytes, right, failures, peaks))
 

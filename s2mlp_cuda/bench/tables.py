@@ -9,7 +9,6 @@ from rich.table import Table
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies
 from s2mlp_cuda.bench.models import INFERENCE, SLICES, TRAINING
 
-
 FORM = "shifts by"
 
 

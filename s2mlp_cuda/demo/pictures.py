@@ -11,22 +11,11 @@ import torch
 
 from s2mlp_cuda import offsets, spatial_shift
 from s2mlp_cuda.bench.peers import OURS
+from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
 from s2mlp_cuda.demo.digits import Digits, Training
 from s2mlp_cuda.demo.inplace_trap import shift_in_place_channels_last
 from s2mlp_cuda.demo.timing import Timing
 
-OURS_COLOR = "#0f766e"
-OTHER_COLOR = "#94a3b8"
-WRONG_COLOR = "#dc2626"
-STYLE = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "figure.titleweight": "bold",
-    "savefig.bbox": "tight",
-}
 DIRECTIONS = {(1, 0): "down", (-1, 0): "up", (0, 1): "right", (0, -1): "left"}
 
 

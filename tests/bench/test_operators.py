@@ -61,13 +61,18 @@ def _fails(x):
     raise RuntimeError("not today\nand more")
 
 
+def _fails_silently(x):
+    raise NotImplementedError
+
+
 def test_wrong_gradients_and_failures_are_told():
-    ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "wrong": _wrong_gradient, "fails": _fails}
+    ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "wrong": _wrong_gradient, "fails": _fails, "silent": _fails_silently}
     operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.judge, 2, 2, exact=False)
     found = {(m.case.direction, m.name): m for m in job(operator).run()}
     assert torch.allclose(_wrong_gradient(torch.ones(SHAPE)), torch.ones(SHAPE))  # its values are right
     assert found[FORWARD, "wrong"].right is False and found[BOTH, "s2mlp_cuda.spatial_shift"].right
     assert found[BOTH, "fails"].failure == "RuntimeError: not today" and found[BOTH, "fails"].seconds == ()
+    assert found[FORWARD, "silent"].failure == "NotImplementedError: "
 
 
 def test_inaccurate_sums_are_not_wrong_but_another_table_is():

@@ -39,6 +39,12 @@ def test_quick_run_is_part_of_it_and_has_all_operators():
     assert len(jobs) < 20 and not any(suite.SLOW in job.ways() for job in jobs if isinstance(job, OperatorJob))
 
 
+def test_names_are_those_of_ways():
+    """A name that no way has would silently leave it out."""
+    known = set(suite.peers.shift_peers("channels_last"))
+    assert suite.LEAN_NAMES < suite.SCALE_NAMES < known and suite.SLOW in known
+
+
 def test_only_and_skip():
     assert [str(job) for job in suite.jobs(False, torch.device("cpu"), ("gelu",))] == [
         "gelu_spatial_shift 32x14x14x384 channels_last float32"

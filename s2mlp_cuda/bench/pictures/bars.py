@@ -29,7 +29,7 @@ from s2mlp_cuda.bench.pictures.page import (
     with_copy,
     wrong_style,
 )
-from s2mlp_cuda.demo.pictures import OTHER_COLOR, OURS_COLOR
+from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 #: A bar of more than so many medians of its panel is cut short, and says so.
 CUT = 5

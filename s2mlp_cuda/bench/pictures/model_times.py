@@ -19,7 +19,7 @@ from s2mlp_cuda.bench.pictures.page import (
     model_rows,
     range_text,
 )
-from s2mlp_cuda.demo.pictures import OTHER_COLOR, OURS_COLOR
+from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 FORM_COLORS = {SLICES: OTHER_COLOR, NATIVE: "#6c8ebf", FUSED: OURS_COLOR, TIMM: "#c9a56b"}
 

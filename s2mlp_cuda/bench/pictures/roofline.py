@@ -23,7 +23,7 @@ from s2mlp_cuda.bench.pictures.page import (
     size_axis,
     with_copy,
 )
-from s2mlp_cuda.demo.pictures import OTHER_COLOR, OURS_COLOR
+from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 #: Below it, the time of a call is not that of moving the map.
 LARGE_MAP = 2**20

@@ -24,7 +24,7 @@ from s2mlp_cuda.bench.pictures.page import (
     way_names,
     with_copy,
 )
-from s2mlp_cuda.demo.pictures import OURS_COLOR, WRONG_COLOR
+from s2mlp_cuda.bench.pictures.style import OURS_COLOR, WRONG_COLOR
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:

@@ -21,7 +21,7 @@ from s2mlp_cuda.bench.pictures.page import (
     number_text,
     range_text,
 )
-from s2mlp_cuda.demo.pictures import OURS_COLOR
+from s2mlp_cuda.bench.pictures.style import OURS_COLOR
 
 TEALS = (OURS_COLOR, LIGHT_TEAL)
 
