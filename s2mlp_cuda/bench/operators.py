@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from s2mlp_cuda import reference
 from s2mlp_cuda.bench import peers
-from s2mlp_cuda.bench.machine import exact_convolutions
+from s2mlp_cuda.bench.machine import exact_convolutions, release_freed_memory
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
 from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 
@@ -79,14 +79,20 @@ SHIFT_SPLIT_ATTENTION = Operator(
 OPERATORS = (SPATIAL_SHIFT, GELU_SPATIAL_SHIFT, SHIFT_SPLIT_ATTENTION)
 
 
+def checked_inputs(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """A copy of what results are checked on, of two images where maps are large. Ways that work in place change the inputs
+    each time they run."""
+    images = inputs[0] if inputs[0].numel() <= CHECKED_ELEMENTS else inputs[0][:2]
+    return [x.clone() for x in (images, *inputs[1:])]
+
+
 def is_right(function: Callable, operator: Operator, inputs: list[torch.Tensor], data_format: str) -> bool:
     """Value and gradients against the operator's judge in float64.
 
     Errors are relative to the largest element, with room for sums of thousands of terms in the peers' own order, or three
     times those of the judge in the inputs' dtype: whoever sums up bfloat16 in bfloat16 is inaccurate, not wrong.
     """
-    images = inputs[0] if inputs[0].numel() <= CHECKED_ELEMENTS else inputs[0][:2]
-    leaves = [x.detach().clone().requires_grad_() for x in (images, *inputs[1:])]
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
     grad = None
 
     def value_and_gradients(function: Callable, leaves: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -178,13 +184,14 @@ class OperatorJob:
             for one, unit in zip(leaves, maps):
                 torch.autograd.grad(way(*one), one, unit)
 
+        checked = checked_inputs(inputs)
         works = {(BOTH, COPY): copy}
         right: dict[str, bool | None] = {COPY: None}
         failures, peaks = {}, {(FORWARD, COPY): maps[0].nbytes, (BOTH, COPY): maps[0].nbytes}
         for name, way in self.ways().items():
             own = {}
             try:
-                right[name] = None if name == peers.GELU_ALONE else is_right(way, self.operator, inputs, self.data_format)
+                right[name] = None if name == peers.GELU_ALONE else is_right(way, self.operator, checked, self.data_format)
                 for direction, run in ((FORWARD, forward), (BOTH, both)):
                     run(way)
                     peaks[direction, name] = tensor_bytes_at_peak(lambda: run(way), self.device)
@@ -192,6 +199,7 @@ class OperatorJob:
                 works.update(own)
             except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
                 failures[name] = failure_text(error)
+            release_freed_memory()
         samples = interleave(works, self.rounds, self.device)
         return list(self._measurements(samples, count, maps[0].nbytes, right, failures, peaks))
 

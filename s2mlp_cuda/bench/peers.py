@@ -11,6 +11,7 @@ from s2mlp_cuda.offsets import SS1, SS2, V1
 
 Shift = Callable[..., torch.Tensor]  # (map, table, data_format="channels_last")
 IN_PLACE = "slices in place (public copies)"
+IN_PLACE_STACK = f"stack, {IN_PLACE}"
 DEFORM = "deform_conv2d"
 OURS = "s2mlp_cuda.spatial_shift"
 
@@ -190,7 +191,7 @@ def split_attention_peers(data_format: str) -> dict[str, Callable]:
         "stack, slices, cloned and assigned": stack(clone_and_assign),
         "stack, slices + cat": stack(reference.spatial_shift),
         "stack, hand-written Function of slices": stack(hand_written),
-        f"stack, {IN_PLACE}": lambda x, *weights: stack(in_place)(x.clone() if x.requires_grad else x, *weights),
+        IN_PLACE_STACK: lambda x, *weights: stack(in_place)(x.clone() if x.requires_grad else x, *weights),
         "torch.compile(stack, slices + cat)": _compiled(stack(reference.spatial_shift)),
         "torch.compile(stack, index_select + cat)": _compiled(stack(index_select)),
     }

@@ -37,6 +37,9 @@ SLOW = peers.DEFORM
 SLOW_ELEMENTS = 2**22
 #: Maps of more elements get fewer rounds.
 MANY_ELEMENTS = 2**25
+#: Its backward pass takes a clone of the wide map per assignment, and breaks memory up: left out of large maps, of which it
+#: would take 24 GiB.
+HUNGRY = peers.IN_PLACE_STACK
 QUICK_TIMM_MODELS = ("vit_small_patch16_224", "convnext_tiny")
 
 
@@ -80,6 +83,8 @@ def _full(device: torch.device) -> list[Job]:
                     names = set(job.ways())
                     if math.prod(shape) > SLOW_ELEMENTS:
                         names.discard(SLOW)
+                    if operator is SHIFT_SPLIT_ATTENTION and math.prod(shape) > MANY_ELEMENTS:
+                        names.discard(HUNGRY)
                     if device.type == "cuda" and shape not in SHAPES["cuda"][:2]:  # compiling takes most of the time
                         names = {name for name in names if not name.startswith("torch.compile")}
                     found.append(replace(job, names=frozenset(names)))

@@ -75,6 +75,18 @@ def test_wrong_gradients_and_failures_are_told():
     assert found[FORWARD, "silent"].failure == "NotImplementedError: "
 
 
+def _spoils_its_input(x):
+    x.data.fill_(float("nan"))
+    return x * 1
+
+
+def test_ways_that_change_their_input_do_not_make_others_wrong():
+    ways = {"spoils": _spoils_its_input, "s2mlp_cuda.spatial_shift": spatial_shift}
+    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.judge, 2, 2, exact=False)
+    right = {m.name: m.right for m in job(operator).run()}
+    assert right == {COPY: None, "spoils": False, "s2mlp_cuda.spatial_shift": True}
+
+
 def test_inaccurate_sums_are_not_wrong_but_another_table_is():
     """bfloat16, where rounding is largest: as rough as the reference is right, another function is not."""
     x = torch.randn(2, 9, 9, 48).bfloat16()

@@ -43,6 +43,7 @@ def test_names_are_those_of_ways():
     """A name that no way has would silently leave it out."""
     known = set(suite.peers.shift_peers("channels_last"))
     assert suite.LEAN_NAMES < suite.SCALE_NAMES < known and suite.SLOW in known
+    assert suite.HUNGRY in suite.peers.split_attention_peers("channels_last")
 
 
 def test_only_and_skip():
