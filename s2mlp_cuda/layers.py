@@ -13,14 +13,15 @@ from torch import nn
 from s2mlp_cuda import offsets as presets
 from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._arguments import (
-    DATA_FORMATS,
     BranchOffsets,
     check_approximate,
     check_branches,
+    check_data_format,
     check_groups,
     check_padding_mode,
     flat_offsets,
 )
+from s2mlp_cuda.ops._torchscript import refuse_torchscript
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 FUSIONS = ("split_attention", "sum", "mean")
@@ -44,6 +45,8 @@ class SpatialShift(nn.Module):
         TypeError, ValueError: on offsets, group sizes, padding mode or data format that no input could satisfy.
     """
 
+    __prepare_scriptable__ = refuse_torchscript
+
     def __init__(
         self,
         offsets: Sequence[Sequence[int]] = presets.V1,
@@ -54,8 +57,7 @@ class SpatialShift(nn.Module):
     ):
         super().__init__()
         check_padding_mode(padding_mode)
-        if data_format not in DATA_FORMATS:
-            raise ValueError(f"data_format must be one of {', '.join(map(repr, DATA_FORMATS))}, got {data_format!r}")
+        check_data_format(data_format)
         flat = flat_offsets(offsets)
         self.offsets = tuple(zip(flat[::2], flat[1::2]))
         self.group_sizes = None if group_sizes is None else tuple(group_sizes)
@@ -161,15 +163,35 @@ class DropPath(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """(B, in_channels, H, W) images or maps to (B, H // p, W // p, channels): one linear map per p x p patch."""
+    """Images or maps to tokens (B, H // p, W // p, channels): one linear map per p x p patch.
 
-    def __init__(self, in_channels: int, channels: int, patch_size: int, norm_layer: Callable | None = None):
+    Args:
+        in_channels, channels: C of the input and of the tokens.
+        patch_size: p.
+        norm_layer: a norm for the tokens; default none.
+        data_format: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C): of the input.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        patch_size: int,
+        norm_layer: Callable | None = None,
+        data_format: str = "channels_first",
+    ):
         super().__init__()
+        self.data_format = data_format
         self.projection = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.Identity() if norm_layer is None else norm_layer(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.data_format == "channels_last":
+            x = x.permute(0, 3, 1, 2)
         return self.norm(self.projection(x).permute(0, 2, 3, 1))
+
+    def extra_repr(self) -> str:
+        return f"data_format={self.data_format!r}"
 
 
 class Mlp(nn.Module):
@@ -189,7 +211,8 @@ class Mlp(nn.Module):
 class S2MLPBlock(nn.Module):
     """The block of S2-MLP (arXiv 2106.07477, section 3.2): (B, H, W, C) to the same shape.
 
-    ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm sits last in each branch.
+    ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm sits last in each branch. With
+    ``pre_norm`` it sits first, as in public copies and as in S2-MLPv2.
     """
 
     def __init__(
@@ -201,8 +224,10 @@ class S2MLPBlock(nn.Module):
         norm_layer: Callable = nn.LayerNorm,
         drop_path: float = 0.0,
         implementation: str = "fused",
+        pre_norm: bool = False,
     ):
         super().__init__()
+        self.pre_norm = pre_norm
         self.fc1 = nn.Linear(channels, channels)
         self.shift = GELUSpatialShift(offsets, padding_mode=padding_mode, implementation=implementation)
         self.fc2 = nn.Linear(channels, channels)
@@ -211,13 +236,22 @@ class S2MLPBlock(nn.Module):
         self.norm2 = norm_layer(channels)
         self.drop_path = DropPath(drop_path)
 
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        """The branch that moves tokens."""
+        return self.fc2(self.shift(self.fc1(x)))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path(self.norm1(self.fc2(self.shift(self.fc1(x)))))
+        if self.pre_norm:
+            x = x + self.drop_path(self.mix(self.norm1(x)))
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.norm1(self.mix(x)))
         return x + self.drop_path(self.norm2(self.mlp(x)))
 
 
 class _Branches(nn.Module):
     """K branches side by side in the channels of a wide map, each with a shift table of its own, None for one that stays."""
+
+    __prepare_scriptable__ = refuse_torchscript
 
     def __init__(self, branches: Sequence[BranchOffsets], padding_mode: str, implementation: str):
         super().__init__()
@@ -333,9 +367,10 @@ class S2(nn.Module):
         attention_channels: c̄ of the split attention; default c/4.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"`` or ``"composed"``.
+        data_format: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W), in and out.
 
     Raises:
-        ValueError: no branches, or an unknown fusion or implementation.
+        ValueError: no branches, or an unknown fusion, implementation or data format.
     """
 
     def __init__(
@@ -346,11 +381,14 @@ class S2(nn.Module):
         attention_channels: int | None = None,
         padding_mode: str = "replicate",
         implementation: str = "fused",
+        data_format: str = "channels_last",
     ):
         super().__init__()
+        check_data_format(data_format)
         if fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
         self.fusion = fusion
+        self.data_format = data_format
         how = {"padding_mode": padding_mode, "implementation": implementation}
         if fusion == "split_attention":
             self.attention = ShiftSplitAttention(channels, branches, attention_channels, **how)
@@ -361,10 +399,12 @@ class S2(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         fuse = self.attention if self.fusion == "split_attention" else self.sum
+        if self.data_format == "channels_first":
+            return self.project(fuse(self.expand(x.movedim(-3, -1)))).movedim(-1, -3)
         return self.project(fuse(self.expand(x)))
 
     def extra_repr(self) -> str:
-        return f"fusion={self.fusion!r}"
+        return f"fusion={self.fusion!r}, data_format={self.data_format!r}"
 
 
 class S2MLPv2Block(nn.Module):

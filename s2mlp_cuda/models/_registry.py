@@ -1,41 +1,64 @@
 """The named configurations: what ``create_model`` builds."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from torch import nn
 
-_BUILDERS: dict[str, Callable[..., nn.Module]] = {}
+from s2mlp_cuda.models._base import Backbone, FeaturePyramid
+
+_CONFIGURATIONS: dict[str, tuple[type[Backbone], dict]] = {}
 
 
-def register_model(builder: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """Decorator: makes a function ``(**kwargs) -> Module`` known to ``create_model`` under its own name."""
-    _BUILDERS[builder.__name__] = builder
-    return builder
+def register_models(architecture: type[Backbone], configurations: dict[str, dict]) -> None:
+    """Makes configurations, arguments of the architecture by name, known to ``create_model``."""
+    for name, arguments in configurations.items():
+        _CONFIGURATIONS[name] = (architecture, arguments)
 
 
 def list_models() -> list[str]:
     """The names that :func:`create_model` knows, sorted."""
-    return sorted(_BUILDERS)
+    return sorted(_CONFIGURATIONS)
 
 
-def create_model(name: str, num_classes: int = 1000, in_chans: int = 3, **kwargs) -> nn.Module:
+def configuration(name: str) -> tuple[type[Backbone], dict]:
+    """The architecture of a name and its arguments.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in _CONFIGURATIONS:
+        raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
+    return _CONFIGURATIONS[name]
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    *,
+    features_only: bool = False,
+    out_indices: int | Sequence[int] | None = None,
+    **kwargs,
+) -> nn.Module:
     """Build a model by name, with random weights (the papers published none).
 
     Args:
         name: one of :func:`list_models`.
         num_classes: outputs of the head; 0 leaves the head out, and the model returns pooled features.
         in_chans: channels of the input images.
+        features_only: build a :class:`~s2mlp_cuda.models.FeaturePyramid` instead: no head, a list of feature maps.
+        out_indices: which feature maps; default all. For ``features_only``.
         **kwargs: any argument of :class:`~s2mlp_cuda.models.S2MLP` (``s2mlp_*``) or
             :class:`~s2mlp_cuda.models.S2MLPv2` (``s2mlpv2_*``), in place of the configuration's value.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, an index out of range.
 
     Example:
         >>> model = create_model("s2mlpv2_small_7", num_classes=10, drop_path_rate=0.1)
         >>> model(torch.randn(1, 3, 224, 224)).shape
         torch.Size([1, 10])
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
-    return _BUILDERS[name](num_classes=num_classes, in_chans=in_chans, **kwargs)
+    architecture, arguments = configuration(name)
+    model = architecture(**{**arguments, "num_classes": num_classes, "in_chans": in_chans, **kwargs})
+    return FeaturePyramid(model, out_indices) if features_only else model

@@ -7,7 +7,7 @@ from torch import nn
 
 from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
-from s2mlp_cuda.models._registry import register_model
+from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import V1
 
 
@@ -23,13 +23,20 @@ class S2MLP(Backbone):
         mlp_ratio: r, the expansion of the channel MLP.
         offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten).
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
-        norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks. The embedding always has a LayerNorm.
+        norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
+        pre_norm: put the norm first in each branch of a block, as public copies do; the paper has it last.
+        embed_norm: a LayerNorm after the patches, as in the paper.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper gives no rate.
+        drop_rate: dropout before the head.
+        global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
         implementation: ``"fused"``, GELU and shift in one pass, or ``"composed"``, one after the other.
 
     Raises:
-        ValueError: an input size that the patch size does not divide; an unknown norm or implementation.
+        ValueError: an input size that the patch size does not divide; an unknown norm, pooling or implementation.
     """
+
+    levels_name = "blocks"
+    first_conv = "patch_embed.projection"
 
     def __init__(
         self,
@@ -42,36 +49,44 @@ class S2MLP(Backbone):
         offsets: Sequence[Sequence[int]] = V1,
         padding_mode: str = "replicate",
         norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
+        pre_norm: bool = False,
+        embed_norm: bool = True,
         drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
         implementation: str = "fused",
     ):
         super().__init__()
         self.stride = patch_size
-        self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, nn.LayerNorm)
+        self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, nn.LayerNorm if embed_norm else None)
         norm = norm_layer_of(norm_layer)
         self.blocks = nn.Sequential(
             *(
-                S2MLPBlock(embed_dim, mlp_ratio, offsets, padding_mode, norm, rate, implementation)
+                S2MLPBlock(embed_dim, mlp_ratio, offsets, padding_mode, norm, rate, implementation, pre_norm)
                 for rate in drop_path_rates(depth, drop_path_rate)
             )
         )
-        self.set_head(embed_dim, num_classes)
+        self.norm = nn.Identity()
+        self.feature_info = [
+            {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size} for index in range(depth)
+        ]
+        self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate)
         self.init_weights()
 
-    def token_map(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(self.patch_embed(x))
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.patch_embed(x)
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None)]}
 
 
-@register_model
-def s2mlp_wide(**kwargs) -> S2MLP:
-    """S2-MLP-wide: 12 blocks of 768 channels, LayerNorm. 72.24M parameters (71.43M without head and norms), 14.0G."""
-    return S2MLP(**{"embed_dim": 768, "depth": 12, "norm_layer": "layer_norm", **kwargs})
-
-
-@register_model
-def s2mlp_deep(**kwargs) -> S2MLP:
-    """S2-MLP-deep: 36 blocks of 384 channels, affine norms. 53.92M parameters, 10.5G multiply-adds.
-
-    The paper prints 51M. Its own formula gives 53.48M without head and norms, and 53.48e6 / 2**20 is 51.0.
-    """
-    return S2MLP(**{"embed_dim": 384, "depth": 36, "norm_layer": "affine", **kwargs})
+register_models(
+    S2MLP,
+    {
+        # 72.24M parameters (71.43M without head and norms), 14.0G multiply-adds.
+        "s2mlp_wide": {"embed_dim": 768, "depth": 12, "norm_layer": "layer_norm"},
+        # 53.92M parameters, 10.5G multiply-adds. The paper prints 51M. Its own formula gives 53.48M without head and norms,
+        # and 53.48e6 / 2**20 is 51.0.
+        "s2mlp_deep": {"embed_dim": 384, "depth": 36, "norm_layer": "affine"},
+    },
+)

@@ -8,7 +8,7 @@ from torch import nn
 
 from s2mlp_cuda.layers import PatchEmbedding, S2MLPv2Block
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
-from s2mlp_cuda.models._registry import register_model
+from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import SS1, SS2
 
 
@@ -29,13 +29,19 @@ class S2MLPv2(Backbone):
             parameter counts, 1 is what public copies use.
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
+        final_norm: a norm before the pool. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper trains with 0.1.
+        drop_rate: dropout before the head.
+        global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
         implementation: ``"fused"``, no shifted map being stored, or ``"composed"``, of shifts and PyTorch's own operators.
 
     Raises:
-        ValueError: stages of unequal description, an unknown fusion, norm or implementation; in ``forward`` an input size that the
+        ValueError: stages of unequal description, an unknown fusion, norm, pooling or implementation; in ``forward`` an input size that the
             patch sizes do not divide.
     """
+
+    levels_name = "stages"
+    first_conv = "stages.0.0.projection"
 
     def __init__(
         self,
@@ -50,7 +56,10 @@ class S2MLPv2(Backbone):
         attention_ratio: float = 0.25,
         padding_mode: str = "replicate",
         norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
+        final_norm: bool = True,
         drop_path_rate: float = 0.0,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
         implementation: str = "fused",
     ):
         super().__init__()
@@ -62,11 +71,14 @@ class S2MLPv2(Backbone):
         self.stride = prod(patch_sizes)
         norm = norm_layer_of(norm_layer)
         rates = iter(drop_path_rates(sum(depths), drop_path_rate))
-        self.stages = nn.ModuleList()
+        self.stages = nn.Sequential()
+        self.feature_info = []
         channels = in_chans
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
             keeps = index > 0 and patch_size == 1 and embed_dim == channels
-            embedding = nn.Identity() if keeps else PatchEmbedding(channels, embed_dim, patch_size)
+            embedding = nn.Identity() if keeps else PatchEmbedding(
+                channels, embed_dim, patch_size, data_format="channels_first" if index == 0 else "channels_last"
+            )
             blocks = [
                 S2MLPv2Block(
                     embed_dim,
@@ -83,35 +95,28 @@ class S2MLPv2(Backbone):
             ]
             self.stages.append(nn.Sequential(embedding, *blocks))
             channels = embed_dim
-        # The final norm is inferred: Vision Permutator, whose pyramid the paper adopts, has one.
-        self.norm = norm(channels)
-        self.set_head(channels, num_classes)
+            reduction = prod(patch_sizes[: index + 1])
+            self.feature_info.append({"module": f"stages.{index}", "num_chs": embed_dim, "reduction": reduction})
+        self.norm = norm(channels) if final_norm else nn.Identity()
+        self.set_head(channels, num_classes, in_chans, global_pool, drop_rate)
         self.init_weights()
 
-    def token_map(self, x: torch.Tensor) -> torch.Tensor:
-        for index, stage in enumerate(self.stages):
-            if index > 0 and isinstance(stage[0], PatchEmbedding):
-                x = x.permute(0, 3, 1, 2)
-            x = stage(x)
-        return self.norm(x)
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def group_matcher(self, coarse: bool = False) -> dict:
+        blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
+        return {"stem": r"^stages\.0\.0\.", "blocks": [(blocks, None), (r"^norm", (99999,))]}
 
 
-@register_model
-def s2mlpv2_small_7(**kwargs) -> S2MLPv2:
-    """S2-MLPv2-Small/7: 192 channels x 4 blocks, then 384 x 14. 25.1M parameters, 6.9G multiply-adds."""
-    return S2MLPv2(**{"patch_sizes": (7, 2), "embed_dims": (192, 384), "depths": (4, 14), **kwargs})
-
-
-@register_model
-def s2mlpv2_medium_7(**kwargs) -> S2MLPv2:
-    """S2-MLPv2-Medium/7: 256 channels x 7 blocks, then 512 x 17. 55.3M parameters, 16.3G multiply-adds."""
-    return S2MLPv2(**{"patch_sizes": (7, 2), "embed_dims": (256, 512), "depths": (7, 17), **kwargs})
-
-
-@register_model
-def s2mlpv2_small_14(**kwargs) -> S2MLPv2:
-    """S2-MLPv2-Small/14: 384 channels, 4 + 14 blocks, one resolution. 29.9M parameters (30M printed).
-
-    6.85G multiply-adds by count; the paper prints 5.7G.
-    """
-    return S2MLPv2(**{"patch_sizes": (14, 1), "embed_dims": (384, 384), "depths": (4, 14), **kwargs})
+register_models(
+    S2MLPv2,
+    {
+        # 192 channels x 4 blocks, then 384 x 14. 25.1M parameters, 6.9G multiply-adds.
+        "s2mlpv2_small_7": {"patch_sizes": (7, 2), "embed_dims": (192, 384), "depths": (4, 14)},
+        # 256 channels x 7 blocks, then 512 x 17. 55.3M parameters, 16.3G multiply-adds.
+        "s2mlpv2_medium_7": {"patch_sizes": (7, 2), "embed_dims": (256, 512), "depths": (7, 17)},
+        # One resolution. 29.9M parameters (30M printed), 6.85G multiply-adds by count; the paper prints 5.7G.
+        "s2mlpv2_small_14": {"patch_sizes": (14, 1), "embed_dims": (384, 384), "depths": (4, 14)},
+    },
+)

@@ -33,6 +33,11 @@ def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
     return flat
 
 
+def check_data_format(data_format: str) -> None:
+    if data_format not in DATA_FORMATS:
+        raise ValueError(f"data_format must be one of {', '.join(map(repr, DATA_FORMATS))}, got {data_format!r}")
+
+
 def check_map(x: torch.Tensor, data_format: str) -> int:
     """Refuses what is not a map of a supported dtype and layout; returns the number of channels.
 
@@ -47,8 +52,7 @@ def check_map(x: torch.Tensor, data_format: str) -> int:
             f"x has dtype {x.dtype}; supported are float64, float32, float16, bfloat16, int64, int32, int16, int8, "
             "uint8 and bool"
         )
-    if data_format not in DATA_FORMATS:
-        raise ValueError(f"data_format must be one of {', '.join(map(repr, DATA_FORMATS))}, got {data_format!r}")
+    check_data_format(data_format)
     if x.dim() < 3:
         layout = "(..., H, W, C)" if data_format == "channels_last" else "(..., C, H, W)"
         raise ValueError(f"x must have at least 3 dimensions, {layout}, got shape {tuple(x.shape)}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 
 class Rules:
@@ -64,6 +65,11 @@ def _batch_first(info, in_dims, args, tensors: int) -> list:
         return tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape)
 
     return [move(*pair) for pair in zip(args[:tensors], in_dims)] + list(args[tensors:])
+
+
+def _no_flops(*args, out_shape=None, **kwargs) -> int:
+    """Like PyTorch's counter, which counts products of matrices and nothing else."""
+    return 0
 
 
 def differentiable(rules: type[Rules], name: str) -> tuple[Callable, type[torch.autograd.Function]]:
@@ -137,4 +143,5 @@ def differentiable(rules: type[Rules], name: str) -> tuple[Callable, type[torch.
     torch.library.register_fake(full_name, rules.fake)
     torch.library.register_autograd(full_name, gradients, setup_context=keep_inputs)
     torch.library.register_vmap(full_name, vmap)
+    register_flop_formula(op.overloadpacket)(_no_flops)
     return call, Function

@@ -15,9 +15,11 @@ from s2mlp_cuda.ops._arguments import (
     flat_offsets,
 )
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
+from s2mlp_cuda.ops._torchscript import not_for_torchscript
 from s2mlp_cuda.ops.spatial_shift import shift, shift_adjoint
 
 
+@not_for_torchscript
 def gelu_spatial_shift(
     x: torch.Tensor,
     offsets: Sequence[Sequence[int]] = V1,

@@ -17,6 +17,7 @@ from s2mlp_cuda.ops._arguments import (
     check_padding_mode,
 )
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
+from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 
 def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -24,6 +25,7 @@ def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+@not_for_torchscript
 def shift_branch_pool(
     x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], *, padding_mode: str = "replicate"
 ) -> torch.Tensor:
@@ -47,6 +49,7 @@ def shift_branch_pool(
     return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
 
 
+@not_for_torchscript
 def shift_branch_combine(
     x: torch.Tensor,
     weights: torch.Tensor,

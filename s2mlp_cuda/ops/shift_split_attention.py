@@ -8,6 +8,7 @@ from torch.nn import functional
 from s2mlp_cuda.ops import shift_branches
 from s2mlp_cuda.ops._arguments import BranchOffsets
 from s2mlp_cuda.ops._differentiable import below_autograd, differentiates
+from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 _pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
 _combine = torch.ops.s2mlp_cuda.shift_branch_combine.default
@@ -15,6 +16,7 @@ _combine_backward = torch.ops.s2mlp_cuda.shift_branch_combine_backward.default
 _combine_backward_weights = torch.ops.s2mlp_cuda.shift_branch_combine_backward_weights.default
 
 
+@not_for_torchscript
 def shift_split_attention(
     x: torch.Tensor,
     fc1_weight: torch.Tensor,

@@ -7,8 +7,10 @@ import torch
 from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._arguments import check_groups, check_map, check_padding_mode, flat_offsets
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
+from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 
+@not_for_torchscript
 def spatial_shift(
     x: torch.Tensor,
     offsets: Sequence[Sequence[int]] = V1,

@@ -1,0 +1,72 @@
+"""The operators written out in PyTorch's own, for what knows no others: ONNX, and any other exporter.
+
+Shifts are gathers with computed indices here, so that one graph serves every size. Results are those of the kernels: equal
+for shifts, within rounding for sums.
+"""
+
+import torch
+from torch.nn import functional
+
+from s2mlp_cuda.ops.shift_branches import accumulator_dtype
+
+_OPS = torch.ops.s2mlp_cuda
+
+
+def _shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
+    if offset == 0:
+        return x
+    size = x.shape[dim]
+    source = torch.arange(size, device=x.device) - offset
+    if padding_mode == "circular":
+        return x.index_select(dim, source.remainder(torch.full_like(source, size)))
+    moved = x.index_select(dim, source.clamp(0, size - 1))
+    if padding_mode == "replicate":
+        return moved
+    inside = ((source >= 0) & (source < size)).view([-1 if d == dim % x.dim() else 1 for d in range(x.dim())])
+    return torch.where(inside, moved, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def spatial_shift(x, offsets, group_sizes=None, padding_mode="replicate", data_format="channels_last"):
+    channel_dim, height_dim = (-1, -3) if data_format == "channels_last" else (-3, -2)
+    groups, channels = len(offsets) // 2, x.shape[channel_dim]
+    if group_sizes is None:
+        borders = [group * channels // groups for group in range(groups + 1)]
+        group_sizes = [end - begin for begin, end in zip(borders, borders[1:])]
+    parts = x.split(group_sizes, channel_dim)
+    return torch.cat(
+        [
+            _shift_axis(_shift_axis(part, dh, height_dim, padding_mode), dw, height_dim + 1, padding_mode)
+            for part, dh, dw in zip(parts, offsets[::2], offsets[1::2])
+        ],
+        channel_dim,
+    )
+
+
+def gelu_spatial_shift(
+    x, offsets, group_sizes=None, approximate="none", padding_mode="replicate", data_format="channels_last"
+):
+    return spatial_shift(functional.gelu(x, approximate=approximate), offsets, group_sizes, padding_mode, data_format)
+
+
+def _shifted_branches(x, branches, offsets, group_sizes, padding_mode):
+    """(..., H, W, K, C), in the dtype of sums."""
+    shifted = spatial_shift(x, offsets, group_sizes, padding_mode)
+    return shifted.unflatten(-1, (branches, x.shape[-1] // branches)).to(accumulator_dtype(x.dtype))
+
+
+def shift_branch_pool(x, branches, offsets, group_sizes, padding_mode="replicate"):
+    return _shifted_branches(x, branches, offsets, group_sizes, padding_mode).sum((-4, -3, -2))
+
+
+def shift_branch_combine(x, weights, offsets, group_sizes, padding_mode="replicate"):
+    shifted = _shifted_branches(x, weights.shape[-2], offsets, group_sizes, padding_mode)
+    return (shifted * weights[..., None, None, :, :]).sum(-2).to(x.dtype)
+
+
+#: For ``ExportedProgram.run_decompositions``: operators of the forward pass and what they are made of.
+TABLE = {
+    _OPS.spatial_shift.default: spatial_shift,
+    _OPS.gelu_spatial_shift.default: gelu_spatial_shift,
+    _OPS.shift_branch_pool.default: shift_branch_pool,
+    _OPS.shift_branch_combine.default: shift_branch_combine,
+}

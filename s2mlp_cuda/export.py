@@ -1,0 +1,42 @@
+"""Operators and models as ONNX, for runtimes that do not know this package."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from s2mlp_cuda._extras import require
+from s2mlp_cuda.decompositions import TABLE
+
+
+def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program with this package's operators written out in PyTorch's own."""
+    return program.run_decompositions(TABLE)
+
+
+def to_onnx(
+    model: nn.Module, args: tuple, path: str | Path | None = None, dynamic_shapes: dict | tuple | None = None, **kwargs
+) -> torch.onnx.ONNXProgram:
+    """Export a module to ONNX, in standard operators only.
+
+    Args:
+        model: a module in evaluation mode.
+        args: example inputs.
+        path: file to write; None returns the program alone.
+        dynamic_shapes: as in :func:`torch.export.export`: which sizes may change.
+        **kwargs: further arguments of :func:`torch.onnx.export`.
+
+    Returns:
+        The ONNX program.
+
+    Raises:
+        MissingExtraError: onnx or onnxscript are not installed (``pip install 's2mlp_cuda[onnx]'``).
+
+    Example:
+        >>> batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))
+        >>> sizes = {"x": {0: batch, 2: 14 * height, 3: 14 * width}}
+        >>> to_onnx(model.eval(), (torch.randn(2, 3, 224, 224),), "model.onnx", sizes)  # doctest: +SKIP
+    """
+    require("onnx", "onnx", "onnxscript")
+    program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes)
+    return torch.onnx.export(decompose(program), (), path, dynamo=True, **kwargs)

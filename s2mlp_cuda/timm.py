@@ -1,0 +1,37 @@
+"""``import s2mlp_cuda.timm`` makes timm know the models: ``timm.create_model("s2mlpv2_small_7", ...)``.
+
+Needs timm (``pip install 's2mlp_cuda[timm]'``). The arguments are those of :func:`s2mlp_cuda.create_model`; there are no
+pretrained weights.
+"""
+
+from functools import partial
+
+import torch
+
+from s2mlp_cuda._extras import require
+from s2mlp_cuda.models import create_model, list_models
+
+require("timm", "timm")
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
+
+
+def _default_cfg(name: str) -> dict:
+    with torch.device("meta"):
+        return create_model(name).default_cfg
+
+
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _default_cfg(name) for name in list_models()})
+
+
+def _register(name: str) -> None:
+    def entry_point(pretrained: bool = False, **kwargs):
+        features = {"feature_cls": "getter", "out_indices": 2 if name.startswith("s2mlpv2") else 3}
+        return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=features, **kwargs)
+
+    entry_point.__name__ = entry_point.__qualname__ = name
+    entry_point.__doc__ = f"``s2mlp_cuda.create_model({name!r})`` as timm builds its own."
+    register_model(entry_point)
+
+
+for _name in list_models():
+    _register(_name)

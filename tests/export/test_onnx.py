@@ -1,0 +1,102 @@
+"""Operators and models in ONNX Runtime."""
+
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+import s2mlp_cuda
+from s2mlp_cuda import create_model, decompositions, offsets
+from s2mlp_cuda.export import decompose, to_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+#: Functions of a map x (..., 12 channels), and whether they only move numbers.
+FUNCTIONS = {
+    "V1": (lambda x: s2mlp_cuda.spatial_shift(x), True),
+    "zeros": (lambda x: s2mlp_cuda.spatial_shift(x, offsets.SHIFT_VIT, group_sizes=(2, 1, 0, 1, 8), padding_mode="zeros"), True),
+    "circular": (lambda x: s2mlp_cuda.spatial_shift(x, ((2, -1), (-3, 9)), padding_mode="circular"), True),
+    "eight-way": (lambda x: s2mlp_cuda.spatial_shift(x, offsets.EIGHT_WAY), True),
+    "larger than the map": (lambda x: s2mlp_cuda.spatial_shift(x, ((9, -9), (-99, 0))), True),
+    "channels-first": (lambda x: s2mlp_cuda.spatial_shift(x, data_format="channels_first"), True),
+    "GELU": (lambda x: s2mlp_cuda.gelu_spatial_shift(x), False),
+    "GELU, tanh": (lambda x: s2mlp_cuda.gelu_spatial_shift(x, approximate="tanh"), False),
+    "pool": (lambda x: s2mlp_cuda.shift_branch_pool(x, (offsets.SS1, offsets.SS2, None)), False),
+}
+
+
+class Call(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def session(program, path):
+    program.save(path)
+    domains = {node.domain for node in program.model.graph}
+    assert domains <= {"", "ai.onnx"}, domains
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def run(runtime, x):
+    return torch.from_numpy(runtime.run(None, {runtime.get_inputs()[0].name: x.numpy()})[0])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_operators_of_any_size(name, tmp_path):
+    function, exact = FUNCTIONS[name]
+    dims = {d: Dim(f"d{d}", min=1) for d in ((0, 2, 3) if name == "channels-first" else (0, 1, 2))}
+    shape = (2, 12, 6, 5) if name == "channels-first" else (2, 6, 5, 12)
+    program = to_onnx(Call(function), (torch.randn(shape),), dynamic_shapes={"x": dims})
+    runtime = session(program, tmp_path / "op.onnx")
+    for sizes in ((2, 6, 5), (1, 1, 1), (3, 4, 17)):
+        x = torch.randn([sizes[0], 12, *sizes[1:]] if name == "channels-first" else [*sizes, 12])
+        if exact:
+            assert torch.equal(run(runtime, x), function(x))
+        else:
+            torch.testing.assert_close(run(runtime, x), function(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, kwargs",
+    [
+        ("s2mlp_deep", {"embed_dim": 32, "depth": 2, "padding_mode": "zeros"}),
+        ("s2mlpv2_small_7", {"embed_dims": (16, 32), "depths": (1, 1)}),
+        ("s2mlpv2_small_14", {"embed_dims": (16, 16), "depths": (1, 1), "fusion": "mean"}),
+    ],
+)
+def test_models_of_any_batch_and_size(name, kwargs, tmp_path):
+    model = create_model(name, num_classes=10, **kwargs).eval()
+    batch, height, width = (Dim(dim, min=1) for dim in ("batch", "height", "width"))
+    sizes = {"x": {0: batch, 2: model.stride * height, 3: model.stride * width}}
+    program = to_onnx(model, (torch.randn(2, 3, 8 * model.stride, 6 * model.stride),), dynamic_shapes=sizes)
+    runtime = session(program, tmp_path / "model.onnx")
+    for batch, height, width in ((2, 8, 6), (1, 3, 5), (5, 9, 2)):
+        images = torch.randn(batch, 3, height * model.stride, width * model.stride)
+        with torch.no_grad():
+            torch.testing.assert_close(run(runtime, images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_decompositions_leave_no_operator_of_ours():
+    model = create_model("s2mlpv2_small_7", embed_dims=(8, 16), depths=(1, 1)).eval()
+    images = torch.randn(1, 3, 28, 28)
+    program = torch.export.export(model, (images,))
+    ours = {str(node.target) for node in program.graph.nodes if "s2mlp_cuda" in str(node.target)}
+    assert ours == {"s2mlp_cuda.shift_branch_pool.default", "s2mlp_cuda.shift_branch_combine.default"}
+    plain = decompose(program)
+    assert not [node for node in plain.graph.nodes if "s2mlp_cuda" in str(node.target)]
+    torch.testing.assert_close(plain.module()(images), model(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32], ids=str)
+def test_decompositions_take_every_dtype_and_empty_maps(dtype):
+    for shape in ((2, 3, 4, 8), (0, 3, 4, 8), (2, 0, 4, 8), (3, 1, 8)):
+        x = (10 * torch.randn(shape)).to(dtype)
+        for mode in ("replicate", "zeros", "circular"):
+            flat = [1, 0, -1, 2, 0, -9]
+            assert torch.equal(
+                decompositions.spatial_shift(x, flat, None, mode), torch.ops.s2mlp_cuda.spatial_shift(x, flat, None, mode)
+            )

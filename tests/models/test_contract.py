@@ -1,0 +1,205 @@
+"""What timm's tools and its users expect of a model, with and without timm."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import s2mlp_cuda
+from s2mlp_cuda import create_model
+from s2mlp_cuda.models import FeaturePyramid
+from test_models import NAMES, SMALL, on_meta, small
+
+IMAGES = (2, 3, 32, 48)
+#: Channels and reduction of every feature map of the small models.
+MAPS = {
+    "s2mlp_deep": [(16, 4)] * 3,
+    "s2mlp_wide": [(24, 4)] * 2,
+    "s2mlpv2_medium_7": [(16, 2), (24, 4)],
+    "s2mlpv2_small_14": [(16, 4), (16, 4)],
+    "s2mlpv2_small_7": [(8, 2), (16, 4)],
+}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def model(name):
+    return small(name).eval()
+
+
+def shapes(name, indices):
+    return [(2, c, 32 // r, 48 // r) for c, r in (MAPS[name][i] for i in indices)]
+
+
+def test_intermediates(name, model):
+    images = torch.randn(IMAGES)
+    last, maps = model.forward_intermediates(images)
+    count = len(MAPS[name])
+    assert [m.shape for m in maps] == shapes(name, range(count))
+    assert torch.equal(last, model.forward_features(images))
+    assert torch.equal(model.forward_head(last), model(images))
+    plain = model.forward_intermediates(images, output_fmt="NHWC", intermediates_only=True)
+    assert all(torch.equal(a.permute(0, 2, 3, 1), b) for a, b in zip(maps, plain, strict=True))
+    assert torch.equal(model.norm(plain[-1]), last)
+    (normed,) = model.forward_intermediates(images, 1, norm=True, output_fmt="NHWC", intermediates_only=True)
+    assert torch.equal(normed, last)
+    for indices, taken in ((1, [count - 1]), ([0], [0]), ([-1, 0], [0, count - 1]), (2, [count - 2, count - 1])):
+        found = model.forward_intermediates(images, indices, intermediates_only=True)
+        assert len(found) == len(taken) and all(torch.equal(a, maps[i]) for a, i in zip(found, taken))
+
+
+def test_feature_maps_are_what_their_modules_compute(name, model):
+    seen = []
+    for info in model.feature_info:
+        model.get_submodule(info["module"]).register_forward_hook(lambda module, args, out: seen.append(out))
+    maps = model.forward_intermediates(torch.randn(IMAGES), output_fmt="NHWC", intermediates_only=True)
+    assert all(a is b for a, b in zip(seen, maps, strict=True))
+
+
+def test_stop_early_leaves_out_the_rest(model):
+    calls = []
+    model.levels[-1].register_forward_hook(lambda *_: calls.append(1))
+    images = torch.randn(IMAGES)
+    last, maps = model.forward_intermediates(images, [0], stop_early=True, output_fmt="NHWC")
+    assert not calls and torch.equal(last, maps[0])
+    model.forward_intermediates(images, [0])
+    assert calls
+
+
+def test_wrong_indices_and_formats(name, model):
+    count = len(MAPS[name])
+    for indices in ([count], [-count - 1], [], 0, count + 1):
+        with pytest.raises(ValueError, match=f"the model has {count} feature maps, 0 to {count - 1}, got indices"):
+            model.forward_intermediates(torch.randn(IMAGES), indices)
+    with pytest.raises(ValueError, match="output_fmt must be one of 'NCHW', 'NHWC', got 'NLC'"):
+        model.forward_intermediates(torch.randn(IMAGES), output_fmt="NLC")
+    with pytest.raises(ValueError, match="the input is 30x32"):
+        model.forward_intermediates(torch.randn(1, 3, 30, 32))
+
+
+def test_features_only(name):
+    pyramid = create_model(name, features_only=True, **SMALL[name]).eval()
+    assert isinstance(pyramid, FeaturePyramid)
+    assert [(info["num_chs"], info["reduction"]) for info in pyramid.feature_info] == MAPS[name]
+    images = torch.randn(IMAGES)
+    assert [m.shape for m in pyramid(images)] == shapes(name, range(len(MAPS[name])))
+    first = create_model(name, features_only=True, out_indices=[0], **SMALL[name]).eval()
+    assert not any(key.startswith("model.head") or ".1." in key[:16] for key in first.state_dict() if name.startswith("s2mlpv2"))
+    first.load_state_dict(pyramid.state_dict(), strict=False)
+    assert torch.equal(first(images)[0], pyramid(images)[0])
+    sum(m.mean() for m in first.train()(images)).backward()
+    assert all(p.grad is not None for p in first.parameters())
+
+
+def test_features_of_the_real_v2_for_dense_prediction():
+    pyramid = create_model("s2mlpv2_small_7", features_only=True).eval()
+    with torch.no_grad():
+        fine, coarse = pyramid(torch.randn(1, 3, 504, 392))
+    assert fine.shape == (1, 192, 72, 56) and coarse.shape == (1, 384, 36, 28)
+
+
+def test_classifier(name, model):
+    images = torch.randn(IMAGES)
+    assert model.get_classifier() is model.head and model.num_classes == 10
+    pooled = model.forward_head(model.forward_features(images), pre_logits=True)
+    assert pooled.shape == (2, model.num_features) == (2, model.head_hidden_size)
+    model.double().reset_classifier(7)
+    assert model(images.double()).shape == (2, 7) and model.num_classes == 7
+    assert not model.head.training and model.head.weight.std() < 0.03 and not model.head.bias.any()
+    model.float().reset_classifier(0)
+    torch.testing.assert_close(model(images), pooled)
+    model.reset_classifier(5, "")
+    height, width = (size // model.stride for size in images.shape[2:])
+    assert model(images).shape == (2, height, width, 5)
+    with pytest.raises(ValueError, match="global_pool must be one of 'avg', '', got 'max'"):
+        model.reset_classifier(5, "max")
+    with pytest.raises(ValueError, match="global_pool must be one of"):
+        small(name, global_pool="max")
+    assert small(name, global_pool="", num_classes=0)(images).shape == (2, height, width, model.num_features)
+
+
+def test_head_dropout_is_off_in_eval(name):
+    model = small(name, drop_rate=0.5)
+    assert model.head_drop.p == 0.5
+    images = torch.randn(IMAGES)
+    assert not torch.equal(model.train()(images), model(images))
+    assert torch.equal(model.eval()(images), model(images))
+
+
+def test_gradient_checkpointing_changes_memory_not_results(name):
+    """Dropped paths included: the second computation draws the same random numbers."""
+    model = small(name, drop_path_rate=0.3).train()
+    images = torch.randn(4, 3, 32, 32)
+
+    def gradients(enable):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        torch.manual_seed(1)
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.nbytes) or t, lambda t: t):
+            loss = model(images).square().sum()
+        loss.backward()
+        return sum(saved), [p.grad.clone() for p in model.parameters()]
+
+    (plain, expected), (less, found) = gradients(False), gradients(True)
+    assert less < plain / 2
+    for a, b in zip(found, expected):
+        torch.testing.assert_close(a, b)
+
+
+def test_parameter_groups_go_by_depth(name, model):
+    timm_groups = pytest.importorskip("timm.models").group_parameters
+    layers = timm_groups(model, model.group_matcher(), reverse=True)
+    depth = [layers[key] for key, _ in model.named_parameters()]
+    assert depth[0] == 0 and depth == sorted(depth) and set(depth) == set(range(max(depth) + 1))
+    blocks = sum(1 for module in model.modules() if hasattr(module, "drop_path"))
+    assert max(depth) >= blocks
+    coarse = timm_groups(model, model.group_matcher(coarse=True), reverse=True)
+    assert max(coarse.values()) <= max(depth)
+    assert model.no_weight_decay() == set()
+
+
+def test_weight_decay_leaves_out_norms_and_biases(model):
+    factory = pytest.importorskip("timm.optim").param_groups_weight_decay
+    without, decayed = factory(model, 0.05, no_weight_decay_list=model.no_weight_decay())
+    assert without["weight_decay"] == 0 and all(p.ndim == 1 for p in without["params"])
+    assert all(p.ndim > 1 for p in decayed["params"])
+
+
+def test_default_configuration(name):
+    cfg = on_meta(name, in_chans=4, num_classes=9).default_cfg
+    assert cfg["input_size"] == (4, 224, 224) and cfg["num_classes"] == 9 and cfg["interpolation"] == "bicubic"
+    assert cfg["mean"] == (0.485, 0.456, 0.406) and cfg["std"] == (0.229, 0.224, 0.225)
+    model = on_meta(name)
+    assert isinstance(model.get_submodule(cfg["first_conv"]), nn.Conv2d)
+    assert model.get_submodule(cfg["classifier"]) is model.get_classifier()
+
+
+def test_without_timm_and_huggingface_hub_models_still_build():
+    code = (
+        "import sys; sys.modules.update(timm=None, huggingface_hub=None, onnx=None);"
+        "import torch, s2mlp_cuda;"
+        "print(s2mlp_cuda.create_model('s2mlpv2_small_7', features_only=True)(torch.randn(1, 3, 28, 28))[1].shape)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "torch.Size([1, 384, 2, 2])\n", result.stderr
+
+
+def test_deepcopy_and_pickle(name, model):
+    images = torch.randn(IMAGES)
+    out = model(images)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(images), out)
+        assert str(other) == str(model)
+
+
+def test_public_names():
+    assert set(s2mlp_cuda.models.__all__) == {"FeaturePyramid", "S2MLP", "S2MLPv2", "create_model", "list_models"}
