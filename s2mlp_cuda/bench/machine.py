@@ -52,6 +52,14 @@ def release_freed_memory() -> None:
         malloc_trim(0)
 
 
+def compile_for_threads() -> None:
+    """Compiled code has its number of threads built in, and the compiler's cache hands out what was built for another number
+    unless it is told."""
+    import torch._inductor.config
+
+    torch._inductor.config.cpp.threads = torch.get_num_threads()
+
+
 def silence_remarks() -> None:
     """Remarks of the compiler and the profiler on toolkits and GPUs that are not there are no news here."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")

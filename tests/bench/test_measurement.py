@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from s2mlp_cuda.bench import machine
 from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run, copies, load
 
 CASE = Case("operator", "spatial_shift", "forward", (2, 6, 7, 16), "channels_last", "float32", "cpu", 2)
@@ -54,3 +56,12 @@ def test_times_in_copies(run):
     assert copies(broken, run.measurements) != copies(broken, run.measurements)  # not a number
     assert copies(ours, [ours]) != copies(ours, [ours])
     assert copy.quartiles == (1e-3, 3e-3)
+
+
+def test_compiled_code_gets_the_threads_of_the_run():
+    """The compiler's cache would otherwise hand out code for as many threads as the first run had."""
+    from torch._inductor import config
+
+    with config.patch({"cpp.threads": -1}):
+        machine.compile_for_threads()
+        assert config.cpp.threads == torch.get_num_threads()
