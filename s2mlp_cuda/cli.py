@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     command.set_defaults(run=demo)
 
     command = commands.add_parser(
-        "bench", help="time every operator and model against every other way to compute it, in about two minutes"
+        "bench", help="time every operator and model against every other way to compute it, in under three minutes"
     )
     command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; many times as long")
     command.add_argument(

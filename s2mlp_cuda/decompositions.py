@@ -7,6 +7,7 @@ for shifts, within rounding for sums.
 import torch
 from torch.nn import functional
 
+from s2mlp_cuda.ops._arguments import even_group_sizes
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 _OPS = torch.ops.s2mlp_cuda
@@ -28,10 +29,8 @@ def _shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> to
 
 def spatial_shift(x, offsets, group_sizes=None, padding_mode="replicate", data_format="channels_last"):
     channel_dim, height_dim = (-1, -3) if data_format == "channels_last" else (-3, -2)
-    groups, channels = len(offsets) // 2, x.shape[channel_dim]
     if group_sizes is None:
-        borders = [group * channels // groups for group in range(groups + 1)]
-        group_sizes = [end - begin for begin, end in zip(borders, borders[1:])]
+        group_sizes = even_group_sizes(x.shape[channel_dim], len(offsets) // 2)
     parts = x.split(group_sizes, channel_dim)
     return torch.cat(
         [

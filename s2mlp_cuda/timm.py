@@ -15,17 +15,15 @@ require("timm", "timm")
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
 
-def _default_cfg(name: str) -> dict:
-    with torch.device("meta"):
-        return create_model(name).default_cfg
+with torch.device("meta"):
+    _MODELS = {name: create_model(name) for name in list_models()}
+
+default_cfgs = generate_default_cfgs({f"{name}.untrained": model.default_cfg for name, model in _MODELS.items()})
 
 
-default_cfgs = generate_default_cfgs({f"{name}.untrained": _default_cfg(name) for name in list_models()})
-
-
-def _register(name: str) -> None:
+def _register(name: str, feature_maps: int) -> None:
     def entry_point(pretrained: bool = False, **kwargs):
-        features = {"feature_cls": "getter", "out_indices": 2 if name.startswith("s2mlpv2") else 3}
+        features = {"feature_cls": "getter", "out_indices": min(3, feature_maps)}
         return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=features, **kwargs)
 
     entry_point.__name__ = entry_point.__qualname__ = name
@@ -33,5 +31,5 @@ def _register(name: str) -> None:
     register_model(entry_point)
 
 
-for _name in list_models():
-    _register(_name)
+for _name, _model in _MODELS.items():
+    _register(_name, len(_model.feature_info))

@@ -83,7 +83,7 @@ def _full(device: torch.device) -> list[Job]:
                     names = set(job.ways())
                     if math.prod(shape) > SLOW_ELEMENTS:
                         names.discard(SLOW)
-                    if operator is SHIFT_SPLIT_ATTENTION and math.prod(shape) > MANY_ELEMENTS:
+                    if math.prod(shape) > MANY_ELEMENTS:
                         names.discard(HUNGRY)
                     if device.type == "cuda" and shape not in SHAPES["cuda"][:2]:  # compiling takes most of the time
                         names = {name for name in names if not name.startswith("torch.compile")}

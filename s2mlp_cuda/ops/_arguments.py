@@ -125,6 +125,11 @@ def check_branches(branch_offsets: Sequence[BranchOffsets], wide_channels: int) 
     return wide_channels // len(branch_offsets)
 
 
+def even_group_sizes(channels: int, groups: int) -> list[int]:
+    """Group g owns channels floor(g*C/G) .. floor((g+1)*C/G) - 1."""
+    return [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
+
+
 def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tuple[list[int], list[int]]:
     """Flat offsets and group sizes of all branches, of ``channels`` channels each, as one table.
 
@@ -148,7 +153,7 @@ def _branch_groups(branch_offsets, channels):
         groups = len(flat) // 2
         check_groups(groups, None, channels)
         offsets += flat
-        sizes += [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
+        sizes += even_group_sizes(channels, groups)
     return offsets, sizes
 
 

@@ -109,7 +109,7 @@ def test_bars_are_medians_in_copies():
         OURS, "in place", "slices + cat", "deform_conv2d", "torch.compile(slices + cat)",
     ]  # fmt: skip
     shown = [(round(bar.get_y() + bar.get_height() / 2), bar.get_width(), bar.get_hatch()) for bar in axis.patches]
-    cut = pytest.approx(page.CUT_LENGTH * 6)  # the longest but one
+    cut = pytest.approx(page.CUT_LENGTH * 6.06)  # the upper quartile of the longest but one
     assert shown == [(0, 2, None), (1, 1, "///"), (2, pytest.approx(6), None), (3, cut, None)]
     assert "100" in [text.get_text() for text in axis.texts]
     (floor,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]

@@ -6,8 +6,8 @@ from torch import nn
 from torch.export import Dim
 
 import s2mlp_cuda
-from s2mlp_cuda import create_model, decompositions, offsets
-from s2mlp_cuda.export import decompose, to_onnx
+from s2mlp_cuda import create_model, offsets
+from s2mlp_cuda.export import to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -78,25 +78,3 @@ def test_models_of_any_batch_and_size(name, kwargs, tmp_path):
         images = torch.randn(batch, 3, height * model.stride, width * model.stride)
         with torch.no_grad():
             torch.testing.assert_close(run(runtime, images), model(images), rtol=1e-4, atol=1e-5)
-
-
-def test_decompositions_leave_no_operator_of_ours():
-    model = create_model("s2mlpv2_small_7", embed_dims=(8, 16), depths=(1, 1)).eval()
-    images = torch.randn(1, 3, 28, 28)
-    program = torch.export.export(model, (images,))
-    ours = {str(node.target) for node in program.graph.nodes if "s2mlp_cuda" in str(node.target)}
-    assert ours == {"s2mlp_cuda.shift_branch_pool.default", "s2mlp_cuda.shift_branch_combine.default"}
-    plain = decompose(program)
-    assert not [node for node in plain.graph.nodes if "s2mlp_cuda" in str(node.target)]
-    torch.testing.assert_close(plain.module()(images), model(images))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32], ids=str)
-def test_decompositions_take_every_dtype_and_empty_maps(dtype):
-    for shape in ((2, 3, 4, 8), (0, 3, 4, 8), (2, 0, 4, 8), (3, 1, 8)):
-        x = (10 * torch.randn(shape)).to(dtype)
-        for mode in ("replicate", "zeros", "circular"):
-            flat = [1, 0, -1, 2, 0, -9]
-            assert torch.equal(
-                decompositions.spatial_shift(x, flat, None, mode), torch.ops.s2mlp_cuda.spatial_shift(x, flat, None, mode)
-            )

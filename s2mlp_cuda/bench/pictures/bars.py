@@ -80,8 +80,9 @@ def _bars_title(case: Case, panels: Iterable[list[Measurement]]) -> str:
 def _draw_bar_panel(axis: Axes, names: list[str], ways: list[Measurement]) -> None:
     copy = find_copy(ways)
     found = {m.name: m for m in ways}
-    lengths = [copies(m, ways) for m in ways if m.seconds and m is not copy]
-    end = max((length for length in lengths if length <= CUT * statistics.median(lengths)), default=1)
+    shown = [m for m in ways if m.seconds and m is not copy]
+    longest = CUT * statistics.median(m.median for m in shown) if shown else 0
+    end = max((m.quartiles[1] / copy.median for m in shown if m.median <= longest), default=1)
     for row, name in enumerate(names):
         if name in found:
             draw_bar(axis, row, found[name], copy.median, end, {"color": OURS_COLOR if is_ours(name) else OTHER_COLOR})

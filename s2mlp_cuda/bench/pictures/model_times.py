@@ -54,7 +54,7 @@ def _draw_models(cases: dict[Case, list[Measurement]]) -> Figure:
     axes = body.subplots(1, len(directions), sharey=True, squeeze=False).flatten()
     for axis, direction in zip(axes, directions):
         panel = {case_label(case, fields): ways for case, ways in cases.items() if case.direction == direction}
-        end = max((1e3 * m.median for ways in panel.values() for m in ways if m.seconds), default=1)
+        end = max((1e3 * m.quartiles[1] for ways in panel.values() for m in ways if m.seconds), default=1)
         for label, ways in panel.items():
             for m in ways:
                 if m.name != COPY:
