@@ -3,7 +3,7 @@
 import torch
 
 from s2mlp_cuda.bench import suite
-from s2mlp_cuda.bench.machine import compile_for_threads, keep_freed_memory
+from s2mlp_cuda.bench.machine import keep_freed_memory, set_up_compiler
 from s2mlp_cuda.bench.models import BreakdownJob
 
 
@@ -20,4 +20,4 @@ def pytest_generate_tests(metafunc):
 
 def pytest_sessionstart():
     keep_freed_memory()
-    compile_for_threads()
+    set_up_compiler()

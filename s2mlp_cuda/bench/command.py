@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
-from s2mlp_cuda.bench.machine import compile_for_threads, keep_freed_memory, release_freed_memory, silence_remarks
+from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory, set_up_compiler, silence_remarks
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
@@ -29,7 +29,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
-    compile_for_threads()
+    set_up_compiler()
     silence_remarks()
     found = Run()
     jobs = suite.jobs(full, device, only, skip)

@@ -52,12 +52,16 @@ def release_freed_memory() -> None:
         malloc_trim(0)
 
 
-def compile_for_threads() -> None:
+def set_up_compiler() -> None:
     """Compiled code has its number of threads built in, and the compiler's cache hands out what was built for another number
-    unless it is told."""
+    unless it is told. And after so many shapes and modes of one function it runs the rest uncompiled: here it says so instead.
+    """
+    import torch._dynamo.config
     import torch._inductor.config
 
     torch._inductor.config.cpp.threads = torch.get_num_threads()
+    torch._dynamo.config.recompile_limit = 64
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def silence_remarks() -> None:

@@ -58,10 +58,25 @@ def test_times_in_copies(run):
     assert copy.quartiles == (1e-3, 3e-3)
 
 
-def test_compiled_code_gets_the_threads_of_the_run():
-    """The compiler's cache would otherwise hand out code for as many threads as the first run had."""
-    from torch._inductor import config
+def test_compiled_ways_are_compiled():
+    """For the threads of the run, for which the compiler's cache does not ask, and for more shapes than it takes by default."""
+    from torch._dynamo import config as dynamo
+    from torch._inductor import config as inductor
 
-    with config.patch({"cpp.threads": -1}):
-        machine.compile_for_threads()
-        assert config.cpp.threads == torch.get_num_threads()
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    with inductor.patch({"cpp.threads": -1}), dynamo.patch(recompile_limit=1, fail_on_recompile_limit_hit=False):
+        machine.set_up_compiler()
+        assert inductor.cpp.threads == torch.get_num_threads()
+        double = torch.compile(lambda x: 2 * x, backend=backend, dynamic=False)
+        for size in range(2, 22):
+            double(torch.ones(size))
+        assert len(compiled) == 20
+        dynamo.recompile_limit = 20
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            double(torch.ones(22))
