@@ -40,7 +40,7 @@ def test_tables_are_those_of_the_result_file():
     assert (folder / "bench.md").read_text() == tables.document(run)
     assert run.machine["name"] in README and run.machine["torch"].partition("+")[0] in README
     shown = [s for s in tables.sections(run) if "forward + backward" in s.title or s.title == "model"]
-    assert len(shown) == 4
+    assert len(shown) == 5
     for section in shown:
         assert "\n".join(tables.markdown(section)) in README, section.title
         ours = [row for row, mark in zip(section.rows, section.marks) if "s2mlp_cuda" in "".join(row[:2])]
