@@ -22,7 +22,7 @@ def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
         TypeError: an offset is not a pair of integers.
         ValueError: the table is empty.
     """
-    flat = []
+    flat: list[int] = []
     try:
         for dh, dw in offsets:
             flat += (index(dh), index(dw))

@@ -1,13 +1,17 @@
 """From a raw operator and its derivative rules to an operator that every PyTorch transform takes.
 
 A raw operator is what C++ registered: kernels, nothing else. :func:`differentiable` gives it, from one set of
-:class:`Rules`, two ``torch.autograd.Function``s, and fake, autograd and vmap registrations of its own, and returns the
-function to call.
+:class:`Rules`, fake, autograd and vmap registrations of its own, and returns the function to call.
+
+``torch.library.register_autograd`` would do for plain backward passes alone: what it generates knows no forward mode and is
+refused by ``torch.func`` (pytorch/pytorch#168393, #170834). So the kernel is registered here, and does what PyTorch does for
+its own operators: record one level of differentiation, and call the operator again for the levels below.
 """
 
 from collections.abc import Callable
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
@@ -73,75 +77,88 @@ def _no_flops(*args, out_shape=None, **kwargs) -> int:
 
 
 def differentiable(rules: type[Rules], name: str) -> tuple[Callable, type[torch.autograd.Function]]:
-    """``(call, Function)``: the operator as a function of its raw arguments, and as a full autograd.Function.
+    """``(call, Function)``: the operator as a function of its raw arguments, and as an autograd.Function by name.
 
-    ``call`` takes the cheapest way that will do. Under functorch transforms that is the Function; where autograd records,
-    one without ``setup_context``, with which PyTorch binds the Python signature on every call, at more than the cost of
-    a small map; otherwise the bare kernel. In a compiled region it is the raw operator: the compiler does not trace a
-    Function that has a jvp.
+    The raw operator takes every transform, and is what compilers and ``torch.func`` see. Where eager PyTorch records,
+    ``call`` applies a Function at less cost; where it does not, ``call`` is the bare kernel.
     """
     op, tensors = rules.op, rules.tensors
+    defaults = [argument.default_value for argument in op._schema.arguments]
+
+    def keep(ctx, inputs):
+        kept, ctx.rest = rules.keep(*inputs)
+        ctx.save_for_backward(*kept)
+        return kept
+
+    def keep_for_both_modes(ctx, inputs, output):
+        ctx.save_for_forward(*keep(ctx, inputs))
 
     def gradients(ctx, grad):
         count = len(ctx.needs_input_grad)
         grads = rules.backward(ctx.saved_tensors, ctx.rest, ctx.needs_input_grad, grad)
         return (*grads, *(None,) * (count - tensors))
 
-    class Function(torch.autograd.Function):
-        @staticmethod
-        def forward(*args):
-            return op(*args)
-
-        @staticmethod
-        def setup_context(ctx, inputs, output):
-            kept, ctx.rest = rules.keep(*inputs)
-            ctx.save_for_backward(*kept)
-            ctx.save_for_forward(*kept)
-
-        backward = staticmethod(gradients)
-
-        @staticmethod
-        def jvp(ctx, *tangents):
-            return rules.jvp(ctx.saved_tensors, ctx.rest, *tangents[:tensors])
-
-        @staticmethod
-        def vmap(info, in_dims, *args):
-            return Function.apply(*_batch_first(info, in_dims, args, tensors)), 0
+    def tangent(ctx, *tangents):
+        return rules.jvp(ctx.saved_tensors, ctx.rest, *tangents[:tensors])
 
     class EagerFunction(torch.autograd.Function):
+        """What eager PyTorch records. One with ``setup_context`` would bind the Python signature on every call."""
+
         @staticmethod
         def forward(ctx, *args):
-            kept, ctx.rest = rules.keep(*args)
-            if kept:
-                ctx.save_for_backward(*kept)
-                ctx.save_for_forward(*kept)
+            keep_for_both_modes(ctx, args, None)
             return below_autograd(op, *args)
 
         backward = staticmethod(gradients)
-        jvp = Function.jvp
+        jvp = staticmethod(tangent)
 
-    Function.__name__ = Function.__qualname__ = name
-    EagerFunction.__name__ = EagerFunction.__qualname__ = f"Eager{name}"
+    class OneLevel(torch.autograd.function._SingleLevelFunction):
+        """What the raw operator records: one level of differentiation. The levels below see the operator again."""
+
+        @staticmethod
+        def forward(*args):
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True):
+                return below_autograd(op, *args)
+
+        setup_context = staticmethod(keep_for_both_modes)
+        backward = staticmethod(gradients)
+        jvp = staticmethod(tangent)
 
     def call(*args):
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return op(*args)
-        if torch._C._are_functorch_transforms_active():
-            return Function.apply(*args)
         if differentiates(*args[:tensors]):
             return EagerFunction.apply(*args)
         return below_autograd(op, *args)
 
-    def keep_inputs(ctx, inputs, output):
-        kept, ctx.rest = rules.keep(*inputs)
-        ctx.save_for_backward(*kept)
+    class Function(torch.autograd.Function):
+        """The compiler goes by ``forward`` and ``backward``: it traces no Function that has a jvp. All else is ``call``."""
+
+        @staticmethod
+        def forward(ctx, *args):
+            keep(ctx, args)
+            return op(*args)
+
+        backward = staticmethod(gradients)
+        apply = staticmethod(call)
+
+    Function.__name__ = Function.__qualname__ = name
+    EagerFunction.__name__ = EagerFunction.__qualname__ = f"Eager{name}"
+    OneLevel.__name__ = OneLevel.__qualname__ = f"OneLevel{name}"
+
+    def autograd_kernel(*args):
+        args += tuple(defaults[len(args) :])  # the dispatcher leaves out what is as by default
+        if not differentiates(*args[:tensors]):
+            return below_autograd(op, *args)
+        with enable_single_level_autograd_function():
+            return OneLevel.apply(*args)
 
     def vmap(info, in_dims, *args):
         return op(*_batch_first(info, in_dims, args, tensors)), 0
 
     full_name = op._schema.name
+    torch.library.impl(full_name, "Autograd")(autograd_kernel)
     torch.library.register_fake(full_name, rules.fake)
-    torch.library.register_autograd(full_name, gradients, setup_context=keep_inputs)
     torch.library.register_vmap(full_name, vmap)
     register_flop_formula(op.overloadpacket)(_no_flops)
     return call, Function

@@ -17,5 +17,5 @@ def refuse_torchscript(*_):
 
 def not_for_torchscript(function: Callable) -> Callable:
     """Decorator: the function says so."""
-    setattr(function, "__prepare_scriptable__", refuse_torchscript)
+    function.__prepare_scriptable__ = refuse_torchscript  # type: ignore[attr-defined]
     return function

@@ -74,11 +74,9 @@ def shift_split_attention(
 
 def _apply(tensors, arguments):
     """By the cheapest way that will do: see :func:`s2mlp_cuda.ops._differentiable.differentiable`."""
-    if torch.compiler.is_compiling():
-        return _SplitAttention.apply(*tensors, *arguments)
     if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
         return _from_differentiable_parts(*tensors, *arguments)
-    if differentiates(*tensors):
+    if torch.compiler.is_compiling() or differentiates(*tensors):
         return _SplitAttention.apply(*tensors, *arguments)
     return _forward(*tensors, *arguments)[0]
 
