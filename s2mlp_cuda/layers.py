@@ -163,13 +163,15 @@ class DropPath(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Images or maps to tokens (B, H // p, W // p, channels): one linear map per p x p patch.
+    """Images or maps to tokens (B, H / p, W / p, channels): one linear map per p x p patch.
 
     Args:
         in_channels, channels: C of the input and of the tokens.
         patch_size: p.
         norm_layer: a norm for the tokens; default none.
         data_format: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C): of the input.
+        pad: fill the last patches up with zeros, on the right and at the bottom, where p does not divide H or W. What
+            is over is left out otherwise.
     """
 
     def __init__(
@@ -179,19 +181,24 @@ class PatchEmbedding(nn.Module):
         patch_size: int,
         norm_layer: Callable | None = None,
         data_format: str = "channels_first",
+        pad: bool = False,
     ):
         super().__init__()
         self.data_format = data_format
+        self.pad = pad
         self.projection = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.Identity() if norm_layer is None else norm_layer(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.data_format == "channels_last":
             x = x.permute(0, 3, 1, 2)
+        if self.pad:
+            height, width = self.projection.stride
+            x = nn.functional.pad(x, (0, -x.shape[-1] % width, 0, -x.shape[-2] % height))
         return self.norm(self.projection(x).permute(0, 2, 3, 1))
 
     def extra_repr(self) -> str:
-        return f"data_format={self.data_format!r}"
+        return f"data_format={self.data_format!r}, pad={self.pad}"
 
 
 class Mlp(nn.Module):

@@ -56,6 +56,7 @@ class Backbone(nn.Module):
 
     Attributes:
         stride: side of a final token in pixels: the product of the patch sizes.
+        dynamic_img_pad: whether any image size is taken, and padded.
         num_features: channels of the last token map.
         feature_info: one entry per feature map: ``module`` that computes it, ``num_chs`` channels, ``reduction`` of the image.
         default_cfg: what timm's data pipelines read: input size, mean, standard deviation, interpolation.
@@ -67,6 +68,7 @@ class Backbone(nn.Module):
     #: Where the images enter, as timm wants to know it.
     first_conv: str
     stride: int
+    dynamic_img_pad: bool
     norm: nn.Module
     head: nn.Module
     feature_info: list[dict]
@@ -115,10 +117,10 @@ class Backbone(nn.Module):
 
     def check_size(self, x: torch.Tensor) -> None:
         height, width = x.shape[-2:]
-        if height % self.stride or width % self.stride:
+        if not self.dynamic_img_pad and (height % self.stride or width % self.stride):
             raise ValueError(
                 f"the input is {height}x{width}, but this model cuts images into patches of {self.stride}x{self.stride} "
-                f"pixels: height and width must be multiples of {self.stride}"
+                f"pixels: height and width must be multiples of {self.stride}, or the model be built with dynamic_img_pad=True"
             )
 
     def run_level(self, level: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -132,7 +134,7 @@ class Backbone(nn.Module):
         """Images (B, in_chans, H, W) to the last token map, (B, H / stride, W / stride, num_features).
 
         Raises:
-            ValueError: the stride does not divide H and W.
+            ValueError: the stride does not divide H and W, and ``dynamic_img_pad`` is off.
         """
         self.check_size(x)
         x = self.embed(x)
@@ -267,4 +269,4 @@ class FeaturePyramid(nn.Module):
         self.model = model
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return self.model.forward_intermediates(x, self.out_indices, intermediates_only=True)
+        return self.model.forward_intermediates(x, self.out_indices, intermediates_only=True)  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from s2mlp_cuda.offsets import V1
 
 
 class S2MLP(Backbone):
-    """S2-MLP. Takes any input size that the patch size divides, square or not.
+    """S2-MLP. Takes any input size that the patch size divides, square or not, and any at all with padding.
 
     Args:
         num_classes: outputs of the head; 0 leaves it out.
@@ -29,6 +29,7 @@ class S2MLP(Backbone):
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper gives no rate.
         drop_rate: dropout before the head.
         global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
+        dynamic_img_pad: take any input size: where the patch size does not divide, the last patches are filled up with zeros.
         implementation: ``"fused"``, GELU and shift in one pass, or ``"composed"``, one after the other.
 
     Raises:
@@ -54,11 +55,14 @@ class S2MLP(Backbone):
         drop_path_rate: float = 0.0,
         drop_rate: float = 0.0,
         global_pool: str = "avg",
+        dynamic_img_pad: bool = False,
         implementation: str = "fused",
     ):
         super().__init__()
         self.stride = patch_size
-        self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, nn.LayerNorm if embed_norm else None)
+        self.dynamic_img_pad = dynamic_img_pad
+        embed_norm_layer = nn.LayerNorm if embed_norm else None
+        self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, embed_norm_layer, pad=dynamic_img_pad)
         norm = norm_layer_of(norm_layer)
         self.blocks = nn.Sequential(
             *(

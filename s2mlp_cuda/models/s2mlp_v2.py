@@ -13,7 +13,7 @@ from s2mlp_cuda.offsets import SS1, SS2
 
 
 class S2MLPv2(Backbone):
-    """S2-MLPv2. Takes any input size that the product of the patch sizes divides, square or not.
+    """S2-MLPv2. Takes any input size that the product of the patch sizes divides, square or not, and any at all with padding.
 
     Args:
         num_classes: outputs of the head; 0 leaves it out.
@@ -33,11 +33,12 @@ class S2MLPv2(Backbone):
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper trains with 0.1.
         drop_rate: dropout before the head.
         global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
+        dynamic_img_pad: take any input size: where a patch size does not divide, the last patches are filled up with zeros.
         implementation: ``"fused"``, no shifted map being stored, or ``"composed"``, of shifts and PyTorch's own operators.
 
     Raises:
-        ValueError: stages of unequal description, an unknown fusion, norm, pooling or implementation; in ``forward`` an input size that the
-            patch sizes do not divide.
+        ValueError: stages of unequal description, an unknown fusion, norm, pooling or implementation; in ``forward`` an
+            input size that the patch sizes do not divide.
     """
 
     levels_name = "stages"
@@ -60,6 +61,7 @@ class S2MLPv2(Backbone):
         drop_path_rate: float = 0.0,
         drop_rate: float = 0.0,
         global_pool: str = "avg",
+        dynamic_img_pad: bool = False,
         implementation: str = "fused",
     ):
         super().__init__()
@@ -69,6 +71,7 @@ class S2MLPv2(Backbone):
                 f"got {len(patch_sizes)}, {len(embed_dims)} and {len(depths)}"
             )
         self.stride = prod(patch_sizes)
+        self.dynamic_img_pad = dynamic_img_pad
         norm = norm_layer_of(norm_layer)
         rates = iter(drop_path_rates(sum(depths), drop_path_rate))
         self.stages = nn.Sequential()
@@ -77,7 +80,11 @@ class S2MLPv2(Backbone):
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
             keeps = index > 0 and patch_size == 1 and embed_dim == channels
             embedding = nn.Identity() if keeps else PatchEmbedding(
-                channels, embed_dim, patch_size, data_format="channels_first" if index == 0 else "channels_last"
+                channels,
+                embed_dim,
+                patch_size,
+                data_format="channels_first" if index == 0 else "channels_last",
+                pad=dynamic_img_pad,
             )
             blocks = [
                 S2MLPv2Block(

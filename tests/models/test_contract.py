@@ -12,6 +12,7 @@ from torch import nn
 import s2mlp_cuda
 from s2mlp_cuda import create_model
 from s2mlp_cuda.models import FeaturePyramid
+
 from test_models import NAMES, SMALL, on_meta, small
 
 IMAGES = (2, 3, 32, 48)
@@ -100,10 +101,11 @@ def test_features_only(name):
 
 
 def test_features_of_the_real_v2_for_dense_prediction():
-    pyramid = create_model("s2mlpv2_small_7", features_only=True).eval()
+    """512 = 73 * 7 + 1 and 384 = 54 * 7 + 6: both are filled up."""
+    pyramid = create_model("s2mlpv2_small_7", features_only=True, dynamic_img_pad=True).eval()
     with torch.no_grad():
-        fine, coarse = pyramid(torch.randn(1, 3, 504, 392))
-    assert fine.shape == (1, 192, 72, 56) and coarse.shape == (1, 384, 36, 28)
+        fine, coarse = pyramid(torch.randn(1, 3, 512, 384))
+    assert fine.shape == (1, 192, 74, 55) and coarse.shape == (1, 384, 37, 28)
 
 
 def test_classifier(name, model):

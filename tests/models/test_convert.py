@@ -59,7 +59,10 @@ class Blocks(nn.Module):
     def __init__(self, channels, depth, ratio, mixer):
         super().__init__()
         self.model = nn.Sequential(
-            *(nn.Sequential(Residual(channels, mixer(channels)), Residual(channels, self.mlp(channels, ratio))) for _ in range(depth))
+            *(
+                nn.Sequential(Residual(channels, mixer(channels)), Residual(channels, self.mlp(channels, ratio)))
+                for _ in range(depth)
+            )
         )
 
     @staticmethod

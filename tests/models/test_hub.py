@@ -1,6 +1,8 @@
 """Saving to, and loading from, folders as the Hugging Face Hub lays them out."""
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 pytest.importorskip("huggingface_hub")
 
 from s2mlp_cuda import hub, models, offsets  # noqa: E402
+
 from test_models import NAMES, SMALL  # noqa: E402
 
 
@@ -39,3 +42,25 @@ def test_plain_models_take_the_weights(tmp_path):
     hub.create_model("s2mlp_wide", **SMALL["s2mlp_wide"]).save_pretrained(tmp_path)
     plain = models.create_model("s2mlp_wide", **SMALL["s2mlp_wide"])
     plain.load_state_dict(load_file(tmp_path / "model.safetensors"))
+
+
+def test_push(tmp_path, monkeypatch):
+    """What would be sent: the hub is taken to answer as it does."""
+    from huggingface_hub import HfApi
+
+    sent = {}
+
+    def upload_folder(self, *, folder_path, repo_id, **kwargs):
+        sent.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()}, repo_id=repo_id)
+
+    monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+    model = hub.create_model("s2mlpv2_small_7", num_classes=10, **SMALL["s2mlpv2_small_7"]).eval()
+    model.push_to_hub("someone/s2mlp")
+    assert sent.pop("repo_id") == "someone/s2mlp"
+    assert set(sent) == {"README.md", "config.json", "model.safetensors"}
+    assert b"2108.01072" in sent["README.md"] and b"license: apache-2.0" in sent["README.md"]
+    for name, content in sent.items():
+        (tmp_path / name).write_bytes(content)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(hub.S2MLPv2.from_pretrained(tmp_path).eval()(images), model(images))

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import s2mlp_cuda
-from s2mlp_cuda import create_model, layers, list_models, offsets
+from s2mlp_cuda import create_model, layers, list_models, models, offsets
 
 NAMES = ["s2mlp_deep", "s2mlp_wide", "s2mlpv2_medium_7", "s2mlpv2_small_14", "s2mlpv2_small_7"]
 #: Arguments that make each configuration small, without touching what the name stands for.
@@ -114,6 +114,31 @@ def test_other_sizes_are_refused(name):
         ValueError, match=r"the input is 30x32, but this model cuts images into patches of 4x4 pixels: .* multiples of 4"
     ):
         model(torch.randn(1, 3, 30, 32))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_size_with_padding(name, device):
+    """Zeros on the right and at the bottom, of the images and of each later stage's map."""
+    model = small(name, dynamic_img_pad=True).to(device).eval()
+    plain = small(name).to(device).eval()
+    plain.load_state_dict(model.state_dict())
+    images = torch.randn(2, 3, 30, 45, device=device)
+    whole = torch.nn.functional.pad(images, (0, 3, 0, 2))
+    assert torch.equal(model(whole), plain(whole))
+    features = model.forward_features(images)
+    assert features.shape == (2, 8, 12, model.num_features)
+    if isinstance(model, models.S2MLP):
+        assert torch.equal(features, plain.forward_features(whole))
+
+
+@pytest.mark.parametrize("data_format", ["channels_first", "channels_last"])
+def test_padded_patches(data_format):
+    order = (0, 1, 2, 3) if data_format == "channels_first" else (0, 2, 3, 1)
+    embed = layers.PatchEmbedding(3, 8, 4, data_format=data_format, pad=True)
+    x = torch.randn(2, 3, 9, 12)
+    whole = torch.nn.functional.pad(x, (0, 0, 0, 3))
+    assert torch.equal(embed(x.permute(order)), embed(whole.permute(order)))
+    assert embed(x.permute(order)).shape == (2, 3, 3, 8)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,6 +10,7 @@ import timm.optim
 import torch
 
 import s2mlp_cuda.timm  # noqa: F401
+
 from test_models import NAMES, SMALL
 
 
@@ -28,7 +29,10 @@ def test_create_model(name):
 
 
 def test_importing_it_is_what_registers():
-    code = "import s2mlp_cuda, timm; print(timm.list_models('s2mlp*')); import s2mlp_cuda.timm; print(sorted(timm.list_models('s2mlp*')))"
+    code = (
+        "import s2mlp_cuda, timm; print(timm.list_models('s2mlp*'));"
+        "import s2mlp_cuda.timm; print(sorted(timm.list_models('s2mlp*')))"
+    )
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines == ["[]", str(NAMES)]
 
