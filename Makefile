@@ -11,7 +11,7 @@ demo: install
 
 # The whole test suite, in two processes. Options go to pytest: make test ARGS="-k gradcheck"
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Every operator and model against every other way to compute it; results go to out/bench/. Options: make bench ARGS=--full
 bench: install

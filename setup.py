@@ -37,6 +37,8 @@ TORCH_TARGET_VERSION = "0x020b000000000000"
 # Code for sm_80 also runs on 8.6 and 8.9; PTX of the last one serves everything newer.
 DEFAULT_ARCH_LIST = ["8.0", "9.0", "10.0"]
 FIRST_TOOLKIT_WITH_10_0 = (12, 8)
+#: Each has a file in csrc/cpu and one in csrc/cuda.
+OPERATORS = ("spatial_shift", "gelu_spatial_shift", "shift_split_attention")
 
 
 def find_cuda_home() -> Path | None:
@@ -75,8 +77,9 @@ def extensions() -> list:
     # -Wno-psabi: vectors are arguments of inlined functions only, so how they would be passed does not matter.
     cxx_flags = ["-O3", "-fno-signed-zeros", "-g0", "-Wall", "-Wno-psabi", "-fvisibility=hidden"]
     cxx_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
-    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2", f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]
-    sources = ["csrc/registration.cpp", "csrc/cpu/spatial_shift.cpp", "csrc/cpu/gelu_spatial_shift.cpp", "csrc/cpu/shift_split_attention.cpp"]
+    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2"]
+    nvcc_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
+    sources = ["csrc/registration.cpp", *(f"csrc/cpu/{name}.cpp" for name in OPERATORS)]
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:
         cuda_version = toolkit_version(home)
@@ -88,7 +91,7 @@ def extensions() -> list:
         # torch insists on its own CUDA major version. This binary carries its own CUDA runtime and
         # uses torch through the stable ABI only, so any toolkit the driver understands will do.
         cpp_extension._check_cuda_version = lambda *_: None
-        sources += [f"csrc/cuda/{name}.cu" for name in ("spatial_shift", "gelu_spatial_shift", "shift_split_attention")]
+        sources += [f"csrc/cuda/{name}.cu" for name in OPERATORS]
         include_dirs.append(str(home / "include"))
         library_dirs += [str(home / folder) for folder in ("lib64", "lib") if (home / folder).is_dir()]
         libraries += ["cudart_static", "dl", "rt", "pthread"]

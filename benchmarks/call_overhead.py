@@ -7,8 +7,9 @@ import time
 
 import torch
 
-from results import write_result
 from s2mlp_cuda import spatial_shift
+
+from results import write_result
 
 
 def microseconds(call, calls: int = 2000, rounds: int = 15) -> float:

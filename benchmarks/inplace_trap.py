@@ -3,8 +3,9 @@
     python benchmarks/inplace_trap.py
 """
 
-from results import write_result
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
+
+from results import write_result
 
 cases = list(survey())
 write_result(

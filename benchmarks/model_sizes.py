@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import s2mlp_cuda
+
 from results import write_result
 
 sizes = {}

@@ -98,8 +98,9 @@ def convert(state_dict: Mapping[str, torch.Tensor]) -> tuple[nn.Module, Report]:
         ValueError: keys of no known layout; an S2MLPv1 of several stages, which :class:`~s2mlp_cuda.models.S2MLP` does not have.
     """
     for wrapper in ("state_dict", "model"):
-        if isinstance(state_dict.get(wrapper), Mapping):
-            state_dict = state_dict[wrapper]
+        inner = state_dict.get(wrapper)
+        if isinstance(inner, Mapping):
+            state_dict = inner
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
     layout = next((name for name, sign in _SIGNS.items() if sign in state), None)
     if layout is None:

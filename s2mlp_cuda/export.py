@@ -39,4 +39,4 @@ def to_onnx(
     """
     require("onnx", "onnx", "onnxscript")
     program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes)
-    return torch.onnx.export(decompose(program), (), path, dynamo=True, **kwargs)
+    return torch.onnx.export(decompose(program), (), path, dynamo=True, **kwargs)  # type: ignore[return-value]

@@ -5,6 +5,7 @@ pretrained weights.
 """
 
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -14,9 +15,8 @@ from s2mlp_cuda.models import create_model, list_models
 require("timm", "timm")
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
-
 with torch.device("meta"):
-    _MODELS = {name: create_model(name) for name in list_models()}
+    _MODELS: dict[str, Any] = {name: create_model(name) for name in list_models()}
 
 default_cfgs = generate_default_cfgs({f"{name}.untrained": model.default_cfg for name, model in _MODELS.items()})
 

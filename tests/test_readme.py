@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 
 def test_python_blocks_run_in_order():
     blocks = re.findall(r"```python\n(.+?)```", README, re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     names = {"torch": torch, "s2mlp_cuda": s2mlp_cuda, "c": 384}
     for block in blocks:
         if block.startswith("x[:, 1:"):  # the papers' line, on a map that does not need a gradient
@@ -23,7 +23,7 @@ def test_python_blocks_run_in_order():
         exec(block, names)
     maps = torch.randn(2, 6, 7, 16)
     assert torch.equal(names["spatial_shift1"](maps), s2mlp_cuda.reference.spatial_shift(maps, s2mlp_cuda.offsets.SS1))
-    assert names["fine"].shape == (1, 192, 72, 56) and names["coarse"].shape == (1, 384, 36, 28)
+    assert names["fine"].shape == (1, 192, 74, 55) and names["coarse"].shape == (1, 384, 37, 28)
     assert torch.equal(names["spatial_shift2"](maps), s2mlp_cuda.reference.spatial_shift(maps, s2mlp_cuda.offsets.SS2))
 
 

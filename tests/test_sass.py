@@ -4,9 +4,10 @@ import re
 import shutil
 
 import pytest
-import sass
 
 from s2mlp_cuda._extension import build_facts
+
+import sass
 
 #: Kernels that move 16 bytes at a time, and how many loads a thread must have in flight. A new kernel joins with a line.
 WIDE = {

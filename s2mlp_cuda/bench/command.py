@@ -46,10 +46,11 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
             results = job.run()
             if not console.is_terminal:
                 console.print(f"{time.perf_counter() - started:6.0f} s  {job}")
-            if results and isinstance(results[0], Breakdown):
-                found.breakdowns += results
-            else:
-                found.measurements += results
+            for result in results:
+                if isinstance(result, Breakdown):
+                    found.breakdowns.append(result)
+                else:
+                    found.measurements.append(result)
             found.save(out / "bench.json")  # a run that is broken off leaves what it has
             release_freed_memory()
             progress.advance(task)

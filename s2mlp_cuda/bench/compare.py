@@ -90,9 +90,9 @@ def _change(ways_a: dict, ways_b: dict, case: Case, name: str) -> list[Change]:
         return [Change(case, name, STOPPED)]
     if not a.seconds:
         return [Change(case, name, STARTED)]
-    copies = [ways.get((case, COPY)) for ways in (ways_a, ways_b)]
-    if all(copy is not None and copy.seconds for copy in copies):
-        unit, before, after = "copies", _in_copies(a, copies[0]), _in_copies(b, copies[1])
+    copy_a, copy_b = (ways.get((case, COPY)) for ways in (ways_a, ways_b))
+    if copy_a and copy_a.seconds and copy_b and copy_b.seconds:
+        unit, before, after = "copies", _in_copies(a, copy_a), _in_copies(b, copy_b)
     else:
         unit, before, after = "ms", [1e3 * s for s in a.seconds], [1e3 * s for s in b.seconds]
     change = Change(case, name, _kind(a, b, before, after), unit, statistics.median(before), statistics.median(after))

@@ -13,7 +13,8 @@ from s2mlp_cuda.cli import cpu_name
 
 def machine_name() -> str:
     """Processors and threads in a line."""
-    name = f"{cpu_name()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    name = f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{torch.cuda.get_device_name()}, {name}" if torch.cuda.is_available() else name
 
 

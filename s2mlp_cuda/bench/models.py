@@ -197,7 +197,7 @@ class BreakdownJob:
             if form is not None and not form.compiled:
                 steps[name] = self.job.training_step(form)
                 steps[name]()
-        samples = {name: [] for name in steps}
+        samples: dict[str, list] = {name: [] for name in steps}
         for _ in range(self.job.rounds):
             for name, step in steps.items():
                 with torch.profiler.profile(activities=activities, acc_events=True) as profile:

@@ -71,7 +71,7 @@ SHIFT_SPLIT_ATTENTION = Operator(
     "shift_split_attention",
     peers.split_attention_peers,
     _wide_map_and_weights,
-    lambda *inputs, data_format: peers.split_attention(*inputs, shift=reference.spatial_shift),
+    lambda x, fc1, fc2, data_format: peers.split_attention(x, fc1, fc2, shift=reference.spatial_shift),
     forward_maps=7,
     backward_maps=8,
 )

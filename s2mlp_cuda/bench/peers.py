@@ -123,7 +123,7 @@ def _compiled(function: Callable) -> Callable:
 
 def shift_peers(data_format: str) -> dict[str, Callable]:
     """Name: V1 shift of maps in one data format; ours first. torchvision's is left out where it is not installed."""
-    named = {
+    named: dict[str, Callable] = {
         OURS: spatial_shift,
         "slices, cloned and assigned": clone_and_assign,
         "slices + cat": reference.spatial_shift,
@@ -139,7 +139,7 @@ def shift_peers(data_format: str) -> dict[str, Callable]:
         import torchvision  # noqa: F401
     except ImportError:
         del named[DEFORM]
-    shifts = {name: partial(function, data_format=data_format) for name, function in named.items()}
+    shifts: dict[str, Callable] = {name: partial(function, data_format=data_format) for name, function in named.items()}
     for name in ("slices, cloned and assigned", "slices + cat", "index_select + cat"):
         shifts[f"torch.compile({name})"] = _compiled(shifts[name])
     return shifts

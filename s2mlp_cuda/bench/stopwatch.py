@@ -2,11 +2,13 @@
 
 import itertools
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import torch
 
 Work = Callable[[], object]
+Key = TypeVar("Key", bound=Hashable)
 
 #: A sample on a CPU takes at least so long, if need be by repetition.
 LEAST_SECONDS = 2e-4
@@ -62,8 +64,8 @@ def _cpu_timer(work: Work, _) -> Callable[[], float]:
 
 
 def interleave(
-    works: dict[Hashable, Work], rounds: int, device: torch.device, graphs: bool = True
-) -> dict[Hashable, list[float]]:
+    works: Mapping[Key, Work], rounds: int, device: torch.device, graphs: bool = True
+) -> dict[Key, list[float]]:
     """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike.
 
     Args:
@@ -76,7 +78,7 @@ def interleave(
     # None runs while another does: all graphs can use the same memory.
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     timers = {name: make(work, pool) for name, work in works.items()}
-    samples: dict[Hashable, list[float]] = {name: [] for name in works}
+    samples: dict[Key, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, timer in timers.items():
             samples[name].append(timer())

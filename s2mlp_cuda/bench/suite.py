@@ -72,7 +72,7 @@ def _quick(device: torch.device) -> list[Job]:
 
 
 def _full(device: torch.device) -> list[Job]:
-    found = []
+    found: list[Job] = []
     for operator in OPERATORS:
         for data_format in ("channels_last", "channels_first"):
             if operator is not SPATIAL_SHIFT and data_format == "channels_first":

@@ -54,7 +54,7 @@ def _operator(kind: tuple[str, str, str], cases: list[tuple[Case, list[Measureme
                 ratios.append(copies(way, ways))
                 to_ours.append(way.median / our.median if our else float("nan"))
                 wrong |= way.right is False
-                if way.peak_bytes is not None:
+                if way.peak_bytes is not None and unit.peak_bytes:
                     memory.append(way.peak_bytes / unit.peak_bytes)
             cells += [_spread(ratios) or ", ".join(dict.fromkeys(failures)), _median(to_ours)]
         rows.append((name + (" **wrong**" if wrong else ""), *cells, _median(memory)))

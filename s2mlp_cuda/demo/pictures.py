@@ -36,10 +36,10 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
     groups = photo.repeat(1, 1, 4)  # (H, W, 4 groups of 3 channels)
     shifted = spatial_shift(groups, table).chunk(4, -1)
     # In place, distance times one step: what a stack of blocks does to its input.
-    smeared = groups[None].clone()
+    overlapping = groups[None].clone()
     for _ in range(distance):
-        smeared = shift_in_place_channels_last(smeared)
-    smeared = smeared[0].chunk(4, -1)
+        overlapping = shift_in_place_channels_last(overlapping)
+    smeared = overlapping[0].chunk(4, -1)
     height, width = photo.shape[:2]
     with plt.rc_context(STYLE):
         figure = plt.figure(figsize=(15, 6.1))
@@ -136,7 +136,7 @@ def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, ro
             axis.set_axis_off()
         for axis, index in zip(axes.flat, shown):
             axis.imshow(digits.test_images[index, 0].cpu(), cmap="gray_r", interpolation="nearest")
-            guess, truth = predicted[index].item(), digits.test_labels[index].item()
+            guess, truth = int(predicted[index]), int(digits.test_labels[index])
             confidence = probabilities[index, guess].item()
             text = f"{guess}  {confidence:.0%}" if guess == truth else f"{guess} (is {truth})"
             axis.set_title(

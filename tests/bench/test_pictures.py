@@ -127,7 +127,7 @@ def test_settings_that_differ_get_pictures_of_their_own():
     names = [name for name, _ in bars.figures(run)]
     assert names == [
         "bars-spatial_shift-channels_last-float32-2threads",
-        "bars-spatial_shift-channels_last-float32-1threads",
+        "bars-spatial_shift-channels_last-float32-1thread",
         "bars-spatial_shift-channels_last-bfloat16-2threads",
     ]
 

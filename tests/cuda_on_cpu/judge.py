@@ -3,8 +3,9 @@
 import torch
 import torch.nn.functional as F
 
-from cases import BranchCase, Case, GeluCase
 from s2mlp_cuda import reference
+
+from cases import BranchCase, Case, GeluCase
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 

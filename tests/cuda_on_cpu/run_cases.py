@@ -15,6 +15,7 @@ import torch
 from cases import every_case
 from judge import failure_of
 
+
 def main(library: str, order: str, only: str = "") -> None:
     torch.set_num_threads(1)
     torch.ops.load_library(library)

@@ -5,10 +5,11 @@ import random
 
 import pytest
 import torch
-from cases import BRANCHES, all_cases, branch_cases, gelu_cases, many_offsets
-from emulated import load_plan_check
 
 from s2mlp_cuda import offsets
+
+from cases import BRANCHES, all_cases, branch_cases, gelu_cases, many_offsets
+from emulated import load_plan_check
 
 KERNELS = ("channel vectors", "plane vectors", "elements")
 MODES = ("replicate", "zeros", "circular")

@@ -3,6 +3,7 @@
 import ctypes
 
 import pytest
+
 from emulated import ORDERS, build_kernels, compile_shared, copy_sources, emulation_flags, run_cases
 
 #: What is wrong: the edits, the .cu file that is compiled with them, the cases that are run, what is found.

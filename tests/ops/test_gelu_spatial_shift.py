@@ -5,11 +5,12 @@ import math
 
 import pytest
 import torch
-from conftest import allocations, require_device
 from torch.autograd import forward_ad
 from torch.nn import functional
 
 from s2mlp_cuda import GELUSpatialShift, GELUSpatialShiftFunction, gelu_spatial_shift, offsets, reference
+
+from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 #: Half a unit in the last place, relative, with room for float32's own rounding on the way.

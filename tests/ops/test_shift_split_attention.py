@@ -4,7 +4,6 @@ import itertools
 
 import pytest
 import torch
-from conftest import allocations, require_device
 from torch.autograd import forward_ad
 from torch.nn import functional
 
@@ -19,6 +18,8 @@ from s2mlp_cuda import (
     shift_branch_pool,
     shift_split_attention,
 )
+
+from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 #: What one rounding of the result allows, relative to the largest of it; sums are made in float32.

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 import torch
-from conftest import allocations, require_device
 
 from s2mlp_cuda import offsets, reference, spatial_shift
+
+from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INTEGRAL = [torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
@@ -85,7 +86,7 @@ def strided_inputs(device):
         ("a chunk of a wider map", torch.randn(2, 5, 7, 48, device=device).chunk(3, -1)[1], "channels_last"),
         ("planes cut out of planes", torch.randn(2, 20, 9, 9, device=device)[:, 2:18, 1:6, 2:9], "channels_first"),
         ("flattened tokens", torch.randn(2, 35, 16, device=device).unflatten(1, (5, 7)), "channels_last"),
-        ("leading dimensions that do not merge", torch.randn(4, 3, 2, 5, 7, 16, device=device)[::2].transpose(0, 1), "channels_last"),
+        ("dimensions that do not merge", torch.randn(4, 3, 2, 5, 7, 16, device=device)[::2].transpose(0, 1), "channels_last"),
     ]
 
 

@@ -27,7 +27,9 @@ def setting_text(case: Case, field: str) -> str:
     value = getattr(case, field)
     if field == "shape":
         return "x".join(map(str, value))
-    return f"{value} threads" if field == "threads" else str(value)
+    if field == "threads":
+        return f"{value} thread{'s' if value > 1 else ''}"
+    return str(value)
 
 
 def differing(cases: Iterable[Case], fields: Iterable[str]) -> list[str]:
@@ -51,13 +53,14 @@ def by_picture(kind: str, cases: dict[Case, list[Measurement]], named: tuple[str
     return pictures
 
 
-def find_copy(ways: Iterable[Measurement]) -> Measurement | None:
-    return next((m for m in ways if m.name == COPY and m.seconds), None)
+def find_copy(ways: Iterable[Measurement]) -> Measurement:
+    """The copy of a case of :func:`with_copy`."""
+    return next(m for m in ways if m.name == COPY)
 
 
 def with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measurement]]:
     """The cases whose copy was timed, and something else as well."""
-    return {case: ways for case, ways in cases.items() if find_copy(ways) and len(ways) > 1}
+    return {case: ways for case, ways in cases.items() if len(ways) > 1 and any(m.name == COPY and m.seconds for m in ways)}
 
 
 def way_names(cases: dict[Case, list[Measurement]]) -> list[str]:

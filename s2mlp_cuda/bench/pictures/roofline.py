@@ -42,7 +42,7 @@ def figures(run: Run) -> Iterator[tuple[str, Figure]]:
 
 def _rate(m: Measurement) -> float:
     """GB per second that had to be moved at the least."""
-    return m.floor_bytes / m.median / 1e9
+    return (m.floor_bytes or 0) / m.median / 1e9
 
 
 def _draw_roofline(cases: dict[Case, list[Measurement]]) -> Figure:
@@ -101,6 +101,6 @@ def _draw_roofline_panel(axis: Axes, cases: dict[Case, list[Measurement]]) -> No
     sizes = sorted(copy_rates)
     axis.plot(sizes, [statistics.median(copy_rates[size]) for size in sizes], color=DARK, linewidth=2)
     for (direction, ours), series in rates.items():
-        axis.plot(series.keys(), [statistics.median(values) for values in series.values()], **_marker_style(direction, ours))
+        axis.plot(list(series), [statistics.median(values) for values in series.values()], **_marker_style(direction, ours))
     number_axis(axis)
     size_axis(axis, sizes)

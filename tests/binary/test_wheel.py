@@ -1,0 +1,134 @@
+"""One wheel, built from the sdist, in environments without the sources and under every PyTorch."""
+
+import email
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+#: Without CUDA kernels; where ninja is.
+BUILD = {"S2MLP_CUDA": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+CHECK = """
+import torch, s2mlp_cuda
+x = torch.randn(2, 5, 6, 8, requires_grad=True)
+out = s2mlp_cuda.spatial_shift(x)
+assert torch.equal(out, s2mlp_cuda.reference.spatial_shift(x))
+out.sum().backward()
+model = s2mlp_cuda.create_model("s2mlpv2_small_7", num_classes=10, embed_dims=(8, 16), depths=(1, 1))
+model(torch.randn(2, 3, 28, 28)).sum().backward()
+print(torch.__version__, s2mlp_cuda.__file__)
+"""
+
+
+def run(*command, cwd, **environment) -> str:
+    result = subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    """From a copy of the sources that nothing was ever built in."""
+    source = tmp_path_factory.mktemp("source") / "s2mlp_cuda"
+    left_out = shutil.ignore_patterns(".git", ".venv", "build", "out", "*.so", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, source, ignore=left_out)
+    run(sys.executable, "-m", "build", "--sdist", "--no-isolation", cwd=source)
+    (sdist,) = source.glob("dist/*.tar.gz")
+    return sdist
+
+
+@pytest.fixture(scope="module")
+def built_in_place(sdist, tmp_path_factory) -> Path:
+    """The unpacked sdist after `setup.py build_ext --inplace`. CPU kernels alone."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    run(sys.executable, "setup.py", "build_ext", "--inplace", cwd=source, **BUILD)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(built_in_place) -> Path:
+    """Of what is compiled already."""
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", cwd=built_in_place, **BUILD)
+    (wheel,) = built_in_place.glob("dist/*.whl")
+    return wheel
+
+
+def environment(folder: Path, wheel: Path, *requirements: str) -> Path:
+    """The Python of a new virtual environment that holds the wheel."""
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", f"--python={python}", "--disable-pip-version-check", "install", "-q"]
+    if requirements:
+        run(*pip, *requirements, cwd=folder)
+    run(*pip, "--no-deps", wheel, cwd=folder)
+    return python
+
+
+def test_sdist_holds_the_tree(sdist):
+    """What git holds, and no more but what setuptools adds."""
+    with tarfile.open(sdist) as archive:
+        files = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
+    folders = ("csrc", "s2mlp_cuda", "tests", "benchmarks")
+    tree = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
+    tree = {name for name in tree if "__pycache__" not in name and not name.endswith(".so")}
+    tree |= {"setup.py", "pyproject.toml", "requirements.txt", "Makefile", "README.md", "LICENSE", "MANIFEST.in", ".ci/run"}
+    added = {name for name in files if name.startswith("s2mlp_cuda.egg-info/")} | {"PKG-INFO", "setup.cfg"}
+    assert files - added == tree
+
+
+def test_build_in_place_works_from_the_sdist(built_in_place):
+    version, file = run(sys.executable, "-c", CHECK, cwd=built_in_place, PYTHONPATH=str(built_in_place)).split()
+    assert Path(file).parent == built_in_place / "s2mlp_cuda"
+
+
+def test_wheel_holds_the_package(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        files = set(archive.namelist())
+        (metadata,) = (archive.read(name) for name in files if name.endswith(".dist-info/METADATA"))
+    package = {name for name in files if name.startswith("s2mlp_cuda/")}
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "s2mlp_cuda").rglob("*.py")}
+    binaries = {"s2mlp_cuda/_C.abi3.so", f"s2mlp_cuda/_build_info{sysconfig.get_config_var('EXT_SUFFIX')}"}
+    assert package == sources | binaries | {"s2mlp_cuda/py.typed"}
+    assert wheel.name.endswith("-cp310-abi3-linux_x86_64.whl")
+    facts = email.message_from_bytes(metadata)
+    assert facts["License-Expression"] == "Apache-2.0" and facts["Requires-Python"] == ">=3.10"
+    plain = [line for line in facts.get_all("Requires-Dist") if "extra" not in line]
+    assert plain == ["torch>=2.11"]
+    assert any(name.endswith("/licenses/LICENSE") for name in files)
+
+
+def test_wheel_without_the_sources(wheel, tmp_path):
+    """An environment that has the packages of this one, PyTorch among them, but not this package."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "s2mlp" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    python = environment(tmp_path / "venv", wheel)
+    (site,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    (site / "parent.pth").write_text(str(packages))
+    version, file = run(python, "-c", CHECK, cwd=tmp_path, PYTHONPATH="").split()
+    assert Path(file).parent == site / "s2mlp_cuda"
+
+
+@pytest.mark.parametrize("torch", ["torch==2.13.0", "torch"], ids=["2.13.0", "newest"])
+def test_wheel_under_other_versions(torch, wheel, tmp_path):
+    """The same wheel. Derivatives and transforms, the compiler's among them, are what PyTorch changes most."""
+    python = environment(tmp_path / "venv", wheel, torch, "numpy", "pytest", "setuptools")
+    (site,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    version, file = run(python, "-c", CHECK, cwd=tmp_path, PYTHONPATH="").split()
+    assert Path(file).parent == site / "s2mlp_cuda"
+    assert version.partition("+")[0] == torch.partition("==")[2] or torch == "torch"
+    suite = ROOT / "tests" / "ops" / "test_raw_operators.py"
+    run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not cuda", suite, cwd=tmp_path, PYTHONPATH="")
