@@ -1,4 +1,7 @@
 import os
+import sysconfig
+import venv
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +31,20 @@ def device(request) -> torch.device:
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def fresh_python(tmp_path_factory) -> Path:
+    """The Python of a virtual environment that sees the packages of this one, s2mlp_cuda left out."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    packages = tmp_path_factory.mktemp("packages")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "s2mlp" not in entry.name:
+            (packages / entry.name).symlink_to(entry)
+    (site,) = folder.glob("lib/*/site-packages")
+    (site / "parent.pth").write_text(str(packages))
+    return folder / "bin" / "python"
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -5,8 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
@@ -22,20 +20,6 @@ def run(*command, **environment) -> subprocess.CompletedProcess:
     return subprocess.run(
         command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
     )
-
-
-@pytest.fixture(scope="module")
-def fresh_python(tmp_path_factory):
-    """A virtual environment that sees the packages of this one, s2mlp_cuda left out."""
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, with_pip=False)
-    packages = tmp_path_factory.mktemp("packages")
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "s2mlp" not in entry.name:
-            (packages / entry.name).symlink_to(entry)
-    site = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    (site / "parent.pth").write_text(str(packages))
-    return folder / "bin" / "python"
 
 
 def test_develop(fresh_python, tmp_path):

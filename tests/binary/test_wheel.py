@@ -64,15 +64,17 @@ def wheel(built_in_place) -> Path:
     return wheel
 
 
-def environment(folder: Path, wheel: Path, *requirements: str) -> Path:
-    """The Python of a new virtual environment that holds the wheel."""
-    venv.create(folder, with_pip=False)
-    python = folder / "bin" / "python"
+def install(python: Path, *arguments) -> None:
     pip = [sys.executable, "-m", "pip", f"--python={python}", "--disable-pip-version-check", "install", "-q"]
-    if requirements:
-        run(*pip, *requirements, cwd=folder)
-    run(*pip, "--no-deps", wheel, cwd=folder)
-    return python
+    run(*pip, *arguments, cwd=python.parent)
+
+
+def check_installed(python: Path, cwd: Path) -> str:
+    """The wheel in the environment of ``python`` works; returns PyTorch's version."""
+    version, file = run(python, "-c", CHECK, cwd=cwd, PYTHONPATH="").split()
+    (site,) = python.parents[1].glob("lib/*/site-packages")
+    assert Path(file).parent == site / "s2mlp_cuda"
+    return version
 
 
 def test_sdist_holds_the_tree(sdist):
@@ -108,27 +110,19 @@ def test_wheel_holds_the_package(wheel):
     assert any(name.endswith("/licenses/LICENSE") for name in files)
 
 
-def test_wheel_without_the_sources(wheel, tmp_path):
-    """An environment that has the packages of this one, PyTorch among them, but not this package."""
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "s2mlp" not in entry.name:
-            (packages / entry.name).symlink_to(entry)
-    python = environment(tmp_path / "venv", wheel)
-    (site,) = (tmp_path / "venv").glob("lib/*/site-packages")
-    (site / "parent.pth").write_text(str(packages))
-    version, file = run(python, "-c", CHECK, cwd=tmp_path, PYTHONPATH="").split()
-    assert Path(file).parent == site / "s2mlp_cuda"
+def test_wheel_without_the_sources(wheel, fresh_python, tmp_path):
+    install(fresh_python, "--no-deps", wheel)
+    check_installed(fresh_python, tmp_path)
 
 
 @pytest.mark.parametrize("torch", ["torch==2.13.0", "torch"], ids=["2.13.0", "newest"])
 def test_wheel_under_other_versions(torch, wheel, tmp_path):
     """The same wheel. Derivatives and transforms, the compiler's among them, are what PyTorch changes most."""
-    python = environment(tmp_path / "venv", wheel, torch, "numpy", "pytest", "setuptools")
-    (site,) = (tmp_path / "venv").glob("lib/*/site-packages")
-    version, file = run(python, "-c", CHECK, cwd=tmp_path, PYTHONPATH="").split()
-    assert Path(file).parent == site / "s2mlp_cuda"
+    venv.create(tmp_path / "venv", with_pip=False)
+    python = tmp_path / "venv" / "bin" / "python"
+    install(python, torch, "numpy", "pytest", "setuptools")
+    install(python, "--no-deps", wheel)
+    version = check_installed(python, tmp_path)
     assert version.partition("+")[0] == torch.partition("==")[2] or torch == "torch"
     suite = ROOT / "tests" / "ops" / "test_raw_operators.py"
     run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not cuda", suite, cwd=tmp_path, PYTHONPATH="")
