@@ -58,7 +58,7 @@ def _draw_roofline(cases: dict[Case, list[Measurement]]) -> Figure:
                 axis.set_title(f"{subject}, {dtype}", fontsize=12)
             else:
                 axis.set_axis_off()
-    body.supylabel("GB/s of what must be read and written", fontsize=12)
+    body.supylabel("GB/s that must be moved", fontsize=12)
     handles = [Line2D([], [], color=DARK, linewidth=2, marker=".", label="copy of the map")]
     for ours, who in ((True, "ours"), (False, "best other right way")):
         handles += [Line2D([], [], label=f"{who}, {way}", **_marker_style(way, ours)) for way in (FORWARD, BOTH)]
