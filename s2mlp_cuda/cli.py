@@ -1,4 +1,4 @@
-"""The command line: ``s2mlp demo``, ``s2mlp bench`` and ``s2mlp info``, also as ``python -m s2mlp_cuda``."""
+"""The command line, ``s2mlp`` and ``python -m s2mlp_cuda``: see ``s2mlp --help``."""
 
 import argparse
 import platform
@@ -10,6 +10,11 @@ import torch
 import s2mlp_cuda
 from s2mlp_cuda._extension import build_facts
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda.training.config import add_arguments
+from s2mlp_cuda.training.errors import TrainingError, message_of
+
+#: What all commands on images need; the optional dependencies `train` have them.
+TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
 
 
 def cpu_name() -> str:
@@ -65,11 +70,83 @@ def bench(arguments: argparse.Namespace) -> int:
     return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), tuple(arguments.skip), arguments.out)
 
 
+def train(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.config import parse
+    from s2mlp_cuda.training.run import train as run
+
+    run(parse(arguments.words))
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.evaluation import evaluate_file
+
+    found = evaluate_file(
+        arguments.weights, arguments.data, arguments.split, arguments.dataset, arguments.batch_size, arguments.workers,
+        arguments.device, arguments.amp,
+    )
+    if found:
+        print(f"loss {found['loss']:.4f}, top-1 {found['top1']:.2f}%, top-5 {found['top5']:.2f}%, {found['images']} images")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from rich.console import Console
+    from rich.table import Table
+
+    from s2mlp_cuda.training.predict import predict as run
+    from s2mlp_cuda.training.weights import load
+
+    for path, rows in zip(arguments.images, run(*load(arguments.weights), arguments.images)):
+        table = Table(title=str(path), title_justify="left", box=None, show_header=False)
+        for name, probability in rows:
+            table.add_row(name, f"{probability:6.1%}", "█" * round(30 * probability))
+        Console().print(table)
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.explain import explain as run
+    from s2mlp_cuda.training.predict import read_image
+    from s2mlp_cuda.training.weights import load
+
+    model, description = load(arguments.weights)
+    for path in run(model, read_image(arguments.image, description), arguments.out, arguments.block):
+        print(path)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.weights import export as run
+
+    print(run(arguments.weights, arguments.format, arguments.out or arguments.weights.with_suffix(f".{arguments.format}")))
+    return 0
+
+
+def ablate(arguments: argparse.Namespace) -> int:
+    require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.ablation import run
+
+    return run(arguments.data, arguments.out, arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device)
+
+
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors of a run of s2mlp train"
+    )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     parser = argparse.ArgumentParser(prog="s2mlp", description=s2mlp_cuda.__doc__)
     parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    words = sys.argv[1:] if argv is None else argv
 
     command = commands.add_parser("demo", help="check, time and train the shift on this machine, in about three minutes")
     command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
@@ -96,12 +173,66 @@ def main(argv: list[str] | None = None) -> int:
     )
     command.set_defaults(run=bench)
 
+    command = commands.add_parser(
+        "train", allow_abbrev=False, help="train a model on images",
+        description="Train a model on images, in one process or, by torchrun -m s2mlp_cuda train, in many.",
+    )
+    add_arguments(command)
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("eval", help="loss and accuracy of trained weights")
+    _add_weights(command)
+    command.add_argument("--data", metavar="FOLDER", help="as for train")
+    command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
+    command.add_argument("--split", default="validation", help="default: %(default)s")
+    command.add_argument("--batch-size", type=int, default=256, help="of one process; default: %(default)s")
+    command.add_argument("--workers", type=int, default=4, help="default: %(default)s")
+    command.add_argument("--device", default="auto", help="default: cuda if there")
+    command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    command.set_defaults(run=evaluate)
+
+    command = commands.add_parser("predict", help="the five most probable classes of images")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    _add_weights(command)
+    command.set_defaults(run=predict)
+
+    command = commands.add_parser("explain", help="draw what a trained model does with an image")
+    command.add_argument("image", type=Path, metavar="IMAGE")
+    _add_weights(command)
+    command.add_argument("--block", type=int, default=1, help="the block whose groups are drawn, from 1; default: %(default)s")
+    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the pictures; default: %(default)s")
+    command.set_defaults(run=explain)
+
+    command = commands.add_parser("export", help="a trained model for other runtimes")
+    _add_weights(command)
+    command.add_argument(
+        "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a program of torch.export; both in standard operators"
+    )
+    command.add_argument("--out", type=Path, help="default: the weights' name with another ending")
+    command.set_defaults(run=export)
+
+    command = commands.add_parser("ablate", help="the papers' ablations and timm's peers on small images, one budget for all")
+    command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
+    command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, by the device")
+    command.add_argument("--seeds", type=int, help="runs of each row; default: 3 on a GPU, 1 on a CPU")
+    command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="leave out rows without any of these in their name")
+    command.add_argument("--device", default="auto", help="default: cuda if there")
+    command.add_argument("--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs there are not repeated")
+    command.set_defaults(run=ablate)
+
     command = commands.add_parser("info", help="print the build and the devices")
     command.set_defaults(run=info)
 
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
+    arguments.words = words[1:]
     try:
         return arguments.run(arguments)
     except MissingExtraError as error:
         print(f"s2mlp: {error}", file=sys.stderr)
         return 2
+    except TrainingError as error:
+        print(f"s2mlp: {message_of(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("s2mlp: stopped", file=sys.stderr)
+        return 130

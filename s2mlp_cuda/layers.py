@@ -313,11 +313,14 @@ class ShiftSplitAttention(_Branches):
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
 
+    def weights(self, pooled: torch.Tensor) -> torch.Tensor:
+        """The branches' weights (B, K, C), which sum to 1 over K, from the sum (B, C) over branches and tokens (eqs. 10, 11)."""
+        return self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(self.branches), -1)).softmax(-2)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.implementation == "composed":
             maps = self.shifted(x)
-            pooled = reduce(torch.add, (part.sum((-3, -2)) for part in maps))
-            weights = self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(maps), -1)).softmax(-2)
+            weights = self.weights(reduce(torch.add, (part.sum((-3, -2)) for part in maps)))
             return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
         return shift_split_attention(
             x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode

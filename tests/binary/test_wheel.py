@@ -100,8 +100,10 @@ def test_wheel_holds_the_package(wheel):
         (metadata,) = (archive.read(name) for name in files if name.endswith(".dist-info/METADATA"))
     package = {name for name in files if name.startswith("s2mlp_cuda/")}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "s2mlp_cuda").rglob("*.py")}
+    recipes = {str(path.relative_to(ROOT)) for path in (ROOT / "s2mlp_cuda" / "recipes").glob("*.yaml")}
+    assert recipes
     binaries = {"s2mlp_cuda/_C.abi3.so", f"s2mlp_cuda/_build_info{sysconfig.get_config_var('EXT_SUFFIX')}"}
-    assert package == sources | binaries | {"s2mlp_cuda/py.typed"}
+    assert package == sources | recipes | binaries | {"s2mlp_cuda/py.typed"}
     assert wheel.name.endswith("-cp310-abi3-linux_x86_64.whl")
     facts = email.message_from_bytes(metadata)
     assert facts["License-Expression"] == "Apache-2.0" and facts["Requires-Python"] == ">=3.10"

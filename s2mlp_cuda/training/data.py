@@ -1,0 +1,166 @@
+"""Datasets and loaders: timm's, with the checks that keep a long run from failing late or learning wrong labels."""
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data import ImageDataset, create_dataset, create_loader
+from timm.data.readers.img_extensions import get_img_extensions
+
+from s2mlp_cuda.training.digits import write_digits
+from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError
+
+
+class StrictImageDataset(ImageDataset):
+    """timm's dataset, which puts another image in place of an unreadable one; this one names it and stops."""
+
+    def __getitem__(self, index: int):
+        self._max_retries = 1
+        try:
+            return super().__getitem__(index)
+        except (RuntimeError, SyntaxError, ValueError) as error:
+            raise UnreadableImageError(
+                f"cannot read the image {self.filename(index, absolute=True)}: mend or remove the file, "
+                "then go on with --resume auto"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Split:
+    """A dataset of images and labels, and what its labels mean: names by index, empty where the reader knows none."""
+
+    dataset: Any
+    class_names: list[str]
+
+
+def _class_folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _has_image(folder: Path) -> bool:
+    extensions = get_img_extensions(as_set=True)
+    return any(
+        os.path.splitext(name)[1].lower() in extensions for _, _, names in os.walk(folder, followlinks=True) for name in names
+    )
+
+
+def _check_folder(root: Path, split: str) -> None:
+    """
+    Raises:
+        TrainingError: no such folder, no class in it, or a class without an image: the labels behind it would shift.
+    """
+    if not root.is_dir():
+        raise TrainingError(f"no folder {root}")
+    folders = _class_folders(root)
+    if not folders:
+        raise TrainingError(f"{root} has no folders: {split} images are expected in one folder per class")
+    empty = [path.name for path in folders if not _has_image(path)]
+    if empty:
+        raise TrainingError(f"no image in {root} for the class{'es' if len(empty) > 1 else ''} {', '.join(empty)}")
+
+
+def _split_folder(root: Path, split: str) -> Path:
+    """The folder of a split, by timm's synonyms; the root itself where it has no such folder and is given as the split."""
+    synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
+    for name in synonyms.get(split, (split,)):
+        if (root / name).is_dir():
+            return root / name
+    raise TrainingError(f"{root} has no folder for the split {split!r}: name one with --train-split or --val-split")
+
+
+def open_split(arguments: argparse.Namespace, split: str, class_names: list[str], is_training: bool) -> Split:
+    """A split of the data that the arguments name.
+
+    Args:
+        arguments: of ``s2mlp train``.
+        split: name of a split.
+        class_names: of the labels that a model was or is to be trained with; empty for what the data says.
+        is_training: whether streams are shuffled.
+
+    Raises:
+        TrainingError: data that is not there, is empty or has other classes.
+        MissingExtraError: the reader's own package is not installed.
+    """
+    class_map = {name: index for index, name in enumerate(class_names)}
+    options: dict[str, Any] = {
+        "is_training": is_training, "class_map": class_map or None, "seed": arguments.seed, "batch_size": arguments.batch_size,
+        "input_key": arguments.input_key, "target_key": arguments.target_key,
+    }
+    if arguments.dataset in ("", "digits"):
+        if not arguments.data and not arguments.dataset:
+            raise TrainingError("no data: name an image folder with --data, or a dataset with --dataset")
+        root = Path(arguments.data) if arguments.data else write_digits(Path(arguments.output) / "digits")
+        folder = _split_folder(root, split)
+        _check_folder(folder, split)
+        unknown = {path.name for path in _class_folders(folder)} - class_map.keys() if class_map else set()
+        if unknown:
+            raise TrainingError(f"{folder} has classes that the model was not trained with: {', '.join(sorted(unknown))}")
+        reader = create_dataset("", root=str(folder), search_split=False, class_map=options["class_map"]).reader
+        dataset = StrictImageDataset(str(folder), reader=reader)
+    else:
+        dataset = create_dataset(arguments.dataset, root=arguments.data, split=split, **options)
+        if isinstance(dataset, ImageDataset):
+            dataset = StrictImageDataset(arguments.data, reader=dataset.reader)
+        reader = getattr(dataset, "reader", None)
+    names = getattr(reader, "class_to_idx", None) or {}
+    return Split(dataset, [str(name) for name in sorted(names, key=names.__getitem__)])
+
+
+def _image_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"input_size": (3, arguments.img_size, arguments.img_size), "mean": arguments.mean, "std": arguments.std}
+
+
+def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, device: torch.device):
+    """Batches of a split, shuffled and augmented as the arguments say.
+
+    Workers begin anew with each epoch, so that an epoch depends on its seed alone and not on those before it.
+
+    Raises:
+        TrainingError: less than one batch.
+    """
+    distributed = torch.distributed.is_initialized()
+    loader = create_loader(
+        split.dataset,
+        **_image_options(arguments),
+        batch_size=batch_size,
+        is_training=True,
+        re_prob=arguments.reprob,
+        re_mode=arguments.remode,
+        re_count=arguments.recount,
+        scale=arguments.scale,
+        ratio=arguments.ratio,
+        hflip=arguments.hflip,
+        color_jitter=arguments.color_jitter,
+        auto_augment=arguments.aa,
+        num_aug_repeats=arguments.aug_repeats,
+        interpolation=arguments.train_interpolation,
+        num_workers=arguments.workers,
+        distributed=distributed,
+        pin_memory=device.type == "cuda",
+        device=device,
+        persistent_workers=False,
+    )
+    if len(loader) < arguments.grad_accum_steps:
+        raise TrainingError(
+            f"the training images do not fill one batch of {arguments.batch_size}: choose a smaller --batch-size"
+        )
+    return loader
+
+
+def eval_loader(arguments: argparse.Namespace, split: Split, batch_size: int, device: torch.device):
+    """Batches of a split in its order, resized and cropped at the centre."""
+    return create_loader(
+        split.dataset,
+        **_image_options(arguments),
+        batch_size=batch_size,
+        interpolation=arguments.interpolation,
+        crop_pct=arguments.crop_pct,
+        num_workers=arguments.workers,
+        distributed=torch.distributed.is_initialized(),
+        pin_memory=device.type == "cuda",
+        device=device,
+        persistent_workers=False,
+    )

@@ -1,0 +1,65 @@
+"""Loss and accuracy of a model on a split."""
+
+from pathlib import Path
+
+import torch
+from timm.task.evaluator import ClassificationEvaluator, evaluation_sample_limit
+from torch import nn
+
+from s2mlp_cuda.training import config, weights
+from s2mlp_cuda.training.data import eval_loader, open_split
+from s2mlp_cuda.training.processes import Processes, join, leave
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader, processes: Processes, amp: bool = False, channels_last: bool = False
+) -> dict[str, float]:
+    """
+    Args:
+        model: takes images (B, 3, H, W), gives logits (B, classes). Its mode is as before afterwards.
+        loader: batches of images and labels, each process its own part.
+        processes: those that share the work.
+        amp: autocast to bfloat16.
+        channels_last: memory format of the images.
+
+    Returns:
+        ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes, each counted once.
+    """
+    evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    was_training = model.training
+    model.eval()
+    for images, labels in loader:
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
+            output = model(images.contiguous(memory_format=memory_format))
+        evaluator.update(output, labels)
+    model.train(was_training)
+    return dict(evaluator.compute(distributed=processes.count > 1))
+
+
+def evaluate_file(
+    file: Path, data: str | None, split: str = "validation", dataset: str = "", batch_size: int = 256, workers: int = 4,
+    device: str = "auto", amp: bool = False,
+) -> dict[str, float]:
+    """``s2mlp eval``: weights that ``s2mlp train`` wrote, on a split of images, alone or under torchrun.
+
+    Returns:
+        As :func:`evaluate`, and the number of ``images``; empty in all processes but the first.
+
+    Raises:
+        TrainingError: weights, data or a device that cannot be used.
+    """
+    processes = join(device, needs_group=False)
+    try:
+        model, description = weights.load(file)
+        arguments = config.parse([])
+        for name in ("img_size", "mean", "std", "interpolation", "crop_pct"):
+            setattr(arguments, name, getattr(description, name))
+        arguments.data, arguments.dataset, arguments.workers = data, dataset, workers
+        images = open_split(arguments, split, description.class_names, is_training=False)
+        loader = eval_loader(arguments, images, batch_size, processes.device)
+        found = evaluate(model.to(processes.device), loader, processes, amp)
+        return {**found, "images": len(images.dataset)} if processes.is_first else {}
+    finally:
+        leave()

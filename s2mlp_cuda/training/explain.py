@@ -1,0 +1,202 @@
+"""Pictures of what a trained model does with one image: how far its blocks see, how they weigh and shift."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.style import context
+from torch import nn
+
+from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE
+from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
+from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
+from s2mlp_cuda.training.errors import TrainingError
+
+_PANELS = 12
+#: A patch counts as seen where its gradient is more than this part of the strongest.
+_SEEN = 0.01
+_ARROWS = {
+    (1, 0): "↓", (-1, 0): "↑", (0, 1): "→", (0, -1): "←", (1, 1): "↘", (1, -1): "↙", (-1, 1): "↗", (-1, -1): "↖", (0, 0): "stays",
+}  # fmt: skip
+
+
+def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) -> list[Path]:
+    """Draw receptive_field.png, shifted_groups.png and, where the model has it, split_attention.png.
+
+    Args:
+        model: an :class:`~s2mlp_cuda.models.S2MLP` or :class:`~s2mlp_cuda.models.S2MLPv2` in evaluation mode.
+        image: (3, H, W), normalized as the model takes it.
+        out: folder for the pictures.
+        block: number of the block, from 1, whose groups are drawn.
+
+    Raises:
+        TrainingError: a model of other blocks, or without a block of this number.
+    """
+    blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, (S2MLPBlock, S2MLPv2Block))]
+    if not blocks:
+        raise TrainingError(f"{type(model).__name__} has no blocks with a spatial shift")
+    if not 1 <= block <= len(blocks):
+        raise TrainingError(f"the model has blocks 1 to {len(blocks)}, not {block}")
+    out.mkdir(parents=True, exist_ok=True)
+    paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]
+    attentions = [module for module in model.modules() if isinstance(module, ShiftSplitAttention)]
+    if attentions:
+        paths.append(_draw_split_attention(model, attentions, image, out / "split_attention.png"))
+    paths.append(_draw_groups(model, blocks[block - 1], block, image, out / "shifted_groups.png"))
+    return paths
+
+
+def _watch(modules: list[nn.Module], run: Callable[[], object], inputs: bool = False) -> list[torch.Tensor]:
+    """The outputs (or first inputs) of modules while something runs, in the order of ``modules``."""
+    seen: dict[nn.Module, torch.Tensor] = {}
+
+    def remember(module, args, output):
+        seen[module] = args[0] if inputs else output
+
+    handles = [module.register_forward_hook(remember) for module in modules]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [seen[module] for module in modules]
+
+
+def receptive_fields(model: nn.Module, blocks: list[nn.Module], image: torch.Tensor) -> list[numpy.ndarray]:
+    """For each block, how much each pixel moves the centre token behind it: effective receptive fields (arXiv 1701.04128).
+
+    Returns:
+        One array (H, W) per block: the gradient of half the token's squared norm, its magnitude summed over colours and
+        divided by the largest.
+    """
+    pixels = image[None].clone().requires_grad_()
+    fields = []
+    for output in _watch(blocks, lambda: model(pixels)):
+        token = output[0, output.shape[1] // 2, output.shape[2] // 2]
+        (gradient,) = torch.autograd.grad(token.square().sum() / 2, pixels, retain_graph=True)
+        field = gradient[0].abs().sum(0)
+        fields.append((field / field.max().clamp_min(torch.finfo(field.dtype).tiny)).numpy(force=True))
+    return fields
+
+
+def _photo(image: torch.Tensor) -> numpy.ndarray:
+    """A normalized image as grey values in [0, 1]."""
+    grey = image.mean(0)
+    return ((grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-6)).numpy(force=True)
+
+
+def _page(columns: int, rows: int, title: str, width: float = 2.2, height: float = 2.45):
+    figure = Figure(figsize=(max(6.5, columns * width), rows * height + 0.7), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, x=0.01, ha="left")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=100)
+    return path
+
+
+def _draw_receptive_field(model: nn.Module, blocks: list[nn.Module], image: torch.Tensor, path: Path) -> Path:
+    fields = receptive_fields(model, blocks, image)
+    shown = sorted({round(index) for index in numpy.linspace(0, len(blocks) - 1, min(_PANELS, len(blocks)))})
+    columns = min(6, len(shown) + 1)
+    with context(STYLE):  # type: ignore[arg-type]
+        figure, axes = _page(columns, -(-(len(shown) + 1) // columns), "What the centre token sees, block by block")
+        for panel in axes.flat:
+            panel.set_axis_off()
+        axes.flat[0].imshow(_photo(image), cmap="gray")
+        axes.flat[0].set_title("image", fontsize=10)
+        heat = None
+        for panel, index in zip(axes.flat[1:], shown):
+            heat = panel.imshow(numpy.maximum(fields[index], 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
+            panel.set_title(f"block {index + 1}: {(fields[index] > _SEEN).mean():.0%}", fontsize=10)
+        figure.colorbar(heat, ax=axes, shrink=0.8, label="gradient, of the largest")
+        figure.supxlabel(f"% of the pixels have more than {_SEEN:.0%} of the largest gradient", fontsize=9)
+        return _save(figure, path)
+
+
+@torch.inference_mode()
+def split_attention_weights(model: nn.Module, attentions: list[ShiftSplitAttention], image: torch.Tensor) -> list[torch.Tensor]:
+    """The softmax weights (K, C) of each split attention for one image (arXiv 2108.01072, eq. 11)."""
+    inputs = _watch(list(attentions), lambda: model(image[None]), inputs=True)
+    return [
+        attention.weights(shift_branch_pool(x, attention.branches, padding_mode=attention.padding_mode))[0]
+        for attention, x in zip(attentions, inputs)
+    ]
+
+
+def _draw_split_attention(model: nn.Module, attentions: list[ShiftSplitAttention], image: torch.Tensor, path: Path) -> Path:
+    weights = [each.float().numpy(force=True) for each in split_attention_weights(model, attentions, image)]
+    names = [_branch_name(attentions[0], branch) for branch in range(len(attentions[0].branches))]
+    colors = [OURS_COLOR, "#2dd4bf", OTHER_COLOR, "#64748b", "#b08968"]
+    with context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(max(7, 1 + 0.75 * len(weights)), 3.8), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        count = len(names)
+        for branch, name in enumerate(names):
+            places = [index + 1 + (branch - (count - 1) / 2) * 0.22 for index in range(len(weights))]
+            low, middle, high = (
+                numpy.array([numpy.quantile(each[branch], q) for each in weights]) for q in (0.25, 0.5, 0.75)
+            )
+            axes.bar(places, high - low, 0.18, bottom=low, color=colors[branch % len(colors)], alpha=0.55, label=name)
+            axes.plot(places, middle, linestyle="", marker="_", markersize=11, markeredgewidth=2.2, color="#0f172a")
+        axes.axhline(1 / count, color="#94a3b8", linestyle=(0, (4, 3)), linewidth=1)
+        axes.set_xticks(range(1, len(weights) + 1))
+        axes.set_xlabel("block")
+        axes.set_ylabel("weight")
+        axes.set_ylim(0, 1)
+        axes.legend(frameon=False, ncols=count, fontsize=9, loc="upper left")
+        axes.set_title("Split attention: median and quartiles over channels; dashed: all branches alike", fontsize=11)
+        return _save(figure, path)
+
+
+def _branch_name(module: ShiftSplitAttention | ShiftSum, branch: int) -> str:
+    table = module.branches[branch]
+    return f"branch {branch + 1}: " + ("stays" if table is None else " ".join(map(_arrow, table)))
+
+
+def _arrow(offset: tuple[int, int]) -> str:
+    return _ARROWS.get(offset, str(offset))
+
+
+def _draw_groups(model: nn.Module, block: nn.Module, number: int, image: torch.Tensor, path: Path) -> Path:
+    """Before and after the shift: in each group of channels, the one that differs most between tokens."""
+    (mixer,) = [module for module in block.modules() if isinstance(module, (GELUSpatialShift, ShiftSplitAttention, ShiftSum))]
+    with torch.inference_mode():
+        (x,) = _watch([mixer], lambda: model(image[None]), inputs=True)
+        if isinstance(mixer, GELUSpatialShift):
+            branches = [("", mixer.offsets, nn.functional.gelu(x[0], approximate=mixer.approximate))]
+        else:
+            parts = x[0].chunk(len(mixer.branches), -1)
+            branches = [
+                (_branch_name(mixer, index), table or ((0, 0),), part)
+                for index, (table, part) in enumerate(zip(mixer.branches, parts))
+            ]
+        maps = [
+            (name, table, part, spatial_shift(part, table, padding_mode=mixer.padding_mode)) for name, table, part in branches
+        ]
+    columns = max(len(table) for _, table, _, _ in maps)
+    with context(STYLE):  # type: ignore[arg-type]
+        figure, axes = _page(columns * 2, len(maps), f"The groups of block {number}, before and after the shift", 1.75, 2.0)
+        for panel in axes.flat:
+            panel.set_axis_off()
+        for row, (_, table, before, after) in enumerate(maps):
+            channels = before.shape[-1]
+            for group, offset in enumerate(table):
+                first, last = group * channels // len(table), (group + 1) * channels // len(table)
+                channel = first + int(before[..., first:last].flatten(0, -2).var(0).argmax())
+                values = before[..., channel].float().numpy(force=True)
+                scale = {"cmap": "viridis", "vmin": values.min(), "vmax": values.max(), "interpolation": "nearest"}
+                for panel, shown, title in (
+                    (axes[row, 2 * group], values, f"channel {channel}"),
+                    (axes[row, 2 * group + 1], after[..., channel].float().numpy(force=True), _arrow(offset)),
+                ):
+                    panel.imshow(shown, **scale)
+                    panel.set_title(title, fontsize=10, fontweight="normal")
+        return _save(figure, path)

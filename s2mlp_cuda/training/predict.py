@@ -1,0 +1,54 @@
+"""Classes of image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform
+from torch import nn
+
+from s2mlp_cuda.training.errors import UnreadableImageError
+from s2mlp_cuda.training.weights import Description
+
+
+def read_image(path: Path, description: Description) -> torch.Tensor:
+    """An image as the model of the description sees it in evaluation: (3, img_size, img_size).
+
+    Raises:
+        UnreadableImageError: the file cannot be opened or decoded.
+    """
+    transform = create_transform(
+        (3, description.img_size, description.img_size),
+        mean=tuple(description.mean),
+        std=tuple(description.std),
+        interpolation=description.interpolation,
+        crop_pct=description.crop_pct,
+    )
+    try:
+        with Image.open(path) as image:
+            return transform(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UnreadableImageError(f"cannot read the image {path}: {error}") from error
+
+
+def class_name(description: Description, index: int) -> str:
+    return description.class_names[index] if description.class_names else f"class {index}"
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, description: Description, paths: Sequence[Path], count: int = 5
+) -> list[list[tuple[str, float]]]:
+    """The most probable classes of each image, as (name, probability), most probable first.
+
+    Raises:
+        UnreadableImageError: a file cannot be opened or decoded.
+    """
+    device = next(model.parameters()).device
+    rows = []
+    for path in paths:
+        probabilities = model(read_image(path, description)[None].to(device)).float().softmax(-1)[0]
+        best = probabilities.topk(min(count, len(probabilities)))
+        rows.append([(class_name(description, index), value) for index, value in zip(best.indices.tolist(), best.values.tolist())])
+    return rows

@@ -1,0 +1,58 @@
+"""What a run tells on the terminal: a bar with images per second and time left, and a line per epoch."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+_LOOK_EVERY = 0.5  # seconds; looking at the loss waits for a GPU
+
+
+class Progress:
+    """Tells in the first process, is silent in the others."""
+
+    def __init__(self, is_first: bool):
+        self.console = Console(highlight=False, quiet=not is_first)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"[yellow]{text}", soft_wrap=True)
+
+    def tell_epoch(self, row: dict[str, float], epochs: int) -> None:
+        average = f", moving average {row['ema_top1']:.2f}%" if "ema_top1" in row else ""
+        self.say(
+            f"epoch {row['epoch']:.0f} of {epochs}: loss {row['train_loss']:.4f}, top-1 {row['val_top1']:.2f}%{average}, "
+            f"{row['images_per_second']:.0f} images/s, {row['seconds']:.0f} s"
+        )
+
+    @contextmanager
+    def run(self, epochs: int, first_epoch: int, updates_per_epoch: int) -> Iterator[Callable[[int, torch.Tensor], None]]:
+        """A bar over all updates; yields ``advance(images, mean_loss)``, to be called after each."""
+        columns = [
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} images/s"), TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(),
+            TextColumn("left"),
+        ]
+        with Bar(*columns, console=self.console, transient=True, speed_estimate_period=120) as bar:
+            done = first_epoch * updates_per_epoch
+            task = bar.add_task("", total=epochs * updates_per_epoch, completed=done, epoch=first_epoch + 1, rate="-", loss="-")
+            looked, images = time.perf_counter(), 0
+
+            def advance(count: int, mean_loss: torch.Tensor) -> None:
+                nonlocal looked, images, done
+                images += count
+                done += 1
+                bar.advance(task)
+                elapsed = time.perf_counter() - looked
+                if elapsed > _LOOK_EVERY and not self.console.quiet:
+                    epoch = (done - 1) // updates_per_epoch + 1
+                    bar.update(task, epoch=epoch, rate=f"{images / elapsed:.0f}", loss=f"{mean_loss.item():.3f}")
+                    looked, images = time.perf_counter(), 0
+
+            yield advance

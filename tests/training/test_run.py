@@ -1,0 +1,300 @@
+"""Whole runs of ``s2mlp train`` on scikit-learn's digits: 1,797 real images of 8x8 pixels."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import webdataset
+
+from s2mlp_cuda import cli
+from s2mlp_cuda.training import checkpoint, config
+from s2mlp_cuda.training.digits import write_digits
+from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.run import train
+
+TIMES = {"images_per_second", "seconds", "peak_memory_mb"}
+#: One block of 16 channels on 4x4 patches of 2x2 pixels.
+TINY = [
+    "--recipe", "digits", "--device", "cpu", "--no-tensorboard", "--batch-size", "64", "--warmup-epochs", "0",
+    "--model-kwargs", "embed_dims=[16]", "depths=[1]",
+]  # fmt: skip
+#: Everything that draws random numbers, in the process and in its workers.
+RANDOM = [
+    "--mixup", "0.8", "--cutmix", "1", "--aa", "rand-m9-mstd0.5-inc1", "--reprob", "0.5", "--drop-path", "0.1", "--workers", "1",
+    "--model-ema-decay", "0.99",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory) -> Path:
+    """All digits as an image folder: train/ and validation/."""
+    return write_digits(tmp_path_factory.mktemp("data") / "digits")
+
+
+@pytest.fixture(scope="module")
+def few(digits, tmp_path_factory) -> Path:
+    """Thirteen images of each digit and split."""
+    folder = tmp_path_factory.mktemp("few")
+    for split in ("train", "validation"):
+        for source in (digits / split).iterdir():
+            target = folder / split / source.name
+            target.mkdir(parents=True)
+            for path in sorted(source.iterdir())[:13]:
+                (target / path.name).symlink_to(path)
+    return folder
+
+
+def words(data: Path, output: Path, *more: str) -> list[str]:
+    return [*TINY, "--data", str(data), "--output", str(output), *map(str, more)]
+
+
+def losses(output: Path) -> list[dict[str, str]]:
+    with open(output / "metrics.csv") as file:
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def test_a_run_learns_and_leaves_all_that_it_promises(digits, tmp_path, capsys):
+    output = tmp_path / "run"
+    options = ["--epochs", "3", "--keep", "2", "--lr", "0.01", "--model-ema-decay", "0.5", "--model-kwargs", "embed_dims=[32]"]
+    options += ["--batch-size", "16"]
+    arguments = [*words(digits, output, *options), "--tensorboard"]
+    assert cli.main(["train", *arguments]) == 0
+    rows = losses(output)
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3]
+    assert float(rows[2]["train_loss"]) < float(rows[0]["train_loss"])
+    assert float(rows[2]["ema_top1"]) > 30
+    assert float(rows[2]["lr"]) < float(rows[0]["lr"])
+    assert {path.name for path in output.iterdir()} == {
+        "checkpoints", "tensorboard", "config.yaml", "environment.json", "metrics.csv", "curves.png", "last.safetensors",
+        "best.safetensors",
+    }  # fmt: skip
+    assert len(checkpoint.list_checkpoints(output)) == 2
+    assert config.parse(["--recipe", str(output / "config.yaml")]).lr == 0.01
+    assert json.loads((output / "environment.json").read_text())["torch"] == torch.__version__
+    assert (output / "curves.png").read_bytes().startswith(b"\x89PNG")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val_top1")] == [89, 178, 267]
+    said = capsys.readouterr().out
+    assert "epoch 3 of 3: loss" in said and "images/s" in said
+
+    assert cli.main(["train", *arguments]) == 1
+    assert "has a run already: go on with it by --resume auto" in capsys.readouterr().err
+    assert cli.main(["train", *arguments, "--resume", "auto", "--lr", "0.5"]) == 1
+    assert "the run was begun with other arguments (lr: 0.01, now 0.5)" in capsys.readouterr().err
+    assert losses(output) == rows
+
+
+def test_a_killed_run_ends_as_one_that_was_not(few, tmp_path):
+    """Killed with SIGKILL in the second and, after it was resumed, in the third epoch: the same losses and weights to the bit."""
+    options = ["--epochs", "4", "--batch-size", "2", *RANDOM]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "s2mlp_cuda", "train"]
+    subprocess.run([*command, *words(few, whole, *options)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    again = [*command, *words(few, killed, *options), "--resume", "auto"]
+    for epochs_before in (1, 2):
+        process = subprocess.Popen(again, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+        while not (checkpoint.folder_of(killed) / f"checkpoint-{epochs_before:04d}.pt").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        time.sleep(0.05)  # on into the next epoch
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert len(checkpoint.list_checkpoints(killed)) < 4
+    subprocess.run(again, check=True, env=environment, stdout=subprocess.DEVNULL)
+    assert losses(killed) == losses(whole)
+    assert len(losses(killed)) == 4
+    assert (killed / "last.safetensors").read_bytes() == (whole / "last.safetensors").read_bytes()
+
+
+def test_accumulation_checkpointing_and_memory_format_change_nothing_but_rounding(few, tmp_path):
+    base = ["--epochs", "2", "--batch-size", "32", "--opt", "sgd", "--lr", "0.5", "--clip-grad", "0.3"]
+    plain = train(config.parse(words(few, tmp_path / "a", *base))).history
+    variants = {
+        "accumulated": ["--grad-accum-steps", "4"],
+        "checkpointed": ["--grad-checkpointing"],
+        "channels-last": ["--channels-last"],
+    }
+    for name, options in variants.items():
+        found = train(config.parse(words(few, tmp_path / name, *base, *options))).history
+        assert [row["train_loss"] for row in found] == pytest.approx([row["train_loss"] for row in plain], rel=1e-4), name
+    unclipped = train(config.parse(words(few, tmp_path / "b", *base, "--clip-grad", "0"))).history
+    assert unclipped[1]["train_loss"] != pytest.approx(plain[1]["train_loss"], rel=1e-4)
+
+
+def test_autocast_and_compilation(few, tmp_path):
+    base = ["--epochs", "1", "--batch-size", "32"]
+    plain, autocast, compiled = (
+        train(config.parse(words(few, tmp_path / name, *base, *options))).history[0]["train_loss"]
+        for name, options in (("plain", []), ("amp", ["--amp"]), ("compiled", ["--torchcompile"]))
+    )
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    assert autocast != plain
+    assert autocast == pytest.approx(plain, rel=2e-2)
+
+
+def test_repeated_augmentation_draws_each_image_several_times(few, tmp_path):
+    from s2mlp_cuda.training.data import open_split, train_loader
+    from s2mlp_cuda.training.processes import join, leave
+
+    arguments = config.parse(words(few, tmp_path, "--aug-repeats", "3"))
+    join("cpu", needs_group=True)
+    try:
+        loader = train_loader(arguments, open_split(arguments, "train", [], True), 30, torch.device("cpu"))
+        drawn = list(loader.sampler)[:30]
+    finally:
+        leave()
+    assert drawn[::3] == drawn[1::3] == drawn[2::3]
+    assert len(set(drawn)) == 10
+    train(config.parse(words(few, tmp_path / "run", "--aug-repeats", "3", "--epochs", "1", "--batch-size", "16")))
+
+
+def test_fine_tuning_takes_the_weights_and_leaves_a_head_of_other_size(few, tmp_path, capsys):
+    train(config.parse(words(few, tmp_path / "a", "--epochs", "1")))
+    weights = str(tmp_path / "a" / "last.safetensors")
+    begun = ["--epochs", "1", "--weights", weights, "--lr", "1e-9", "--min-lr", "1e-9"]
+    found = train(config.parse(words(few, tmp_path / "b", *begun))).history[0]
+    assert found["val_loss"] == pytest.approx(float(losses(tmp_path / "a")[0]["val_loss"]), rel=1e-3)
+    capsys.readouterr()
+    train(config.parse(words(few, tmp_path / "c", *begun, "--num-classes", "12")))
+    assert "not used are head.bias, head.weight" in capsys.readouterr().out.replace("\n", " ")
+    with pytest.raises(TrainingError, match="has weights of another model"):
+        train(config.parse(words(few, tmp_path / "d", *begun, "--model-kwargs", "depths=[2]", "embed_dims=[16]")))
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_by_torchrun_resume_and_agree(few, tmp_path, parallel):
+    """Both ways to share the work give the losses that one way gives; a resumed run those of one without a stop."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "s2mlp_cuda", "train"]
+
+    def run(output: Path, *options: str) -> list[dict[str, str]]:
+        command = [*torchrun, *words(few, output, "--batch-size", "32", "--model-ema-decay", "0.9", *options)]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        return losses(output)
+
+    output = tmp_path / parallel
+    whole = run(output, "--parallel", parallel, "--epochs", "2")
+    newest, *_ = checkpoint.list_checkpoints(output)
+    newest.unlink()  # as if stopped after the first epoch
+    assert run(output, "--parallel", parallel, "--epochs", "2", "--resume", "auto") == whole
+    assert float(whole[1]["train_loss"]) < float(whole[0]["train_loss"])
+    expected = {"ddp": 2.2, "fsdp": 2.2}
+    assert float(whole[1]["val_loss"]) < expected[parallel]
+    state = checkpoint.load(checkpoint.list_checkpoints(output)[0])
+    assert all(type(tensor) is torch.Tensor for tensor in state["model"].values())
+
+
+def test_nan_loss_ends_with_a_message_and_the_run_intact(few, tmp_path, capsys):
+    output = tmp_path / "run"
+    assert cli.main(["train", *words(few, output, "--epochs", "1")]) == 0
+    before = losses(output)
+    capsys.readouterr()
+    arguments = config.parse(words(few, output, "--epochs", "2", "--resume", "auto", "--lr", "1e30", "--clip-grad", "0"))
+    state = checkpoint.load(checkpoint.list_checkpoints(output)[0])
+    state["arguments"] = config.plain({**vars(arguments), "processes": 1})
+    checkpoint.save(output, 1, state, keep=3)
+    with pytest.raises(TrainingError, match="the loss is (nan|inf) in epoch 2.* intact up to epoch 1"):
+        train(arguments)
+    assert [path.name for path in checkpoint.list_checkpoints(output)] == ["checkpoint-0001.pt"]
+    assert losses(output) == before
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_unreadable_image_is_named(few, tmp_path, capsys, workers):
+    data = tmp_path / "data"
+    shutil.copytree(few, data)
+    broken = data / "train" / "7" / "broken.png"
+    broken.write_bytes(b"no image")
+    assert cli.main(["train", *words(data, tmp_path / "run", "--epochs", "1", "--batch-size", "131", "--workers", workers)]) == 1
+    error = capsys.readouterr().err
+    assert error == (
+        f"s2mlp: cannot read the image {broken}: mend or remove the file, then go on with --resume auto\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("empty", "no image in .*train for the class 10"),
+        ("other class", "has classes that the model was not trained with: zebra"),
+        ("no split", "has no folder for the split 'validation'"),
+        ("no classes", "has no folders: validation images are expected in one folder per class"),
+    ],
+)
+def test_data_that_would_teach_wrong_labels_is_refused(few, tmp_path, change, message):
+    data = tmp_path / "data"
+    shutil.copytree(few, data)
+    if change == "empty":
+        (data / "train" / "10").mkdir()
+        (data / "train" / "10" / "notes.txt").write_text("no image")
+    elif change == "other class":
+        (data / "validation" / "3").rename(data / "validation" / "zebra")
+    else:
+        shutil.rmtree(data / "validation")
+        if change == "no classes":
+            (data / "validation").mkdir()
+    with pytest.raises(TrainingError, match=message):
+        train(config.parse(words(data, tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--batch-size", "10", "--grad-accum-steps", "3"], "cannot be cut into 3 equal parts"),
+        (["--batch-size", "4096"], "do not fill one batch of 4096"),
+        (["--batch-size", "5", "--mixup", "1"], "batch must be even; it is 5"),
+        (["--model", "s2mlp_huge"], "cannot build s2mlp_huge"),
+        (["--model-kwargs", "colour=3"], "cannot build s2mlpv2_small_7"),
+        (["--weights", "nowhere.safetensors"], "no weights nowhere.safetensors"),
+        (["--resume", "nowhere.pt"], "no checkpoint nowhere.pt"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(few, tmp_path, options, message):
+    with pytest.raises(TrainingError, match=message):
+        train(config.parse(words(few, tmp_path / "run", *options)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_gpu_is_told(few, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(TrainingError, match="PyTorch sees no GPU"):
+        train(config.parse([*words(few, tmp_path / "run"), "--device", "cuda"]))
+
+
+def test_webdataset(few, tmp_path):
+    """Shards with the images of the folder; labels in a JSON file beside each, as timm's reader wants them."""
+    info = {"splits": {}}
+    for split in ("train", "validation"):
+        paths = sorted((few / split).glob("*/*"))
+        with webdataset.TarWriter(str(tmp_path / f"{split}-0.tar")) as shard:
+            for path in paths:
+                shard.write({"__key__": path.stem, "png": path.read_bytes(), "json": {"digit": int(path.parent.name)}})
+        info["splits"][split] = {
+            "name": split, "num_samples": len(paths), "filenames": [f"{split}-0.tar"], "shard_lengths": [len(paths)]
+        }  # fmt: skip
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+    options = ["--dataset", "wds/", "--num-classes", "10", "--epochs", "1", "--batch-size", "26", "--workers", "1"]
+    found = train(config.parse(words(tmp_path, tmp_path / "run", *options, "--target-key", "digit")))
+    assert found.test_images == 130
+    assert found.history[0]["train_loss"] < 4
+
+
+def test_hugging_face_dataset(few, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    output = tmp_path / "run"
+    options = ["--dataset", f"hfds/{few}", "--epochs", "1", "--batch-size", "26"]
+    found = train(config.parse(words(tmp_path / "cache", output, *options)))
+    assert found.test_images == 130
+    assert found.history[0]["train_loss"] < 4

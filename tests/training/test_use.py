@@ -1,0 +1,165 @@
+"""What one does with trained weights: ``s2mlp eval``, ``predict``, ``explain`` and ``export``."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from s2mlp_cuda import cli
+from s2mlp_cuda.layers import S2MLPBlock, ShiftSplitAttention
+from s2mlp_cuda.models import S2MLP, S2MLPv2
+from s2mlp_cuda.training import config, weights
+from s2mlp_cuda.training.digits import write_digits
+from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.explain import explain, receptive_fields, split_attention_weights
+from s2mlp_cuda.training.run import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One epoch of a model of two small stages on the digits."""
+    folder = tmp_path_factory.mktemp("run")
+    write_digits(folder / "digits")
+    kwargs = ["patch_sizes=[1,2]", "embed_dims=[8,16]", "depths=[1,2]"]
+    words = ["--recipe", "digits", "--device", "cpu", "--no-tensorboard", "--epochs", "1", "--data", str(folder / "digits")]
+    train(config.parse([*words, "--batch-size", "64", "--warmup-epochs", "0", "--output", str(folder), "--model-kwargs", *kwargs]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image(run):
+    return sorted((run / "digits" / "validation" / "4").iterdir())[0]
+
+
+def test_eval_gives_the_last_line_of_the_metrics(run, capsys):
+    assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(run / "digits"), "--workers", "0"]) == 0
+    with open(run / "metrics.csv") as file:
+        (row,) = csv.DictReader(file)
+    loss, top1, top5 = (float(row[name]) for name in ("val_loss", "val_top1", "val_top5"))
+    assert capsys.readouterr().out == f"loss {loss:.4f}, top-1 {top1:.2f}%, top-5 {top5:.2f}%, 360 images\n"
+
+
+def test_eval_puts_labels_by_name_not_by_place(run, tmp_path, capsys):
+    """With only one class in the data, its label is still the one of the training."""
+    (tmp_path / "validation").mkdir()
+    (tmp_path / "validation" / "7").symlink_to(run / "digits" / "validation" / "7")
+    assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(tmp_path), "--workers", "0"]) == 0
+    model, _ = weights.load(run / "last.safetensors")
+    from s2mlp_cuda.training.predict import predict
+
+    files = sorted((run / "digits" / "validation" / "7").iterdir())
+    right = [rows[0][0] == "7" for rows in predict(*weights.load(run / "last.safetensors"), files)]
+    assert f"top-1 {100 * sum(right) / len(right):.2f}%" in capsys.readouterr().out
+
+
+def test_predict_prints_five_classes(run, image, capsys):
+    assert cli.main(["predict", str(image), str(image), "--weights", str(run / "last.safetensors")]) == 0
+    out = capsys.readouterr().out
+    assert out.count(image.name) == 2
+    percents = [float(line.split("%")[0].split()[-1]) for line in out.splitlines() if "%" in line]
+    assert len(percents) == 10
+    assert percents[:5] == sorted(percents[:5], reverse=True)
+    assert 50 < sum(percents[:5]) <= 100.5
+
+
+def test_predict_takes_the_weights_files_preprocessing(run, image):
+    from s2mlp_cuda.training.predict import predict, read_image
+
+    model, description = weights.load(run / "last.safetensors")
+    assert read_image(image, description).shape == (3, 8, 8)
+    logits = model(read_image(image, description)[None])[0]
+    (rows,) = predict(model, description, [image])
+    assert rows[0] == (str(logits.argmax().item()), pytest.approx(logits.softmax(0).max().item()))
+
+
+def test_unreadable_image_and_weights_are_named(run, tmp_path, capsys):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    assert cli.main(["predict", str(broken), "--weights", str(run / "last.safetensors")]) == 1
+    assert f"cannot read the image {broken}" in capsys.readouterr().err
+    assert cli.main(["predict", str(broken), "--weights", str(broken)]) == 1
+    assert f"{broken} is no safetensors file" in capsys.readouterr().err
+
+
+def test_weights_without_description_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(TrainingError, match="does not say which model it is of"):
+        weights.load(tmp_path / "x.safetensors")
+
+
+def test_explain_draws_three_pictures(run, image, tmp_path, capsys):
+    command = ["explain", str(image), "--weights", str(run / "last.safetensors"), "--out", str(tmp_path)]
+    assert cli.main([*command, "--block", "2"]) == 0
+    names = ["receptive_field.png", "split_attention.png", "shifted_groups.png"]
+    assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
+    assert cli.main([*command, "--block", "4"]) == 1
+    assert "blocks 1 to 3, not 4" in capsys.readouterr().err
+
+
+def test_explain_of_s2mlp_and_of_other_models(tmp_path):
+    model = S2MLP(10, patch_size=2, embed_dim=16, depth=2).eval()
+    paths = explain(model, torch.randn(3, 16, 16), tmp_path)
+    assert [path.name for path in paths] == ["receptive_field.png", "shifted_groups.png"]
+    with pytest.raises(TrainingError, match="Linear has no blocks with a spatial shift"):
+        explain(torch.nn.Linear(1, 1), torch.randn(3, 16, 16), tmp_path)
+
+
+def test_receptive_field_of_s2mlp_is_a_diamond_that_grows_by_one_token_per_block():
+    model = S2MLP(10, patch_size=2, embed_dim=16, depth=3).eval()
+    blocks = [module for module in model.modules() if isinstance(module, S2MLPBlock)]
+    fields = receptive_fields(model, blocks, torch.randn(3, 22, 22))
+    rows, columns = torch.meshgrid(torch.arange(11), torch.arange(11), indexing="ij")
+    distance = (rows - 5).abs() + (columns - 5).abs()
+    for number, field in enumerate(fields, 1):
+        tokens = torch.from_numpy(field).unflatten(0, (11, 2)).unflatten(2, (11, 2)).amax((1, 3))
+        assert torch.equal(tokens > 0, distance <= number)
+
+
+def test_split_attention_weights_are_those_of_the_forward_pass():
+    model = S2MLPv2(10, patch_sizes=(2,), embed_dims=(16,), depths=(2,)).eval()
+    attentions = [module for module in model.modules() if isinstance(module, ShiftSplitAttention)]
+    torch.nn.init.normal_(attentions[1].fc1.weight)
+    torch.nn.init.normal_(attentions[1].fc2.weight)
+    image, seen = torch.randn(3, 8, 8), {}
+    attentions[1].register_forward_hook(lambda module, args, output: seen.update(x=args[0], output=output))
+    found = split_attention_weights(model, attentions, image)[1].clone()
+    assert found.shape == (3, 16)
+    torch.testing.assert_close(found.sum(0), torch.ones(16))
+    model(image[None])
+    combined = sum(weight * part for weight, part in zip(found, attentions[1].shifted(seen["x"])))
+    torch.testing.assert_close(combined, seen["output"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+def test_export_runs_elsewhere_with_any_number_of_images(run, tmp_path, capsys, form):
+    path = tmp_path / f"model.{form}"
+    assert cli.main(["export", "--weights", str(run / "last.safetensors"), "--format", form, "--out", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert "differs from the model's by at most" in said
+    assert float(said.split()[-1]) < 1e-4
+    model, _ = weights.load(run / "last.safetensors")
+    images = torch.randn(5, 3, 8, 8)
+    if form == "onnx":
+        from onnxruntime import InferenceSession
+
+        session = InferenceSession(str(path))
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+    else:
+        program = torch.export.load(path)
+        assert not [node for node in program.graph.nodes if "s2mlp" in str(node.target)]
+        found = program.module()(images)
+    torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_description_is_in_the_file(run):
+    from safetensors import safe_open
+
+    with safe_open(run / "last.safetensors", "pt") as file:
+        described = json.loads(file.metadata()["s2mlp_cuda"])
+    assert described["class_names"] == list("0123456789")
+    assert described["model"] == "s2mlpv2_small_7"
+    assert (described["img_size"], described["mean"]) == (8, [0.306] * 3)
