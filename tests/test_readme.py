@@ -1,5 +1,7 @@
 """The README's Python runs as printed."""
 
+import csv
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import torch
 import s2mlp_cuda
 from s2mlp_cuda.bench import tables
 from s2mlp_cuda.bench.measurement import load
+from s2mlp_cuda.training.config import parse, plain
+from s2mlp_cuda.training.weights import load as load_weights
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -31,6 +35,33 @@ def test_links_lead_somewhere():
     headings = {"#" + line.lower().replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert target in headings or (ROOT / target).exists(), target
+
+
+def test_training_commands_are_understood():
+    lines = re.findall(r"^(?:s2mlp|torchrun .* -m s2mlp_cuda) (.+?)(?: +#.*)?$", README, re.MULTILINE)
+    trainings = [line.split()[1:] for line in lines if line.startswith("train ")]
+    assert len(trainings) == 4
+    for words in trainings:
+        parse(words)
+    assert {line.split()[0] for line in lines} == {"train", "eval", "predict", "explain", "export", "ablate"}
+
+
+def test_cifar10_numbers_are_those_of_the_result_files():
+    folder = ROOT / "benchmarks" / "results" / "cifar10-cpu"
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    environment = json.loads((folder / "environment.json").read_text())
+    accuracy, minutes = float(rows[-1]["val_top1"]), sum(float(row["seconds"]) for row in rows) / 60
+    assert f"**{accuracy:.1f}% test accuracy after {minutes:.0f} minutes**" in README
+    assert accuracy >= 75 and minutes <= 40
+    assert environment["machine"] in README and not environment["commit"].endswith("-dirty")
+    saved, recipe = (
+        vars(parse(["--recipe", name, "--data", "cifar10", "--output", "out/cifar10_cpu"]))
+        for name in (str(folder / "config.yaml"), "cifar10_cpu")
+    )
+    assert plain(saved) == plain(recipe)
+    model, description = load_weights(folder / "last.safetensors")
+    assert description.class_names[0] == "airplane" and sum(p.numel() for p in model.parameters()) < 1_000_000
 
 
 def test_tables_are_those_of_the_result_file():

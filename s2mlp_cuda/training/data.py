@@ -21,7 +21,7 @@ class StrictImageDataset(ImageDataset):
         self._max_retries = 1
         try:
             return super().__getitem__(index)
-        except (RuntimeError, SyntaxError, ValueError) as error:
+        except (RuntimeError, SyntaxError) as error:
             raise UnreadableImageError(
                 f"cannot read the image {self.filename(index, absolute=True)}: mend or remove the file, "
                 "then go on with --resume auto"

@@ -39,7 +39,8 @@ class Progress:
             TextColumn("{task.fields[rate]} images/s"), TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(),
             TextColumn("left"),
         ]
-        with Bar(*columns, console=self.console, transient=True, speed_estimate_period=120) as bar:
+        silent = self.console.quiet or not self.console.is_terminal
+        with Bar(*columns, console=self.console, transient=True, speed_estimate_period=120, disable=silent) as bar:
             done = first_epoch * updates_per_epoch
             task = bar.add_task("", total=epochs * updates_per_epoch, completed=done, epoch=first_epoch + 1, rate="-", loss="-")
             looked, images = time.perf_counter(), 0
@@ -50,7 +51,7 @@ class Progress:
                 done += 1
                 bar.advance(task)
                 elapsed = time.perf_counter() - looked
-                if elapsed > _LOOK_EVERY and not self.console.quiet:
+                if elapsed > _LOOK_EVERY and not silent:
                     epoch = (done - 1) // updates_per_epoch + 1
                     bar.update(task, epoch=epoch, rate=f"{images / elapsed:.0f}", loss=f"{mean_loss.item():.3f}")
                     looked, images = time.perf_counter(), 0

@@ -5,6 +5,9 @@ import json
 
 import pytest
 import torch
+from onnxruntime import InferenceSession
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from s2mlp_cuda import cli
 from s2mlp_cuda.layers import S2MLPBlock, ShiftSplitAttention
@@ -13,6 +16,7 @@ from s2mlp_cuda.training import config, weights
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.explain import explain, receptive_fields, split_attention_weights
+from s2mlp_cuda.training.predict import predict, read_image
 from s2mlp_cuda.training.run import train
 
 
@@ -45,9 +49,6 @@ def test_eval_puts_labels_by_name_not_by_place(run, tmp_path, capsys):
     (tmp_path / "validation").mkdir()
     (tmp_path / "validation" / "7").symlink_to(run / "digits" / "validation" / "7")
     assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(tmp_path), "--workers", "0"]) == 0
-    model, _ = weights.load(run / "last.safetensors")
-    from s2mlp_cuda.training.predict import predict
-
     files = sorted((run / "digits" / "validation" / "7").iterdir())
     right = [rows[0][0] == "7" for rows in predict(*weights.load(run / "last.safetensors"), files)]
     assert f"top-1 {100 * sum(right) / len(right):.2f}%" in capsys.readouterr().out
@@ -64,8 +65,6 @@ def test_predict_prints_five_classes(run, image, capsys):
 
 
 def test_predict_takes_the_weights_files_preprocessing(run, image):
-    from s2mlp_cuda.training.predict import predict, read_image
-
     model, description = weights.load(run / "last.safetensors")
     assert read_image(image, description).shape == (3, 8, 8)
     logits = model(read_image(image, description)[None])[0]
@@ -83,8 +82,6 @@ def test_unreadable_image_and_weights_are_named(run, tmp_path, capsys):
 
 
 def test_weights_without_description_are_refused(tmp_path):
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(TrainingError, match="does not say which model it is of"):
         weights.load(tmp_path / "x.safetensors")
@@ -144,8 +141,6 @@ def test_export_runs_elsewhere_with_any_number_of_images(run, tmp_path, capsys, 
     model, _ = weights.load(run / "last.safetensors")
     images = torch.randn(5, 3, 8, 8)
     if form == "onnx":
-        from onnxruntime import InferenceSession
-
         session = InferenceSession(str(path))
         found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
     else:
@@ -156,8 +151,6 @@ def test_export_runs_elsewhere_with_any_number_of_images(run, tmp_path, capsys, 
 
 
 def test_description_is_in_the_file(run):
-    from safetensors import safe_open
-
     with safe_open(run / "last.safetensors", "pt") as file:
         described = json.loads(file.metadata()["s2mlp_cuda"])
     assert described["class_names"] == list("0123456789")
