@@ -40,7 +40,7 @@ def test_links_lead_somewhere():
 def test_training_commands_are_understood():
     lines = re.findall(r"^(?:s2mlp|torchrun .* -m s2mlp_cuda) (.+?)(?: +#.*)?$", README, re.MULTILINE)
     trainings = [line.split()[1:] for line in lines if line.startswith("train ")]
-    assert len(trainings) == 4
+    assert len(trainings) == 4, trainings
     for words in trainings:
         parse(words)
     assert {line.split()[0] for line in lines} == {"train", "eval", "predict", "explain", "export", "ablate"}

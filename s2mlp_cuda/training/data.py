@@ -71,6 +71,16 @@ def _split_folder(root: Path, split: str) -> Path:
     raise TrainingError(f"{root} has no folder for the split {split!r}: name one with --train-split or --val-split")
 
 
+def prepare(arguments: argparse.Namespace) -> None:
+    """What one process does before the others look: it writes the digits, if the arguments name them and no folder."""
+    if arguments.dataset == "digits" and not arguments.data:
+        write_digits(_digits_folder(arguments))
+
+
+def _digits_folder(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.output) / "digits"
+
+
 def open_split(arguments: argparse.Namespace, split: str, class_names: list[str], is_training: bool) -> Split:
     """A split of the data that the arguments name.
 
@@ -92,7 +102,7 @@ def open_split(arguments: argparse.Namespace, split: str, class_names: list[str]
     if arguments.dataset in ("", "digits"):
         if not arguments.data and not arguments.dataset:
             raise TrainingError("no data: name an image folder with --data, or a dataset with --dataset")
-        root = Path(arguments.data) if arguments.data else write_digits(Path(arguments.output) / "digits")
+        root = Path(arguments.data) if arguments.data else _digits_folder(arguments)
         folder = _split_folder(root, split)
         _check_folder(folder, split)
         unknown = {path.name for path in _class_folders(folder)} - class_map.keys() if class_map else set()

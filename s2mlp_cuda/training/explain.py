@@ -19,6 +19,8 @@ from s2mlp_cuda.training.errors import TrainingError
 _PANELS = 12
 #: A patch counts as seen where its gradient is more than this part of the strongest.
 _SEEN = 0.01
+#: A channel has decided on a branch that has more than this weight.
+_DECIDED = 0.9
 _ARROWS = {
     (1, 0): "↓", (-1, 0): "↑", (0, 1): "→", (0, -1): "←", (1, 1): "↘", (1, -1): "↙", (-1, 1): "↗", (-1, -1): "↖", (0, 0): "stays",
 }  # fmt: skip
@@ -84,9 +86,9 @@ def receptive_fields(model: nn.Module, blocks: list[nn.Module], image: torch.Ten
 
 
 def _photo(image: torch.Tensor) -> numpy.ndarray:
-    """A normalized image as grey values in [0, 1]."""
-    grey = image.mean(0)
-    return ((grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-6)).numpy(force=True)
+    """A normalized image as colours in [0, 1], (H, W, 3)."""
+    colours = image.movedim(0, -1)
+    return ((colours - colours.min()) / (colours.max() - colours.min()).clamp_min(1e-6)).numpy(force=True)
 
 
 def _page(columns: int, rows: int, title: str, width: float = 2.2, height: float = 2.45):
@@ -109,14 +111,14 @@ def _draw_receptive_field(model: nn.Module, blocks: list[nn.Module], image: torc
         figure, axes = _page(columns, -(-(len(shown) + 1) // columns), "What the centre token sees, block by block")
         for panel in axes.flat:
             panel.set_axis_off()
-        axes.flat[0].imshow(_photo(image), cmap="gray")
+        axes.flat[0].imshow(_photo(image))
         axes.flat[0].set_title("image", fontsize=10)
         heat = None
         for panel, index in zip(axes.flat[1:], shown):
             heat = panel.imshow(numpy.maximum(fields[index], 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
             panel.set_title(f"block {index + 1}: {(fields[index] > _SEEN).mean():.0%}", fontsize=10)
         figure.colorbar(heat, ax=axes, shrink=0.8, label="gradient, of the largest")
-        figure.supxlabel(f"% of the pixels have more than {_SEEN:.0%} of the largest gradient", fontsize=9)
+        figure.supxlabel(f"percentages: pixels with more than {_SEEN:.0%} of the largest gradient", fontsize=9)
         return _save(figure, path)
 
 
@@ -141,22 +143,19 @@ def _draw_split_attention(model: nn.Module, attentions: list[ShiftSplitAttention
         count = len(names)
         for branch, name in enumerate(names):
             places = [index + 1 + (branch - (count - 1) / 2) * 0.22 for index in range(len(weights))]
-            low, middle, high = (
-                numpy.array([numpy.quantile(each[branch], q) for each in weights]) for q in (0.25, 0.5, 0.75)
-            )
-            axes.bar(places, high - low, 0.18, bottom=low, color=colors[branch % len(colors)], alpha=0.55, label=name)
-            axes.plot(places, middle, linestyle="", marker="_", markersize=11, markeredgewidth=2.2, color="#0f172a")
+            axes.bar(places, [each[branch].mean() for each in weights], 0.2, color=colors[branch % len(colors)], label=name)
         axes.axhline(1 / count, color="#94a3b8", linestyle=(0, (4, 3)), linewidth=1)
-        axes.set_xticks(range(1, len(weights) + 1))
-        axes.set_xlabel("block")
-        axes.set_ylabel("weight")
+        decided = [(each.max(0) > _DECIDED).mean() for each in weights]
+        axes.set_xticks(range(1, len(weights) + 1), [f"{index}\n{share:.0%}" for index, share in enumerate(decided, 1)])
+        axes.set_xlabel(f"block, and below it the channels that give one branch more than {_DECIDED:.0%}")
+        axes.set_ylabel("mean weight over channels")
         axes.set_ylim(0, 1)
         axes.legend(frameon=False, ncols=count, fontsize=9, loc="upper left")
-        axes.set_title("Split attention: median and quartiles over channels; dashed: all branches alike", fontsize=11)
+        axes.set_title("Split attention, block by block; dashed: all branches alike", fontsize=11)
         return _save(figure, path)
 
 
-def _branch_name(module: ShiftSplitAttention | ShiftSum, branch: int) -> str:
+def _branch_name(module: ShiftSplitAttention, branch: int) -> str:
     table = module.branches[branch]
     return f"branch {branch + 1}: " + ("stays" if table is None else " ".join(map(_arrow, table)))
 
@@ -171,30 +170,26 @@ def _draw_groups(model: nn.Module, block: nn.Module, number: int, image: torch.T
     with torch.inference_mode():
         (x,) = _watch([mixer], lambda: model(image[None]), inputs=True)
         if isinstance(mixer, GELUSpatialShift):
-            branches = [("", mixer.offsets, nn.functional.gelu(x[0], approximate=mixer.approximate))]
+            branches = [(mixer.offsets, nn.functional.gelu(x[0], approximate=mixer.approximate))]
         else:
             parts = x[0].chunk(len(mixer.branches), -1)
-            branches = [
-                (_branch_name(mixer, index), table or ((0, 0),), part)
-                for index, (table, part) in enumerate(zip(mixer.branches, parts))
-            ]
-        maps = [
-            (name, table, part, spatial_shift(part, table, padding_mode=mixer.padding_mode)) for name, table, part in branches
-        ]
-    columns = max(len(table) for _, table, _, _ in maps)
+            branches = [(table or ((0, 0),), part) for table, part in zip(mixer.branches, parts)]
+        maps = [(table, part, spatial_shift(part, table, padding_mode=mixer.padding_mode)) for table, part in branches]
+    columns = max(len(table) for table, _, _ in maps)
     with context(STYLE):  # type: ignore[arg-type]
         figure, axes = _page(columns * 2, len(maps), f"The groups of block {number}, before and after the shift", 1.75, 2.0)
         for panel in axes.flat:
             panel.set_axis_off()
-        for row, (_, table, before, after) in enumerate(maps):
+        for row, (table, before, after) in enumerate(maps):
             channels = before.shape[-1]
             for group, offset in enumerate(table):
                 first, last = group * channels // len(table), (group + 1) * channels // len(table)
                 channel = first + int(before[..., first:last].flatten(0, -2).var(0).argmax())
                 values = before[..., channel].float().numpy(force=True)
                 scale = {"cmap": "viridis", "vmin": values.min(), "vmax": values.max(), "interpolation": "nearest"}
+                place = f"branch {row + 1}, channel {channel}" if len(maps) > 1 else f"channel {channel}"
                 for panel, shown, title in (
-                    (axes[row, 2 * group], values, f"channel {channel}"),
+                    (axes[row, 2 * group], values, place),
                     (axes[row, 2 * group + 1], after[..., channel].float().numpy(force=True), _arrow(offset)),
                 ):
                     panel.imshow(shown, **scale)

@@ -31,7 +31,7 @@ from s2mlp_cuda.bench.machine import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
 from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.curves import draw_curves
-from s2mlp_cuda.training.data import eval_loader, open_split, train_loader
+from s2mlp_cuda.training.data import eval_loader, open_split, prepare, train_loader
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.evaluation import evaluate
@@ -86,8 +86,8 @@ class _Run:
         self.history: list[dict[str, float]] = []
         state = self._state_to_resume()
 
-        if processes.is_first:  # digits are written by one process
-            open_split(arguments, arguments.val_split, [], False)
+        if processes.is_first:
+            prepare(arguments)
         processes.wait()
         train_split = open_split(arguments, arguments.train_split, [], True)
         val_split = open_split(arguments, arguments.val_split, train_split.class_names, False)
@@ -243,13 +243,19 @@ class _Run:
         if first:
             self._write_metrics()
             if self.history:
-                draw_curves(self.history, self.output / "curves.png", f"{arguments.model}, {self.parameters / 1e6:.2f}M parameters")
+                draw_curves(self.history, self.output / "curves.png", self._title())
             self.progress.say(f"{self.output}: last.safetensors, best.safetensors, metrics.csv, curves.png, config.yaml")
+
+    def _title(self) -> str:
+        """The model, how it differs from that of its name, and its size."""
+        kwargs = config.plain(self.arguments.model_kwargs)
+        changes = " with " + ", ".join(f"{name} {value}" for name, value in kwargs.items()) if kwargs else ""
+        return f"{self.arguments.model}{changes}: {self.parameters / 1e6:.2f}M parameters"
 
     def _describe(self) -> None:
         arguments, processes = self.arguments, self.processes
         self.progress.say(
-            f"{arguments.model}, {self.parameters / 1e6:.2f}M parameters, {self.num_classes} classes; "
+            f"{self._title()}, {self.num_classes} classes; "
             f"{self.updates_per_epoch} updates of {arguments.batch_size} images per epoch; "
             f"{processes.count} process{'es' if processes.count > 1 else ''} on {processes.device.type}"
         )
@@ -342,11 +348,12 @@ class _Run:
         }
         if self.task.has_ema():
             state["ema"] = averaged
-        checkpoint.save(self.output, epochs_done, state, self.arguments.keep)
         weights.save(self.output / "last.safetensors", averaged, self._description())
         if accuracy(self.history[-1]) == max(map(accuracy, self.history)):
             weights.save(self.output / "best.safetensors", averaged, self._description())
         self._write_metrics()
+        # Last: a run that is killed before this does the epoch, and all of these files, again.
+        checkpoint.save(self.output, epochs_done, state, self.arguments.keep)
 
     def _write_metrics(self) -> None:
         names = self.history[0] if self.history else []

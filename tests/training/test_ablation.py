@@ -9,6 +9,8 @@ from s2mlp_cuda.training.ablation import FINDINGS, SCALES, Result, Row, rows, ta
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.weights import build
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_every_ablation_of_the_papers_has_its_rows(scale):

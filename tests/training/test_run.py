@@ -25,6 +25,7 @@ from s2mlp_cuda.training.run import train
 
 from conftest import require_device
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 TIMES = {"images_per_second", "seconds", "peak_memory_mb"}
 #: One block of 16 channels on 4x4 patches of 2x2 pixels.
 TINY = [
@@ -39,7 +40,7 @@ RANDOM = [
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory) -> Path:
+def digits(one_thread, tmp_path_factory) -> Path:
     """All digits as an image folder: train/ and validation/."""
     return write_digits(tmp_path_factory.mktemp("data") / "digits")
 

@@ -19,9 +19,11 @@ from s2mlp_cuda.training.explain import explain, receptive_fields, split_attenti
 from s2mlp_cuda.training.predict import predict, read_image
 from s2mlp_cuda.training.run import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(one_thread, tmp_path_factory):
     """One epoch of a model of two small stages on the digits."""
     folder = tmp_path_factory.mktemp("run")
     write_digits(folder / "digits")
