@@ -64,6 +64,12 @@ def test_cifar10_numbers_are_those_of_the_result_files():
     assert description.class_names[0] == "airplane" and sum(p.numel() for p in model.parameters()) < 1_000_000
 
 
+def test_training_forms_are_those_of_the_result_file():
+    result = json.loads((ROOT / "benchmarks" / "results" / "training-forms-torch2.11.0.json").read_text())
+    for name, form in result["forms"].items():
+        assert f"| {name} | {form['images_per_second']:.0f} | {form['peak_memory_mb']:.0f} MB |" in README
+
+
 def test_tables_are_those_of_the_result_file():
     folder = ROOT / "benchmarks" / "results" / "cpu-xeon"
     run = load(folder / "bench.json")
