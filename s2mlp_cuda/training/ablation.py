@@ -3,11 +3,10 @@
 import json
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +16,7 @@ from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.files import write_text
+from s2mlp_cuda.training.processes import resolve_device
 from s2mlp_cuda.training.run import accuracy, train
 
 V1, V2 = "s2mlp_wide", "s2mlpv2_small_7"
@@ -93,6 +93,11 @@ class Row:
     model: str
     model_kwargs: dict[str, Any]
     paper: float | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for rows that train the same model."""
+        return json.dumps([self.model, self.model_kwargs])
 
     @property
     def slug(self) -> str:
@@ -262,17 +267,19 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
         TrainingError: as :func:`s2mlp_cuda.training.run.train`.
     """
     console = Console(highlight=False)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = resolve_device(device)
     scale = SCALES[device.partition(":")[0]]
     recipe, seeds = recipe or scale.recipe, seeds or scale.seeds
     chosen = [
         row for row in rows(scale) if not only or any(word.lower() in f"{row.group} {row.name}".lower() for word in only)
     ]
-    models = {json.dumps([row.model, row.model_kwargs]): row for row in reversed(chosen)}
+    models: dict[str, Row] = {}
+    for row in chosen:
+        models.setdefault(row.key, row)
     console.print(f"{len(chosen)} rows, {len(models)} models, {seeds} seed{'s' if seeds > 1 else ''} each, in {out}")
     trained: dict[str, Result] = {}
     images = 0
-    for number, (key, row) in enumerate(reversed(models.items())):
+    for number, (key, row) in enumerate(models.items()):
         console.rule(f"{number + 1} of {len(models)}: {row.group}, {row.name}", align="left")
         accuracies, speeds = [], []
         for seed in range(seeds):
@@ -284,18 +291,14 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
             speeds.append(finished.history[-1]["images_per_second"])
             images = finished.test_images
         trained[key] = Result(row, finished.parameters, accuracies, statistics.median(speeds), len(finished.history))
-        results = [
-            Result(each, **{k: v for k, v in vars(trained[same]).items() if k != "row"})
-            for each in chosen
-            if (same := json.dumps([each.model, each.model_kwargs])) in trained
-        ]
-        _write(results, images, recipe, device, out)
+        results = [replace(trained[each.key], row=each) for each in chosen if each.key in trained]
+        _write(results, images, recipe, out)
     _show(console, results, images)
     console.print(f"\n{out}: ablation.md, ablation.json, ablation.png")
     return 0
 
 
-def _write(results: list[Result], images: int, recipe: str, device: str, out: Path) -> None:
+def _write(results: list[Result], images: int, recipe: str, out: Path) -> None:
     text = f"{budget_text(results, images)}\n\n{table_text(results)}\n{findings_text(results, images)}"
     write_text(out / "ablation.md", text)
     found = {

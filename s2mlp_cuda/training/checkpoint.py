@@ -1,7 +1,9 @@
 """Checkpoints of a run: whole or not there, checked when read, the last few kept."""
 
+import pickle
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,7 @@ def load(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, on the CPU; nothing but tensors and plain values is unpickled.
 
     Raises:
-        TrainingError: no such file, or a damaged one: every byte is covered by a checksum.
+        TrainingError: no such file, a damaged one (every byte is covered by a checksum), or one that holds anything else.
     """
     if not path.is_file():
         raise TrainingError(f"no checkpoint {path}")
@@ -52,11 +54,11 @@ def load(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise TrainingError(f"the checkpoint {path} is damaged ({error})") from error
 
 
-def load_newest(run: Path, report) -> dict[str, Any] | None:
+def load_newest(run: Path, report: Callable[[str], None]) -> dict[str, Any] | None:
     """The state in the newest checkpoint that is not damaged, None where there is none; ``report`` is told of damaged ones.
 
     Raises:

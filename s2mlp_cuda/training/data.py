@@ -10,15 +10,22 @@ import torch
 from timm.data import ImageDataset, create_dataset, create_loader
 from timm.data.readers.img_extensions import get_img_extensions
 
+from s2mlp_cuda._extras import require
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError
+
+#: What timm's readers need, by the prefix of the data set's name; the optional dependencies are called the same.
+_READER_PACKAGES = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets"}
 
 
 class StrictImageDataset(ImageDataset):
     """timm's dataset, which puts another image in place of an unreadable one; this one names it and stops."""
 
-    def __getitem__(self, index: int):
+    def __init__(self, root, reader):
+        super().__init__(root, reader)
         self._max_retries = 1
+
+    def __getitem__(self, index: int):
         try:
             return super().__getitem__(index)
         except (RuntimeError, SyntaxError) as error:
@@ -50,10 +57,8 @@ def _has_image(folder: Path) -> bool:
 def _check_folder(root: Path, split: str) -> None:
     """
     Raises:
-        TrainingError: no such folder, no class in it, or a class without an image: the labels behind it would shift.
+        TrainingError: no class in the folder, or a class without an image: the labels behind it would shift.
     """
-    if not root.is_dir():
-        raise TrainingError(f"no folder {root}")
     folders = _class_folders(root)
     if not folders:
         raise TrainingError(f"{root} has no folders: {split} images are expected in one folder per class")
@@ -63,7 +68,11 @@ def _check_folder(root: Path, split: str) -> None:
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split, by timm's synonyms; the root itself where it has no such folder and is given as the split."""
+    """The folder of a split, by timm's synonyms.
+
+    Raises:
+        TrainingError: there is none; timm would take the root instead.
+    """
     synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
     for name in synonyms.get(split, (split,)):
         if (root / name).is_dir():
@@ -109,11 +118,14 @@ def open_split(arguments: argparse.Namespace, split: str, class_names: list[str]
         if unknown:
             raise TrainingError(f"{folder} has classes that the model was not trained with: {', '.join(sorted(unknown))}")
         reader = create_dataset("", root=str(folder), search_split=False, class_map=options["class_map"]).reader
-        dataset = StrictImageDataset(str(folder), reader=reader)
+        dataset = StrictImageDataset(str(folder), reader)
     else:
+        package = _READER_PACKAGES.get(arguments.dataset.partition("/")[0])
+        if package:
+            require(package, package)
         dataset = create_dataset(arguments.dataset, root=arguments.data, split=split, **options)
         if isinstance(dataset, ImageDataset):
-            dataset = StrictImageDataset(arguments.data, reader=dataset.reader)
+            dataset = StrictImageDataset(arguments.data, dataset.reader)
         reader = getattr(dataset, "reader", None)
     names = getattr(reader, "class_to_idx", None) or {}
     return Split(dataset, [str(name) for name in sorted(names, key=names.__getitem__)])

@@ -32,6 +32,13 @@ class Processes:
             distributed.barrier()
 
 
+def resolve_device(device: str) -> str:
+    """``"auto"`` is the GPU if there is one, else the CPU; others stay as they are."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
 def join(device: str, needs_group: bool) -> Processes:
     """Find this process's device, and the others if torchrun started it: NCCL between GPUs, gloo between CPUs.
 
@@ -42,8 +49,7 @@ def join(device: str, needs_group: bool) -> Processes:
     Raises:
         TrainingError: there is no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = resolve_device(device)
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TrainingError(f"--device {device}, but PyTorch sees no GPU here")
     found = init_distributed_device_so(device)

@@ -241,7 +241,6 @@ class _Run:
                     events.flush()
                 self.progress.tell_epoch(row, arguments.epochs)
         if first:
-            self._write_metrics()
             if self.history:
                 draw_curves(self.history, self.output / "curves.png", self._title())
             self.progress.say(f"{self.output}: last.safetensors, best.safetensors, metrics.csv, curves.png, config.yaml")
@@ -322,10 +321,10 @@ class _Run:
     def _evaluations(self, epoch: int) -> dict[str, float]:
         arguments = self.arguments
         row: dict[str, float] = {}
-        for prefix, model in (("val", self.model), ("ema", self.averaged_model)):
-            if prefix == "val" or self.task.has_ema():
-                found = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
-                row |= {f"{prefix}_{name}": value for name, value in found.items()}
+        models = {"val": self.model, "ema": self.averaged_model} if self.task.has_ema() else {"val": self.model}
+        for prefix, model in models.items():
+            found = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
+            row |= {f"{prefix}_{name}": value for name, value in found.items()}
         self._check_finite(row["val_loss"], epoch)
         return row
 
@@ -356,8 +355,7 @@ class _Run:
         checkpoint.save(self.output, epochs_done, state, self.arguments.keep)
 
     def _write_metrics(self) -> None:
-        names = self.history[0] if self.history else []
-        lines = [",".join(names), *(",".join(f"{value:.17g}" for value in row.values()) for row in self.history)]
+        lines = [",".join(self.history[0]), *(",".join(f"{value:.17g}" for value in row.values()) for row in self.history)]
         write_text(self.output / "metrics.csv", "\n".join(lines) + "\n")
 
     def _description(self) -> weights.Description:

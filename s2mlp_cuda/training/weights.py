@@ -20,6 +20,8 @@ from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.files import whole_file
 
 _KEY = "s2mlp_cuda"
+#: What models, timm's among them, call their classifier.
+_HEADS = ("head", "fc", "classifier")
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,13 @@ def load_into(model: nn.Module, path: Path) -> list[str]:
         TrainingError: no such file, a damaged one, or weights of another model.
     """
     tensors, _ = read(path)
-    own = model.state_dict()
-    other = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
-    head = [name for name in other if name.split(".")[0] in ("head", "fc", "classifier")]
-    missing, unexpected = model.load_state_dict({n: t for n, t in tensors.items() if n not in head}, strict=False) \
-        if other == head else (other, [])
-    if set(missing) - set(head) or unexpected:
-        names = sorted({*missing, *unexpected} - set(head))
+    shapes, own = ({name: tensor.shape for name, tensor in state.items()} for state in (tensors, model.state_dict()))
+    other = sorted(name for name in shapes.keys() | own.keys() if shapes.get(name) != own.get(name))
+    head = [name for name in other if name in shapes and name in own and name.split(".")[0] in _HEADS]
+    if other != head:
+        names = [name for name in other if name not in head]
         raise TrainingError(f"{path} has weights of another model: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in head}, strict=False)
     return head
 
 

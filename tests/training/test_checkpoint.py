@@ -54,7 +54,7 @@ def test_nothing_but_data_is_unpickled(tmp_path):
 
     path = tmp_path / "checkpoint-0001.pt"
     torch.save({"model": Harm()}, path)
-    with pytest.raises(Exception, match="(?i)weights.?only"):
+    with pytest.raises(TrainingError, match="(?i)weights.?only"):
         checkpoint.load(path)
     assert not (tmp_path / "harm").exists()
 
