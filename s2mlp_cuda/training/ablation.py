@@ -15,6 +15,7 @@ from s2mlp_cuda.offsets import ABLATION, SS1, SS2
 from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.environment import environment
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.files import write_text
 from s2mlp_cuda.training.processes import resolve_device
 from s2mlp_cuda.training.run import accuracy, train
@@ -167,12 +168,12 @@ FINDINGS = (
 
 @dataclass
 class Result:
-    """What came of a row: top-1 accuracy (percent) of each seed after the last epoch."""
+    """What came of a row: of each seed, top-1 accuracy (percent) after the last epoch and seconds of training and evaluation."""
 
     row: Row
     parameters: int
     accuracies: list[float]
-    images_per_second: float
+    seconds: list[float]
     epochs: int
 
     @property
@@ -264,7 +265,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
 
     Raises:
-        TrainingError: as :func:`s2mlp_cuda.training.run.train`.
+        TrainingError: ``only`` leaves no row, and as :func:`s2mlp_cuda.training.run.train`.
     """
     console = Console(highlight=False)
     device = resolve_device(device)
@@ -273,6 +274,8 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
     chosen = [
         row for row in rows(scale) if not only or any(word.lower() in f"{row.group} {row.name}".lower() for word in only)
     ]
+    if not chosen:
+        raise TrainingError(f"no row is left with only {', '.join(only)}")
     models: dict[str, Row] = {}
     for row in chosen:
         models.setdefault(row.key, row)
@@ -281,16 +284,16 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
     images = 0
     for number, (key, row) in enumerate(models.items()):
         console.rule(f"{number + 1} of {len(models)}: {row.group}, {row.name}", align="left")
-        accuracies, speeds = [], []
+        accuracies, seconds = [], []
         for seed in range(seeds):
             words = ["--recipe", recipe, "--data", data, "--device", device, "--model", row.model, "--seed", str(seed)]
             words += ["--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())]
             words += ["--output", str(out / "runs" / f"{row.slug}-{seed}"), "--resume", "auto"]
             finished = train(parse(words))
             accuracies.append(accuracy(finished.history[-1]))
-            speeds.append(finished.history[-1]["images_per_second"])
+            seconds.append(sum(epoch["seconds"] for epoch in finished.history))
             images = finished.test_images
-        trained[key] = Result(row, finished.parameters, accuracies, statistics.median(speeds), len(finished.history))
+        trained[key] = Result(row, finished.parameters, accuracies, seconds, len(finished.history))
         results = [replace(trained[each.key], row=each) for each in chosen if each.key in trained]
         _write(results, images, recipe, out)
     _show(console, results, images)
