@@ -1,27 +1,14 @@
 """Result files: JSON that names the machine, the PyTorch version and the commit it was made with."""
 
 import json
-import subprocess
 from datetime import date
 from pathlib import Path
 
 import torch
 
-from s2mlp_cuda.bench.machine import machine_name
+from s2mlp_cuda.bench.machine import commit_name, machine_name
 
 FOLDER = Path(__file__).parent / "results"
-
-
-def _commit() -> str:
-    """The commit, marked ``+changes`` when anything but result files differs from it; "unknown" outside of git."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=FOLDER, text=True, capture_output=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--", "../..", ":!.") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def document(result: dict) -> dict:
@@ -30,7 +17,7 @@ def document(result: dict) -> dict:
         **result,
         "machine": machine_name(),
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit_name(),
         "date": date.today().isoformat(),
     }
 

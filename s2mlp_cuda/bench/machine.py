@@ -3,8 +3,10 @@
 import ctypes
 import logging
 import os
+import subprocess
 import warnings
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -24,6 +26,20 @@ def machine_facts() -> dict:
 
     facts = pytest_benchmark_generate_machine_info()
     return {**facts, "node": "", "name": machine_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
+
+
+def commit_name(file: Path = Path(__file__)) -> str:
+    """The commit of the checkout that has this file, with ``+changes`` where more than result files differs; empty without one."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=file.parent, text=True, capture_output=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # not a checkout of something else that this package is installed in
+        changes = git("status", "--porcelain", "--", ":(top)", ":(top,exclude)benchmarks/results")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def commit_facts() -> dict:

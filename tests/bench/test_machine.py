@@ -1,0 +1,44 @@
+"""What result files say of where they come from."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from s2mlp_cuda.bench.machine import commit_name
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A module in a checkout of one commit."""
+    module = tmp_path / "package" / "module.py"
+    results = tmp_path / "benchmarks" / "results" / "result.json"
+    for path in (module, results):
+        path.parent.mkdir(parents=True)
+        path.write_text("1")
+    author = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*author, "commit", "-q", "-m", "first"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return module
+
+
+def test_commit_is_named(checkout):
+    assert re.fullmatch("[0-9a-f]{40}", commit_name(checkout))
+
+
+def test_changes_are_marked_but_for_those_of_results(checkout):
+    root, before = checkout.parent.parent, commit_name(checkout)
+    (root / "benchmarks" / "results" / "result.json").write_text("2")
+    (root / "benchmarks" / "results" / "new.json").write_text("2")
+    assert commit_name(checkout) == before
+    (root / "package" / "new.py").write_text("2")
+    assert commit_name(checkout) == before + "+changes"
+
+
+def test_another_project_that_has_the_package_installed_is_not_its_checkout(checkout, tmp_path):
+    (tmp_path / ".gitignore").write_text("environment/")
+    installed = tmp_path / "environment" / "module.py"
+    installed.parent.mkdir()
+    installed.write_text("1")
+    assert commit_name(installed) == ""
