@@ -14,6 +14,7 @@ from torch import nn
 from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE
 from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
 from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
+from s2mlp_cuda.reference import group_borders
 from s2mlp_cuda.training.errors import TrainingError
 
 _PANELS = 12
@@ -170,20 +171,22 @@ def _draw_groups(model: nn.Module, block: nn.Module, number: int, image: torch.T
     with torch.inference_mode():
         (x,) = _watch([mixer], lambda: model(image[None]), inputs=True)
         if isinstance(mixer, GELUSpatialShift):
-            branches = [(mixer.offsets, nn.functional.gelu(x[0], approximate=mixer.approximate))]
+            branches = [(mixer.offsets, mixer.group_sizes, nn.functional.gelu(x[0], approximate=mixer.approximate))]
         else:
             parts = x[0].chunk(len(mixer.branches), -1)
-            branches = [(table or ((0, 0),), part) for table, part in zip(mixer.branches, parts)]
-        maps = [(table, part, spatial_shift(part, table, padding_mode=mixer.padding_mode)) for table, part in branches]
-    columns = max(len(table) for table, _, _ in maps)
+            branches = [(table or ((0, 0),), None, part) for table, part in zip(mixer.branches, parts)]
+        maps = [
+            (table, group_borders(part.shape[-1], table, sizes), part,
+             spatial_shift(part, table, group_sizes=sizes, padding_mode=mixer.padding_mode))
+            for table, sizes, part in branches
+        ]  # fmt: skip
+    columns = max(len(table) for table, *_ in maps)
     with context(STYLE):  # type: ignore[arg-type]
         figure, axes = _page(columns * 2, len(maps), f"The groups of block {number}, before and after the shift", 1.75, 2.0)
         for panel in axes.flat:
             panel.set_axis_off()
-        for row, (table, before, after) in enumerate(maps):
-            channels = before.shape[-1]
-            for group, offset in enumerate(table):
-                first, last = group * channels // len(table), (group + 1) * channels // len(table)
+        for row, (table, borders, before, after) in enumerate(maps):
+            for group, (offset, first, last) in enumerate(zip(table, borders, borders[1:])):
                 channel = first + int(before[..., first:last].flatten(0, -2).var(0).argmax())
                 values = before[..., channel].float().numpy(force=True)
                 scale = {"cmap": "viridis", "vmin": values.min(), "vmax": values.max(), "interpolation": "nearest"}
