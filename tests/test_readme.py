@@ -10,6 +10,7 @@ import torch
 import s2mlp_cuda
 from s2mlp_cuda.bench import tables
 from s2mlp_cuda.bench.measurement import load
+from s2mlp_cuda.training import ablation
 from s2mlp_cuda.training.config import parse, plain
 from s2mlp_cuda.training.weights import load as load_weights
 
@@ -70,6 +71,23 @@ def test_training_forms_are_those_of_the_result_file():
         epochs = form["all_images_per_second"]
         speeds = f"{form['images_per_second']:.0f} | {min(epochs):.0f} to {max(epochs):.0f}"
         assert f"| {name} | {speeds} | {form['peak_memory_mb']:.0f} MB |" in README
+
+
+def test_ablations_are_those_of_the_result_file():
+    folder = ROOT / "benchmarks" / "results" / "cifar10-ablation-cpu"
+    found = json.loads((folder / "ablation.json").read_text())
+    results = [ablation.Result(**{**entry, "row": ablation.Row(**entry["row"])}) for entry in found["results"]]
+    expected = [(row.group, row.name) for row in ablation.rows(ablation.SCALES["cpu"])]
+    assert [(result.row.group, result.row.name) for result in results] == expected
+    assert (folder / "ablation.md").read_text() == ablation.document(results, found["test_images"])
+    assert ablation.findings_text(results, found["test_images"]) in README
+    minutes = sum({result.row.key: sum(result.seconds) for result in results}.values()) / 60
+    assert f"after another in **{minutes:.0f} minutes**" in README and minutes < 60
+    verdicts = [verdict for *_, verdict in ablation.verdicts(results, found["test_images"])]
+    words = {"holds": "hold", "undecided": "undecided", "does not hold": "does not hold"}
+    counts = ", ".join(f"{verdicts.count(verdict)} {said}" for verdict, said in words.items())
+    assert f"{len(verdicts)} findings ({counts})" in " ".join(README.split())
+    assert found["environment"]["machine"] in README and re.fullmatch("[0-9a-f]{40}", found["environment"]["commit"])
 
 
 def test_tables_are_those_of_the_result_file():

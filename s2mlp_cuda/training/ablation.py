@@ -147,6 +147,15 @@ class Finding:
     alike: bool = False
 
 
+def _findings_on_blocks(scale: Scale) -> tuple[Finding, ...]:
+    one, few, middle, many = scale.blocks
+    return (
+        Finding(f"12 blocks beat 1 (here {middle} and {one})", BLOCKS, f"{middle} blocks", f"{one} block"),
+        Finding(f"12 blocks beat 3 (here {middle} and {few})", BLOCKS, f"{middle} blocks", f"{few} blocks"),
+        Finding(f"16 blocks are no better than 12 (here {many} and {middle})", BLOCKS, f"{middle} blocks", f"{many} blocks", True),
+    )
+
+
 FINDINGS = (
     Finding("The shift matters: four directions beat none", SHIFTS, "(a) four directions", "no shift"),
     Finding("Eight directions are no better than four", SHIFTS, "(a) four directions", "(b) eight directions", alike=True),
@@ -163,6 +172,7 @@ FINDINGS = (
     Finding("Three branches beat x1 + x3", BRANCHES, "x1 + x2 + x3", "x1 + x3"),
     Finding("The pyramid beats the flat model", PYRAMID, "pyramid", "flat"),
     Finding("Smaller patches beat larger ones", PATCHES, "4x4", "8x8"),
+    *(finding for scale in SCALES.values() for finding in _findings_on_blocks(scale)),
 )
 
 
@@ -253,6 +263,11 @@ def budget_text(results: list[Result], images: int) -> str:
     )  # fmt: skip
 
 
+def document(results: list[Result], images: int) -> str:
+    """The whole of ablation.md."""
+    return f"{budget_text(results, images)}\n\n{table_text(results)}\n{findings_text(results, images)}"
+
+
 def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple[str, ...], device: str) -> int:
     """Train every row, or go on where a run in ``out`` stopped, and write ablation.json, ablation.md and ablation.png.
 
@@ -302,8 +317,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
 
 
 def _write(results: list[Result], images: int, recipe: str, out: Path) -> None:
-    text = f"{budget_text(results, images)}\n\n{table_text(results)}\n{findings_text(results, images)}"
-    write_text(out / "ablation.md", text)
+    write_text(out / "ablation.md", document(results, images))
     found = {
         "environment": environment(),
         "recipe": recipe,
