@@ -11,6 +11,7 @@
 // Sums and weights are float32, or float64 beside float64 maps.
 #pragma once
 
+#include "box.h"
 #include "branch_arguments.h"
 
 namespace s2mlp {
@@ -171,10 +172,10 @@ struct BranchOps {
 
 // Registers the ops of a backend; `m` is the library block of its dispatch key.
 #define S2MLP_IMPLEMENT_BRANCH_OPS(m, Backend)                                                              \
-  m.impl("shift_branch_pool", TORCH_BOX(&s2mlp::BranchOps<Backend>::pool));                                 \
-  m.impl("shift_branch_pool_backward", TORCH_BOX(&s2mlp::BranchOps<Backend>::pool_backward));               \
-  m.impl("shift_branch_combine", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine));                           \
-  m.impl("shift_branch_combine_backward", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine_backward));         \
-  m.impl("shift_branch_combine_backward_weights", TORCH_BOX(&s2mlp::BranchOps<Backend>::combine_backward_weights))
+  m.impl("shift_branch_pool", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool));                                 \
+  m.impl("shift_branch_pool_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool_backward));               \
+  m.impl("shift_branch_combine", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine));                           \
+  m.impl("shift_branch_combine_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine_backward));         \
+  m.impl("shift_branch_combine_backward_weights", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine_backward_weights))
 
 }  // namespace s2mlp

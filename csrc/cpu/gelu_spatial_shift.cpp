@@ -5,6 +5,7 @@
 
 #include <iterator>
 
+#include "../box.h"
 #include "../gelu.h"
 #include "../library.h"
 #include "../shift_arguments.h"
@@ -181,6 +182,6 @@ Tensor gelu_spatial_shift_backward(
 }  // namespace s2mlp
 
 STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, CPU, m) {
-  m.impl("gelu_spatial_shift", TORCH_BOX(&s2mlp::gelu_spatial_shift));
-  m.impl("gelu_spatial_shift_backward", TORCH_BOX(&s2mlp::gelu_spatial_shift_backward));
+  m.impl("gelu_spatial_shift", S2MLP_BOX(&s2mlp::gelu_spatial_shift));
+  m.impl("gelu_spatial_shift_backward", S2MLP_BOX(&s2mlp::gelu_spatial_shift_backward));
 }

@@ -2,6 +2,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "../box.h"
 #include "../library.h"
 #include "../shift_arguments.h"
 #include "shift_map.h"
@@ -79,6 +80,6 @@ Tensor spatial_shift_backward(
 }  // namespace s2mlp
 
 STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, CPU, m) {
-  m.impl("spatial_shift", TORCH_BOX(&s2mlp::spatial_shift));
-  m.impl("spatial_shift_backward", TORCH_BOX(&s2mlp::spatial_shift_backward));
+  m.impl("spatial_shift", S2MLP_BOX(&s2mlp::spatial_shift));
+  m.impl("spatial_shift_backward", S2MLP_BOX(&s2mlp::spatial_shift_backward));
 }

@@ -3,6 +3,7 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include "../box.h"
 #include "../gelu.h"
 #include "../shift_arguments.h"
 #include "strided_kernel.h"
@@ -163,6 +164,6 @@ Tensor gelu_spatial_shift_backward(
 }  // namespace s2mlp
 
 STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, S2MLP_DISPATCH_KEY, m) {
-  m.impl("gelu_spatial_shift", TORCH_BOX(&s2mlp::gelu_spatial_shift));
-  m.impl("gelu_spatial_shift_backward", TORCH_BOX(&s2mlp::gelu_spatial_shift_backward));
+  m.impl("gelu_spatial_shift", S2MLP_BOX(&s2mlp::gelu_spatial_shift));
+  m.impl("gelu_spatial_shift_backward", S2MLP_BOX(&s2mlp::gelu_spatial_shift_backward));
 }

@@ -7,6 +7,7 @@
 #include <torch/headeronly/util/Half.h>
 
 #include "../accumulator.h"
+#include "../box.h"
 #include "../shift_arguments.h"
 #include "launch.h"
 #include "strided_kernel.h"
@@ -285,6 +286,6 @@ Tensor spatial_shift_backward(
 }  // namespace s2mlp
 
 STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, S2MLP_DISPATCH_KEY, m) {
-  m.impl("spatial_shift", TORCH_BOX(&s2mlp::spatial_shift));
-  m.impl("spatial_shift_backward", TORCH_BOX(&s2mlp::spatial_shift_backward));
+  m.impl("spatial_shift", S2MLP_BOX(&s2mlp::spatial_shift));
+  m.impl("spatial_shift_backward", S2MLP_BOX(&s2mlp::spatial_shift_backward));
 }
