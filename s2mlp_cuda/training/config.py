@@ -86,7 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--opt", default="adamw", help="any optimizer of timm; default: %(default)s")
     group.add_argument("--lr", type=float, default=1e-3, help="default: %(default)s")
     group.add_argument("--weight-decay", type=float, default=0.05, help="not for biases and norms; default: %(default)s")
-    group.add_argument("--sched", default="cosine", help="any schedule of timm; default: %(default)s")
+    group.add_argument(
+        "--sched", default="cosine", choices=("cosine", "tanh", "wsd", "constant"), help="timm's; default: %(default)s"
+    )
     group.add_argument("--min-lr", type=float, default=1e-5, help="default: %(default)s")
     group.add_argument("--warmup-epochs", type=float, default=0, help="linear; default: %(default)s")
     group.add_argument("--warmup-lr", type=float, default=1e-6, help="default: %(default)s")

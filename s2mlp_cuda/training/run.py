@@ -215,7 +215,6 @@ class _Run:
         if self.task.has_ema():
             set_model_state_dict(self.averaged_model, state["ema"], options=options)
         self.history = state["history"]
-        self.scheduler.step_update(state["epochs_done"] * self.updates_per_epoch)
         return state["epochs_done"]
 
     def all_epochs(self) -> None:

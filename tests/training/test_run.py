@@ -166,7 +166,8 @@ BASE = ["--epochs", "2", "--batch-size", "32", "--scale", "0.9", "1", "--model-k
         ["--mixup", "0.8"], ["--cutmix", "1"], ["--smoothing", "0.2"], ["--aa", "rand-m9"], ["--reprob", "1"],
         ["--scale", "0.3", "0.5"], ["--ratio", "0.3", "0.4"], ["--hflip", "1"], ["--color-jitter", "0.9"],
         ["--train-interpolation", "nearest"], ["--drop-path", "0.5"], ["--opt", "lion"], ["--lr", "0.01"], ["--weight-decay", "5"],
-        ["--sched", "poly"], ["--min-lr", "0.002"], ["--warmup-epochs", "1"], ["--seed", "1"], ["--aug-repeats", "3"],
+        ["--sched", "tanh"], ["--sched", "wsd"], ["--sched", "constant"], ["--min-lr", "0.002"], ["--warmup-epochs", "1"],
+        ["--seed", "1"], ["--aug-repeats", "3"],
         ["--mean", "0.5", "0.5", "0.5"], ["--std", "1", "1", "1"], ["--img-size", "12"],
     ],
     ids=lambda options: " ".join(options),
@@ -174,6 +175,19 @@ BASE = ["--epochs", "2", "--batch-size", "32", "--scale", "0.9", "1", "--model-k
 def test_every_option_takes_effect(few, tmp_path, plain_run, options):
     found = train(config.parse(words(few, tmp_path / "run", *BASE, *options))).history[-1]
     assert found["train_loss"] != plain_run["train_loss"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--scale", "0.3", "0.9"], ["--scale", "1", "1", "--ratio", "1", "1", "--hflip", "0", "--aug-repeats", "3"]],
+    ids=["augmentation", "choice of images"],
+)
+def test_every_epoch_draws_anew(few, tmp_path, options):
+    """Nothing is learned, so what differs between two epochs is what they see."""
+    base = ["--epochs", "2", "--batch-size", "16", "--lr", "0", "--min-lr", "0"]
+    first, second = train(config.parse(words(few, tmp_path / "run", *base, *options))).history
+    assert first["val_loss"] == second["val_loss"]
+    assert first["train_loss"] != second["train_loss"]
 
 
 @pytest.mark.parametrize("options", [["--crop-pct", "0.5"], ["--interpolation", "nearest", "--crop-pct", "0.8"]])
