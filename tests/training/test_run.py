@@ -19,6 +19,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch._dynamo.utils import counters
 
 from s2mlp_cuda import cli
+from s2mlp_cuda.layers import S2MLPv2Block
+from s2mlp_cuda.models import S2MLPv2
 from s2mlp_cuda.training import checkpoint, config
 from s2mlp_cuda.training.data import open_split, train_loader
 from s2mlp_cuda.training.digits import write_digits
@@ -137,6 +139,21 @@ def test_accumulation_checkpointing_and_memory_format_change_nothing_but_roundin
         assert [row["train_loss"] for row in found] == pytest.approx([row["train_loss"] for row in plain], rel=1e-6), name
     unclipped = train(config.parse(words(few, tmp_path / "b", *base, "--clip-grad", "0"))).history
     assert unclipped[1]["train_loss"] != pytest.approx(plain[1]["train_loss"], rel=1e-4)
+
+
+def test_checkpointing_computes_blocks_again_and_channels_last_is_how_images_come(few, tmp_path, monkeypatch):
+    calls, strides = [], set()
+    block, model = S2MLPv2Block.forward, S2MLPv2.forward
+    monkeypatch.setattr(S2MLPv2Block, "forward", lambda self, x: calls.append(self.training) or block(self, x))
+    monkeypatch.setattr(S2MLPv2, "forward", lambda self, x: strides.add(x.stride()) or model(self, x))
+    updates = 130 // 32
+    both = ["--grad-checkpointing", "--channels-last"]
+    for options, per_update, expected in (([], 1, (192, 64, 8, 1)), (both, 2, (192, 1, 24, 3))):
+        calls.clear()
+        strides.clear()
+        train(config.parse(words(few, tmp_path / str(per_update), "--epochs", "1", "--batch-size", "32", *options)))
+        assert sum(calls) == per_update * updates
+        assert strides == {expected}
 
 
 def test_autocast_and_compilation(few, tmp_path):
