@@ -228,17 +228,20 @@ class _Run:
             if arguments.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
-                events = SummaryWriter(str(self.output / "tensorboard"), purge_step=self.first_epoch * self.updates_per_epoch)
+                # The events of a run that is resumed are written again: it may have been stopped before it wrote the last ones.
+                events = SummaryWriter(str(self.output / "tensorboard"), purge_step=0)
+                for row in self.history:
+                    self._write_events(events, row)
         with self.progress.run(arguments.epochs, self.first_epoch, self.updates_per_epoch) as advance:
             for epoch in range(self.first_epoch, arguments.epochs):
                 row = self._one_epoch(epoch, advance)
                 self.history.append(row)
                 self._save(epoch + 1)
                 if events is not None:
-                    for name, value in row.items():
-                        events.add_scalar(name, value, (epoch + 1) * self.updates_per_epoch)
-                    events.flush()
+                    self._write_events(events, row)
                 self.progress.tell_epoch(row, arguments.epochs)
+        if events is not None:
+            events.close()
         if first:
             if self.history:
                 draw_curves(self.history, self.output / "curves.png", self._title())
@@ -356,6 +359,11 @@ class _Run:
     def _write_metrics(self) -> None:
         lines = [",".join(self.history[0]), *(",".join(f"{value:.17g}" for value in row.values()) for row in self.history)]
         write_text(self.output / "metrics.csv", "\n".join(lines) + "\n")
+
+    def _write_events(self, events, row: dict[str, float]) -> None:
+        for name, value in row.items():
+            events.add_scalar(name, value, int(row["epoch"]) * self.updates_per_epoch)
+        events.flush()
 
     def _description(self) -> weights.Description:
         arguments = self.arguments

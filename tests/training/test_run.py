@@ -103,6 +103,27 @@ def test_a_run_learns_and_leaves_all_that_it_promises(digits, tmp_path, capsys):
     assert losses(output) == rows
 
 
+def test_best_weights_are_those_of_the_best_epoch(few, tmp_path, monkeypatch):
+    accuracies = iter([10.0, 30.0, 20.0])
+    monkeypatch.setattr("s2mlp_cuda.training.run.evaluate", lambda *_: {"loss": 1.0, "top1": next(accuracies), "top5": 90.0})
+    train(config.parse(words(few, tmp_path / "run", "--epochs", "3")))
+    third, second, _ = map(checkpoint.load, checkpoint.list_checkpoints(tmp_path / "run"))
+    for file, state in (("best", second), ("last", third)):
+        saved = safetensors.torch.load_file(tmp_path / "run" / f"{file}.safetensors")
+        assert all(torch.equal(state["model"][name], tensor) for name, tensor in saved.items()), file
+
+
+def test_tensorboard_has_every_epoch_once_after_a_resumed_run(few, tmp_path):
+    arguments = config.parse([*words(few, tmp_path / "run", "--epochs", "3", "--resume", "auto"), "--tensorboard"])
+    train(arguments)
+    for newest in checkpoint.list_checkpoints(tmp_path / "run")[:2]:
+        newest.unlink()  # as if stopped after the first epoch
+    time.sleep(1.1)  # files of events are named, and read in order, by the second
+    train(arguments)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("val_top1")] == [2, 4, 6]
+
+
 def test_a_killed_run_ends_as_one_that_was_not(few, tmp_path):
     """Killed with SIGKILL in the second and, after it was resumed, in the third epoch: the same losses and weights to the bit."""
     options = ["--epochs", "4", "--batch-size", "2", *RANDOM]
@@ -192,6 +213,21 @@ BASE = ["--epochs", "2", "--batch-size", "32", "--scale", "0.9", "1", "--model-k
 def test_every_option_takes_effect(few, tmp_path, plain_run, options):
     found = train(config.parse(words(few, tmp_path / "run", *BASE, *options))).history[-1]
     assert found["train_loss"] != plain_run["train_loss"]
+
+
+@pytest.mark.parametrize(
+    "base, option",
+    [
+        (["--reprob", "1"], ["--remode", "const"]), (["--reprob", "1"], ["--recount", "3"]),
+        (["--mixup", "0.8", "--cutmix", "1"], ["--mixup-switch-prob", "0"]), (["--warmup-epochs", "1"], ["--warmup-lr", "0.001"]),
+        (["--model-ema-decay", "0.99"], ["--model-ema-warmup"]),
+    ],
+    ids=lambda options: " ".join(options),
+)  # fmt: skip
+def test_every_option_of_an_option_takes_effect(few, tmp_path, base, option):
+    for name, options in (("without", base), ("with", [*base, *option])):
+        train(config.parse(words(few, tmp_path / name, *BASE, *options)))
+    assert losses(tmp_path / "with") != losses(tmp_path / "without")
 
 
 @pytest.mark.parametrize(
