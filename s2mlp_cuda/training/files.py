@@ -19,21 +19,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when all of it is on the disk: until then, and after an error, the old one stands.
+def told_if_full(path: Path) -> Iterator[None]:
+    """What is written within is, or is in, the path.
 
     Raises:
         TrainingError: no space is left.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
+    except TrainingError:
+        raise
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         for cause in _causes(error):
             if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
                 raise TrainingError(
@@ -41,6 +37,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
                     "make room, then go on with --resume auto"
                 ) from error
         raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when all of it is on the disk: until then, and after an error, the old one stands.
+
+    Raises:
+        TrainingError: no space is left.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    with told_if_full(path):
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -35,7 +35,7 @@ from s2mlp_cuda.training.data import eval_loader, open_split, prepare, train_loa
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.evaluation import evaluate
-from s2mlp_cuda.training.files import write_text
+from s2mlp_cuda.training.files import told_if_full, write_text
 from s2mlp_cuda.training.processes import Processes, join, leave
 from s2mlp_cuda.training.progress import Progress
 
@@ -69,9 +69,10 @@ def train(arguments: argparse.Namespace) -> Finished:
     """
     processes = join(arguments.device, arguments.aug_repeats > 0)
     try:
-        run = _Run(arguments, processes)
-        run.all_epochs()
-        return Finished(run.history, run.parameters, len(run.val_loader.dataset))
+        with told_if_full(Path(arguments.output)):
+            run = _Run(arguments, processes)
+            run.all_epochs()
+            return Finished(run.history, run.parameters, len(run.val_loader.dataset))
     finally:
         leave()
 

@@ -1,6 +1,7 @@
 """Whole runs of ``s2mlp train`` on scikit-learn's digits: 1,797 real images of 8x8 pixels."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -334,6 +335,16 @@ def test_nan_loss_ends_with_a_message_and_the_run_intact(few, tmp_path, capsys):
         train(arguments)
     assert [path.name for path in checkpoint.list_checkpoints(output)] == ["checkpoint-0001.pt"]
     assert losses(output) == before
+
+
+def test_full_disk_ends_with_a_message_wherever_it_is_met(few, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("s2mlp_cuda.training.run.draw_curves", fail)
+    assert cli.main(["train", *words(few, tmp_path / "run", "--epochs", "1")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"s2mlp: cannot write {tmp_path / 'run'}: No space left on device. What was saved before is intact")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
