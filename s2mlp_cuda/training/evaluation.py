@@ -17,7 +17,7 @@ def evaluate(
 ) -> dict[str, float]:
     """
     Args:
-        model: takes images (B, 3, H, W), gives logits (B, classes). Its mode is as before afterwards.
+        model: takes images (B, 3, H, W), gives logits (B, classes). It is in evaluation mode afterwards.
         loader: batches of images and labels, each process its own part.
         processes: those that share the work.
         amp: autocast to bfloat16.
@@ -28,13 +28,11 @@ def evaluate(
     """
     evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    was_training = model.training
     model.eval()
     for images, labels in loader:
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
             output = model(images.contiguous(memory_format=memory_format))
         evaluator.update(output, labels)
-    model.train(was_training)
     return dict(evaluator.compute(distributed=processes.count > 1))
 
 

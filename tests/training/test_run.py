@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,6 +27,7 @@ from s2mlp_cuda.training import checkpoint, config
 from s2mlp_cuda.training.data import open_split, train_loader
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.evaluation import evaluate_file
 from s2mlp_cuda.training.processes import join, leave
 from s2mlp_cuda.training.run import train
 
@@ -302,22 +304,35 @@ def test_fine_tuning_takes_the_weights_and_leaves_a_head_of_other_size(few, tmp_
 
 
 def test_two_processes_by_torchrun_resume_and_agree(few, tmp_path):
-    """A resumed run has the losses of one without a stop, and DDP those of FSDP2."""
+    """A resumed run has the losses of one without a stop, DDP those of FSDP2, and one process finds what both did."""
+    data = tmp_path / "data"
+    shutil.copytree(few, data)
+    next((data / "validation" / "3").iterdir()).unlink()  # 129: one process has an image more to evaluate
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "s2mlp_cuda", "train"]
     train_loss = {}
+
+    def run(command):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+
     for parallel in ("ddp", "fsdp"):
         output = tmp_path / parallel
         options = ["--batch-size", "32", "--model-ema-decay", "0.9", "--parallel", parallel, "--epochs", "2", "--resume", "auto"]
-        command = [*torchrun, *words(few, output, *options)]
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        command = [*torchrun, *words(data, output, *options)]
+        run(command)
         whole = losses(output)
         newest, *_ = checkpoint.list_checkpoints(output)
         newest.unlink()  # as if stopped after the first epoch
-        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        run(command)
         assert losses(output) == whole
         train_loss[parallel] = [float(row["train_loss"]) for row in whole]
         state = checkpoint.load(checkpoint.list_checkpoints(output)[0])
         assert all(type(tensor) is torch.Tensor for tensor in state["model"].values())
+        alone = evaluate_file(output / "last.safetensors", str(data), workers=0, device="cpu")
+        assert alone["images"] == 129
+        for name in ("loss", "top1", "top5"):
+            assert float(whole[-1][f"ema_{name}"]) == pytest.approx(alone[name], rel=1e-6)
+    assert train_loss["ddp"][0] == pytest.approx(math.log(10), rel=0.1)
     assert train_loss["ddp"][1] < train_loss["ddp"][0]
     assert train_loss["fsdp"] == pytest.approx(train_loss["ddp"], rel=1e-6)
 
