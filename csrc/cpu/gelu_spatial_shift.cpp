@@ -1,14 +1,12 @@
 // gelu_spatial_shift and its backward on a CPU: the walks of spatial_shift, with elements going through GELU, or being
 // multiplied by its slope, on their way. Shift and GELU commute.
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include <iterator>
 
 #include "../box.h"
 #include "../gelu.h"
 #include "../library.h"
 #include "../shift_arguments.h"
+#include "dtypes.h"
 #include "instruction_sets.h"
 #include "lanes.h"
 #include "shift_map.h"
@@ -104,8 +102,7 @@ struct Forward {
 
   template <typename T, bool kTanh>
   void run() const {
-    shift_forward(problem, static_cast<const T*>(x.const_data_ptr()), static_cast<T*>(out.mutable_data_ptr()),
-                  Gelu<kTanh>{});
+    shift_forward(problem, data<T>(x), output<T>(out), Gelu<kTanh>{});
   }
 };
 
@@ -117,29 +114,17 @@ struct Backward {
 
   template <typename T, bool kTanh>
   void run() const {
-    T* begin = static_cast<T*>(out.mutable_data_ptr());
-    shift_adjoint(problem, static_cast<const T*>(grad.const_data_ptr()), begin,
-                  TimesGeluSlope<kTanh, T>{static_cast<const T*>(x.const_data_ptr()), begin});
+    T* begin = output<T>(out);
+    shift_adjoint(problem, data<T>(grad), begin, TimesGeluSlope<kTanh, T>{data<T>(x), begin});
   }
 };
 
-template <typename T, typename Pass>
-void run_pass(const Pass& pass, bool tanh) {
-  return tanh ? pass.template run<T, true>() : pass.template run<T, false>();
-}
-
 template <typename Pass>
 void run_pass(const Pass& pass, ScalarType dtype, bool tanh) {
-  switch (dtype) {
-    case ScalarType::Double:
-      return run_pass<double>(pass, tanh);
-    case ScalarType::Float:
-      return run_pass<float>(pass, tanh);
-    case ScalarType::Half:
-      return run_pass<torch::headeronly::Half>(pass, tanh);
-    default:
-      return run_pass<torch::headeronly::BFloat16>(pass, tanh);
-  }
+  with_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    tanh ? pass.template run<T, true>() : pass.template run<T, false>();
+  });
 }
 
 Tensor gelu_spatial_shift(

@@ -16,10 +16,10 @@
 #include "../shift_problem.h"
 #include "instruction_sets.h"
 #include "lanes.h"
+#include "threads.h"
 
 namespace s2mlp {
 
-constexpr int64_t kGrainElements = 32768;  // below this many elements a second thread costs more than it brings
 constexpr int64_t kAheadBytes = 2048;     // from what is read to what is asked for, in a stretch
 constexpr int64_t kStretchBytes = 16384;  // of planes, copied at once and then mended while they are in L1
 

@@ -5,22 +5,20 @@
 // made row by row, and rows are added up in fixed chunks, in order: few roundings, and the same ones for any number of threads.
 //
 // Numbers per channel (weights, sums) are kept in the order in which Lanes has the elements of a cut: see to_lane_order.
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "../branch_ops.h"
 #include "../library.h"
+#include "dtypes.h"
 #include "instruction_sets.h"
 #include "lanes.h"
+#include "threads.h"
 
 namespace s2mlp {
 namespace {
 
-constexpr int64_t kGrainElements = 32768;  // below this many elements a second thread costs more than it brings
 constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
@@ -438,34 +436,9 @@ void spread(
 
 // ---- Dtypes ----------------------------------------------------------------------------------------------------------
 
-// use(T{}) for the dtype.
-template <typename Use>
-void with_dtype(ScalarType dtype, const Use& use) {
-  switch (dtype) {
-    case ScalarType::Double:
-      return use(double{});
-    case ScalarType::Float:
-      return use(float{});
-    case ScalarType::Half:
-      return use(torch::headeronly::Half{});
-    default:
-      return use(torch::headeronly::BFloat16{});
-  }
-}
-
 template <typename T>
-const T* data(const Tensor& tensor) {
-  return static_cast<const T*>(tensor.const_data_ptr());
-}
-
-template <typename T>
-const T* data(const Tensor* tensor) {
+const T* data_or_null(const Tensor* tensor) {
   return tensor == nullptr ? nullptr : data<T>(*tensor);
-}
-
-template <typename T>
-T* output(const Tensor& tensor) {
-  return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 struct Cpu {
@@ -516,8 +489,8 @@ struct Cpu {
     with_dtype(out.scalar_type(), [&](auto element) {
       using T = decltype(element);
       using Wide = accumulator_t<T>;
-      s2mlp::spread(p, data<T>(grad), grad_stride, data<Wide>(weights), weights_stride, data<Wide>(pool_grad),
-                    pool_grad_stride, output<T>(out), out_stride);
+      s2mlp::spread(p, data_or_null<T>(grad), grad_stride, data_or_null<Wide>(weights), weights_stride,
+                    data_or_null<Wide>(pool_grad), pool_grad_stride, output<T>(out), out_stride);
     });
   }
 };

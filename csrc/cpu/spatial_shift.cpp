@@ -1,10 +1,8 @@
 // spatial_shift and its adjoint on a CPU. How a map is walked is in shift_map.h.
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include "../box.h"
 #include "../library.h"
 #include "../shift_arguments.h"
+#include "dtypes.h"
 #include "shift_map.h"
 
 namespace s2mlp {
@@ -12,12 +10,7 @@ namespace {
 
 template <typename T>
 void run_forward(const ShiftProblem& problem, const Tensor& in, const Tensor& out) {
-  shift_forward(problem, static_cast<const T*>(in.const_data_ptr()), static_cast<T*>(out.mutable_data_ptr()));
-}
-
-template <typename T>
-void run_adjoint(const ShiftProblem& problem, const Tensor& in, const Tensor& out) {
-  shift_adjoint(problem, static_cast<const T*>(in.const_data_ptr()), static_cast<T*>(out.mutable_data_ptr()));
+  shift_forward(problem, data<T>(in), output<T>(out));
 }
 
 Tensor spatial_shift(
@@ -60,19 +53,10 @@ Tensor spatial_shift_backward(
   if (grad.numel() == 0) {
     return out;
   }
-  switch (grad.scalar_type()) {
-    case ScalarType::Double:
-      run_adjoint<double>(problem, grad, out);
-      break;
-    case ScalarType::Float:
-      run_adjoint<float>(problem, grad, out);
-      break;
-    case ScalarType::Half:
-      run_adjoint<torch::headeronly::Half>(problem, grad, out);
-      break;
-    default:
-      run_adjoint<torch::headeronly::BFloat16>(problem, grad, out);
-  }
+  with_dtype(grad.scalar_type(), [&](auto element) {
+    using T = decltype(element);
+    shift_adjoint(problem, data<T>(grad), output<T>(out));
+  });
   return out;
 }
 
