@@ -25,6 +25,19 @@ constexpr double kLog2E = 1.44269504088896340736;
 constexpr double kTanhScale = 1.59576912160573071176;  // 2 * sqrt(2 / pi)
 constexpr double kTanhCube = 0.044715;
 
+// The same bits as another type. Of vectors a cast does it, and keeps them in registers (cpu/lanes.h).
+template <typename To, typename From>
+S2MLP_HOST_DEVICE To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  if constexpr (std::is_arithmetic_v<From>) {
+    To to;
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+  } else {
+    return reinterpret_cast<To>(from);
+  }
+}
+
 // A constant, in every lane where F is a vector.
 template <typename F>
 S2MLP_HOST_DEVICE F constant(float value) {
@@ -40,11 +53,7 @@ S2MLP_HOST_DEVICE F exp2_of_negative(const F& y) {
   using Bits = std::conditional_t<std::is_arithmetic_v<F>, uint32_t, decltype(y < y)>;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
   const F rounded = y + kRound;
-  Bits bits;
-  std::memcpy(&bits, &rounded, sizeof(bits));
-  bits = (bits + 127) << 23;
-  F power;
-  std::memcpy(&power, &bits, sizeof(power));
+  const F power = bit_cast<F>((bit_cast<Bits>(rounded) + 127) << 23);
   const F f = y - (rounded - kRound);
   F sum = f * 1.32763748e-3f + 9.67553333e-3f;  // 2^f over -1/2 <= f <= 1/2, relative error 7.5e-8
   sum = sum * f + 5.55071347e-2f;
@@ -69,12 +78,7 @@ S2MLP_HOST_DEVICE F absolute(const F& x) {
   if constexpr (std::is_arithmetic_v<F>) {
     return std::fabs(x);
   } else {
-    decltype(x < x) bits;
-    std::memcpy(&bits, &x, sizeof(x));
-    bits &= 0x7fffffff;
-    F result;
-    std::memcpy(&result, &bits, sizeof(x));
-    return result;
+    return bit_cast<F>(bit_cast<decltype(x < x)>(x) & 0x7fffffff);
   }
 }
 

@@ -3,6 +3,7 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include "cpu/instruction_sets.h"
 #include "library.h"
 
 // offsets: flat dh0, dw0, dh1, dw1, ... in tokens, one pair per channel group.
@@ -39,7 +40,18 @@ STABLE_TORCH_LIBRARY(S2MLP_LIBRARY, m) {
       "str padding_mode=\"replicate\") -> Tensor");
 }
 
+namespace {
+
+PyObject* cpu_capability(PyObject*, PyObject*) { return PyUnicode_FromString(s2mlp::name_of(s2mlp::cpu_capability())); }
+
+PyMethodDef methods[] = {
+    {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set of the CPU kernels: DEFAULT, AVX2 or AVX512."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
   return PyModule_Create(&module);
 }

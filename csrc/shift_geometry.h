@@ -54,6 +54,8 @@ template <typename Index>
 struct Range {
   Index begin;
   Index end;
+
+  S2MLP_HOST_DEVICE Index size() const { return end - begin; }
 };
 
 // Adjoint: the outputs that read input i. They are always neighbours.
@@ -72,6 +74,17 @@ S2MLP_HOST_DEVICE Range<Index> reader_range(Index i, Index offset, Index size, P
   begin = begin < 0 ? 0 : (begin > size ? size : begin);
   end = end < begin ? begin : (end > size ? size : end);
   return {begin, end};
+}
+
+// What position i takes: forward the input that it reads, if it reads one; adjoint the outputs that read it.
+template <bool kAdjoint, typename Index>
+S2MLP_HOST_DEVICE Range<Index> source_range(Index i, Index offset, Index size, PaddingMode mode) {
+  if constexpr (kAdjoint) {
+    return reader_range(i, offset, size, mode);
+  } else {
+    const Index source = source_index(i, offset, size, mode);
+    return {source, source < 0 ? source : source + 1};
+  }
 }
 
 // Positions of an axis that are simply shifted: forward, outputs i that read input i - offset; adjoint, inputs i with the

@@ -39,6 +39,15 @@ def load() -> None:
         ) from error
 
 
+def cpu_capability() -> str:
+    """The instruction set that the CPU kernels use: ``"DEFAULT"``, ``"AVX2"`` or ``"AVX512"``.
+
+    The widest that the processor has, or what the environment variable ``ATEN_CPU_CAPABILITY`` names if that is narrower, as
+    for PyTorch's own kernels (:func:`torch.backends.cpu.get_cpu_capability`). Fixed when the first kernel runs.
+    """
+    return importlib.import_module("s2mlp_cuda._C").cpu_capability()
+
+
 def build_facts() -> dict[str, str]:
     """How the binary was built, as label: text. Says so where the facts belong to another Python version."""
     try:

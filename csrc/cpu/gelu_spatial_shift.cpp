@@ -15,51 +15,41 @@ namespace s2mlp {
 
 namespace {
 
-// to = of(from...) in vectors, all runs being dense. Memory is asked for two tokens ahead: the computation is long enough
-// to keep the processor from looking that far itself, and the runs too short for its prefetchers.
-template <int kBytes, typename T, typename Of, typename... From>
-S2MLP_INLINE inline void map_dense_run(int64_t count, T* to, int64_t to_ahead, const Of& of, const From&... from) {
-  using L = Lanes<T, kBytes>;
-  int64_t i = 0;
-  for (; i + L::kStep <= count; i += L::kStep) {
-    (__builtin_prefetch(from.run + i + from.ahead), ...);
-    __builtin_prefetch(to + i + to_ahead, 1);
-    L::store(to + i, of(L::load(from.run + i)...));
-  }
-  if (i == count) {
-    return;
-  }
-  if constexpr (kBytes > 16) {
-    map_dense_run<kBytes / 2>(count - i, to + i, to_ahead, of, Source<T>{from.run + i, 1, from.ahead}...);
-  } else {
-    L::store_some(to + i, of(L::load_some(from.run + i, count - i)...), count - i);
-  }
+// to = of(from...) in vectors, all runs being dense.
+template <typename V, typename T, typename Of, typename... From>
+S2MLP_INLINE inline void map_dense_run(int64_t count, T* to, const Of& of, const From*... from) {
+  for_each_step<T, V::kBytes>(0, count, [&](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
+    store_step<V::kStores>(lanes, to + first, of(load_step(lanes, from + first, step_count)...), step_count);
+  });
 }
 
 template <bool kTanh>
 struct Gelu {
-  template <typename T, typename Bytes>
-  S2MLP_INLINE void move(T* to, int64_t to_stride, int64_t to_ahead, const Source<T>& in, int64_t count, Bytes) const {
+  template <typename T, typename V>
+  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V) const {
     if constexpr (!std::is_same_v<T, double>) {
-      if (to_stride == 1 && in.stride == 1) {
-        map_dense_run<Bytes::value>(count, to, to_ahead, [](auto x) S2MLP_INLINE {
+      if (to_stride == 1 && from_stride == 1) {
+        map_dense_run<V>(count, to, [](auto x) S2MLP_INLINE {
           for (auto& part : x.parts) {
             part = gelu<kTanh>(part);
           }
           return x;
-        }, in);
+        }, from);
         return;
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      to[i * to_stride] = static_cast<T>(gelu<kTanh>(static_cast<accumulator_t<T>>(in.run[i * in.stride])));
+      to[i * to_stride] = static_cast<T>(gelu<kTanh>(static_cast<accumulator_t<T>>(from[i * from_stride])));
     }
   }
 
-  template <typename T, typename Bytes>
-  S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, Bytes bytes) const {
-    move(run, stride, 0, Source<T>{run, stride, 0}, count, bytes);
+  template <typename T, typename V>
+  S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, V vectors) const {
+    move(run, stride, run, stride, count, vectors);
   }
+
+  template <typename T>
+  S2MLP_INLINE void prefetch(const T*, int64_t) const {}
 };
 
 // Gradients on their way back are multiplied by GELU' of the input, which lies in memory as the output does.
@@ -68,31 +58,33 @@ struct TimesGeluSlope {
   const T* x;
   const T* out;  // where the output begins
 
-  template <typename Bytes>
-  S2MLP_INLINE void move(T* to, int64_t to_stride, int64_t to_ahead, const Source<T>& in, int64_t count, Bytes) const {
-    const Source<T> at = {x + (to - out), to_stride, to_ahead};
+  template <typename V>
+  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V) const {
+    const T* at = x + (to - out);
     if constexpr (!std::is_same_v<T, double>) {
-      if (to_stride == 1 && in.stride == 1) {
-        map_dense_run<Bytes::value>(count, to, to_ahead, [](auto grad, const auto& x) S2MLP_INLINE {
+      if (to_stride == 1 && from_stride == 1) {
+        map_dense_run<V>(count, to, [](auto grad, const auto& x) S2MLP_INLINE {
           for (size_t part = 0; part < std::size(x.parts); ++part) {
             grad.parts[part] *= gelu_slope<kTanh>(x.parts[part]);
           }
           return grad;
-        }, in, at);
+        }, from, at);
         return;
       }
     }
     using Wide = accumulator_t<T>;
     for (int64_t i = 0; i < count; ++i) {
-      const Wide slope = gelu_slope<kTanh>(static_cast<Wide>(at.run[i * at.stride]));
-      to[i * to_stride] = static_cast<T>(static_cast<Wide>(in.run[i * in.stride]) * slope);
+      const Wide slope = gelu_slope<kTanh>(static_cast<Wide>(at[i * to_stride]));
+      to[i * to_stride] = static_cast<T>(static_cast<Wide>(from[i * from_stride]) * slope);
     }
   }
 
-  template <typename Bytes>
-  S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, Bytes bytes) const {
-    move(run, stride, 0, Source<T>{run, stride, 0}, count, bytes);
+  template <typename V>
+  S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, V vectors) const {
+    move(run, stride, run, stride, count, vectors);
   }
+
+  S2MLP_INLINE void prefetch(const T* run, int64_t count) const { prefetch_run(x + (run - out), count); }
 };
 
 struct Forward {
@@ -102,7 +94,7 @@ struct Forward {
 
   template <typename T, bool kTanh>
   void run() const {
-    shift_forward(problem, data<T>(x), output<T>(out), Gelu<kTanh>{});
+    shift_map<false>(problem, data<T>(x), output<T>(out), Gelu<kTanh>{});
   }
 };
 
@@ -115,7 +107,7 @@ struct Backward {
   template <typename T, bool kTanh>
   void run() const {
     T* begin = output<T>(out);
-    shift_adjoint(problem, data<T>(grad), begin, TimesGeluSlope<kTanh, T>{data<T>(x), begin});
+    shift_map<true>(problem, data<T>(grad), begin, TimesGeluSlope<kTanh, T>{data<T>(x), begin});
   }
 };
 

@@ -1,58 +1,96 @@
-// One piece of code, compiled for several instruction sets of one processor family; the widest that this machine has runs.
+// One piece of code, compiled for several instruction sets of one processor family, one of which runs. It is chosen as PyTorch
+// chooses: the widest that the processor has, or what the environment variable ATEN_CPU_CAPABILITY names, if that is narrower.
 #pragma once
 
-#include <type_traits>
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
 #define S2MLP_INLINE __attribute__((always_inline))
 
 namespace s2mlp {
 
-enum class InstructionSet { kBaseline, kAvx2, kAvx512 };
+// PyTorch's names: at::native::CPUCapability.
+enum class CpuCapability { kDefault, kAvx2, kAvx512 };
 
-inline InstructionSet detect_instruction_set() {
+inline CpuCapability supported_cpu_capability() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512cd")) {
-    return InstructionSet::kAvx512;
+    return CpuCapability::kAvx512;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) {
-    return InstructionSet::kAvx2;
+    return CpuCapability::kAvx2;
   }
 #endif
-  return InstructionSet::kBaseline;
+  return CpuCapability::kDefault;
 }
 
-// Bytes of a vector register, as a type, so that they can be passed to a lambda and remain a constant.
-template <int kBytes>
-using VectorBytes = std::integral_constant<int, kBytes>;
+// Found once per process. Of a value that is none of the three PyTorch warns; it changes nothing here or there.
+inline CpuCapability cpu_capability() {
+  static const CpuCapability chosen = [] {
+    const CpuCapability supported = supported_cpu_capability();
+    const char* variable = std::getenv("ATEN_CPU_CAPABILITY");
+    const std::string_view name = variable == nullptr ? "" : variable;
+    const CpuCapability limit = name == "default" ? CpuCapability::kDefault
+        : name == "avx2"                          ? CpuCapability::kAvx2
+                                                  : CpuCapability::kAvx512;
+    return std::min(limit, supported);
+  }();
+  return chosen;
+}
+
+// As torch.backends.cpu.get_cpu_capability() spells it.
+inline const char* name_of(CpuCapability capability) {
+  switch (capability) {
+    case CpuCapability::kAvx512:
+      return "AVX512";
+    case CpuCapability::kAvx2:
+      return "AVX2";
+    case CpuCapability::kDefault:
+      break;
+  }
+  return "DEFAULT";
+}
+
+// How a map is written: through the caches, or past them.
+enum class Stores { kCached, kStreaming };
+
+// Bytes of a vector register and how it is stored, as a type, so that both can be passed to a lambda and remain constants.
+template <int kBytes_, Stores kStores_ = Stores::kCached>
+struct Vectors {
+  static constexpr int kBytes = kBytes_;
+  static constexpr Stores kStores = kStores_;
+};
 
 #if defined(__x86_64__)
-template <typename Body>
+template <Stores kStores, typename Body>
 __attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void run_avx512(const Body& body) {
-  body(VectorBytes<64>{});
+  body(Vectors<64, kStores>{});
 }
 
-template <typename Body>
+template <Stores kStores, typename Body>
 __attribute__((target("arch=x86-64-v3"))) void run_avx2(const Body& body) {
-  body(VectorBytes<32>{});
+  body(Vectors<32, kStores>{});
 }
 #endif
 
-// body(VectorBytes), a lambda marked S2MLP_INLINE. Whatever it calls in its loops must be marked so, too: code that is not
+// body(Vectors), a lambda marked S2MLP_INLINE. Whatever it calls in its loops must be marked so, too: code that is not
 // inlined is compiled for the baseline.
-template <typename Body>
-void with_widest_instructions(const Body& body) {
+template <Stores kStores = Stores::kCached, typename Body>
+void with_vectors(const Body& body) {
 #if defined(__x86_64__)
-  static const InstructionSet available = detect_instruction_set();
-  if (available == InstructionSet::kAvx512) {
-    return run_avx512(body);
-  }
-  if (available == InstructionSet::kAvx2) {
-    return run_avx2(body);
+  switch (cpu_capability()) {
+    case CpuCapability::kAvx512:
+      return run_avx512<kStores>(body);
+    case CpuCapability::kAvx2:
+      return run_avx2<kStores>(body);
+    case CpuCapability::kDefault:
+      break;
   }
 #endif
-  body(VectorBytes<16>{});
+  body(Vectors<16, kStores>{});
 }
 
 }  // namespace s2mlp

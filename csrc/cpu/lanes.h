@@ -1,8 +1,13 @@
 // Vectors of float (or double) and how elements get into and out of them. The compiler's own vector types: arithmetic,
 // comparisons and ?: work lane by lane.
+//
+// Memory is read and written through vector types that may lie at any address, and bits are reinterpreted by casts between
+// vector types. std::memcpy into a struct of vectors looks the same and is not: g++ 12 loads 32 bytes as two halves, stores them to
+// the stack and loads them again, which the processor cannot forward.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 #include <cstring>
@@ -18,6 +23,30 @@ struct VectorType {
   typedef Number type __attribute__((vector_size(sizeof(Number) * kLanes)));
 };
 
+template <typename Vector>
+S2MLP_INLINE inline Vector load_vector(const void* from) {
+  typedef Vector Unaligned __attribute__((aligned(1), may_alias));
+  return *static_cast<const Unaligned*>(from);
+}
+
+// Streaming stores take aligned addresses.
+template <Stores kStores = Stores::kCached, typename Vector>
+S2MLP_INLINE inline void store_vector(void* to, const Vector& vector) {
+#if defined(__x86_64__)
+  if constexpr (kStores == Stores::kStreaming) {
+    auto* const whole = static_cast<Vector*>(to);
+    if constexpr (sizeof(Vector) == 16) {
+      asm volatile("movntdq %1, %0" : "=m"(*whole) : "x"(vector));
+    } else {
+      asm volatile("vmovntdq %1, %0" : "=m"(*whole) : "v"(vector));
+    }
+    return;
+  }
+#endif
+  typedef Vector Unaligned __attribute__((aligned(1), may_alias));
+  *static_cast<Unaligned*>(to) = vector;
+}
+
 // Elements of type T, computed with in accumulator_t<T>, in registers of kBytes. A step takes kStep elements as kParts
 // vectors. bfloat16 takes two: the even and the odd elements, which are the low and the high halves of 32-bit words, so that
 // no element ever changes its lane.
@@ -26,45 +55,49 @@ struct Lanes {
   using Wide = accumulator_t<T>;
   static constexpr int kCount = kBytes / sizeof(Wide);
   static constexpr bool kPairs = std::is_same_v<T, torch::headeronly::BFloat16>;
+  static constexpr bool kHalf = std::is_same_v<T, torch::headeronly::Half>;
+  static constexpr bool kSums = kPairs || kHalf || std::is_same_v<T, Wide>;  // other elements are only moved
   static constexpr int kParts = kPairs ? 2 : 1;
   static constexpr int kStep = kParts * kCount;
   using Vector = typename VectorType<Wide, kCount>::type;
   using Words = typename VectorType<uint32_t, kCount>::type;
+  using Halves = typename VectorType<uint16_t, kCount>::type;
 
   struct Step {
     Vector parts[kParts];
   };
 
-  S2MLP_INLINE static Step load(const T* from) {
+  // Elements as they lie in memory.
+  using Register = std::conditional_t<kPairs || !kSums, Words, std::conditional_t<kHalf, Halves, Vector>>;
+
+  S2MLP_INLINE static Step unpack(const Register& elements) {
     Step step;
-    if constexpr (std::is_same_v<T, Wide>) {
-      std::memcpy(&step, from, sizeof(step));
-    } else if constexpr (kPairs) {
-      Words words;
-      std::memcpy(&words, from, sizeof(words));
-      const Words even = words << 16;
-      const Words odd = words & 0xffff0000u;
-      std::memcpy(&step.parts[0], &even, sizeof(even));
-      std::memcpy(&step.parts[1], &odd, sizeof(odd));
+    if constexpr (kPairs) {
+      step.parts[0] = reinterpret_cast<Vector>(elements << 16);
+      step.parts[1] = reinterpret_cast<Vector>(elements & 0xffff0000u);
+    } else if constexpr (kHalf) {
+      step.parts[0] = from_half(__builtin_convertvector(elements, Words));
     } else {
-      for (int i = 0; i < kCount; ++i) {
-        step.parts[0][i] = static_cast<Wide>(from[i]);
-      }
+      step.parts[0] = elements;
     }
     return step;
   }
 
-  S2MLP_INLINE static void store(T* to, const Step& step) {
-    if constexpr (std::is_same_v<T, Wide>) {
-      std::memcpy(to, &step, sizeof(step));
-    } else if constexpr (kPairs) {
-      const Words words = (rounded(step.parts[0]) >> 16) | (rounded(step.parts[1]) & 0xffff0000u);
-      std::memcpy(to, &words, sizeof(words));
+  S2MLP_INLINE static Register pack(const Step& step) {
+    if constexpr (kPairs) {
+      return (to_bfloat16(step.parts[0]) >> 16) | (to_bfloat16(step.parts[1]) & 0xffff0000u);
+    } else if constexpr (kHalf) {
+      return __builtin_convertvector(to_half(step.parts[0]), Halves);
     } else {
-      for (int i = 0; i < kCount; ++i) {
-        to[i] = static_cast<T>(step.parts[0][i]);
-      }
+      return step.parts[0];
     }
+  }
+
+  S2MLP_INLINE static Step load(const T* from) { return unpack(load_vector<Register>(from)); }
+
+  template <Stores kStores = Stores::kCached>
+  S2MLP_INLINE static void store(T* to, const Step& step) {
+    store_vector<kStores>(to, pack(step));
   }
 
   // Fewer than kStep elements; the others are zero.
@@ -82,11 +115,35 @@ struct Lanes {
 
  private:
   // Bits whose upper half is the nearest bfloat16, ties to even.
-  S2MLP_INLINE static Words rounded(const Vector& v) {
-    Words bits;
-    std::memcpy(&bits, &v, sizeof(v));
+  S2MLP_INLINE static Words to_bfloat16(const Vector& v) {
+    const Words bits = reinterpret_cast<Words>(v);
     const Words nearest = bits + 0x7fff + ((bits >> 16) & 1);
     return v == v ? nearest : bits | 0x00400000u;
+  }
+
+  // What torch::headeronly::Half does for one number, for the low halves of words (M. Dukhan's FP16). Multiplication scales the exponent
+  // of normal numbers, infinities and NaN; subtraction normalises the others.
+  S2MLP_INLINE static Vector from_half(const Words& halves) {
+    const Words word = halves << 16;
+    const Words sign = word & 0x80000000u;
+    const Words twice = word + word;
+    const Vector normal = reinterpret_cast<Vector>((twice >> 4) + (0xe0u << 23)) * 0x1p-112f;
+    const Vector subnormal = reinterpret_cast<Vector>((twice >> 17) | (126u << 23)) - 0.5f;
+    return reinterpret_cast<Vector>(
+        sign | (twice < (1u << 27) ? reinterpret_cast<Words>(subnormal) : reinterpret_cast<Words>(normal)));
+  }
+
+  S2MLP_INLINE static Words to_half(const Vector& v) {
+    const Words word = reinterpret_cast<Words>(v);
+    const Words twice = word + word;
+    const Words sign = word & 0x80000000u;
+    const Words bias = twice & 0xff000000u;
+    const Words at_least = Words{} + 0x71000000u;
+    const Vector magnitude = reinterpret_cast<Vector>(word & 0x7fffffffu);
+    const Vector offset = reinterpret_cast<Vector>(((bias < at_least ? at_least : bias) >> 1) + 0x07800000u);
+    const Words bits = reinterpret_cast<Words>(magnitude * 0x1p112f * 0x1p-110f + offset);
+    const Words nonsign = ((bits >> 13) & 0x7c00u) + (bits & 0x0fffu);
+    return (sign >> 16) | (twice > 0xff000000u ? Words{} + 0x7e00u : nonsign);
   }
 };
 
@@ -113,9 +170,9 @@ S2MLP_INLINE inline typename L::Step load_step(L, const T* from, int64_t count) 
   return count == L::kStep ? L::load(from) : L::load_some(from, count);
 }
 
-template <typename L, typename T>
+template <Stores kStores = Stores::kCached, typename L, typename T>
 S2MLP_INLINE inline void store_step(L, T* to, const typename L::Step& step, int64_t count) {
-  count == L::kStep ? L::store(to, step) : L::store_some(to, step, count);
+  count == L::kStep ? L::template store<kStores>(to, step) : L::store_some(to, step, count);
 }
 
 }  // namespace s2mlp

@@ -14,6 +14,7 @@
 #include "dtypes.h"
 #include "instruction_sets.h"
 #include "lanes.h"
+#include "rows.h"
 #include "threads.h"
 
 namespace s2mlp {
@@ -22,11 +23,35 @@ namespace {
 constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
+// A cut along one row of the output, for one branch: GroupRow, without the channels in `from`.
+struct CutRow : GroupRow {
+  bool is_direct(int64_t w) const { return w >= direct.begin && w < direct.end; }
+};
+
 // Channels [begin, end) of every branch, and the group of each branch that they belong to.
 struct Cut {
   int64_t begin;
   int64_t end;
   std::vector<ShiftGroup> groups;  // one per branch
+
+  template <bool kAdjoint>
+  Range<int64_t> columns(const BranchProblem& p, int64_t k, int64_t w) const {
+    return source_range<kAdjoint>(w, groups[k].dw, p.width, p.mode);
+  }
+
+  // The token of branch k that output token w of a row reads, or null where it reads zeros.
+  template <typename T>
+  S2MLP_INLINE const T* source(
+      const BranchProblem& p, int64_t k, const CutRow& row, const T* map, const MapStrides& stride, int64_t w) const {
+    if (row.is_direct(w)) {
+      return map + row.from + w * stride.column + k * p.channels;
+    }
+    const Range<int64_t> from = columns<false>(p, k, w);
+    if (row.rows.size() == 0 || from.size() == 0) {
+      return nullptr;
+    }
+    return map + row.rows.begin * stride.row + from.begin * stride.column + k * p.channels;
+  }
 };
 
 std::vector<Cut> make_cuts(const BranchProblem& p) {
@@ -49,6 +74,44 @@ std::vector<Cut> make_cuts(const BranchProblem& p) {
     cuts.push_back(std::move(cut));
   }
   return cuts;
+}
+
+// Row h of the output: the branches of the first cut, then those of the second, ...
+template <bool kAdjoint>
+std::vector<CutRow> cut_rows(const BranchProblem& p, const std::vector<Cut>& cuts, const MapStrides& stride, int64_t h) {
+  std::vector<CutRow> rows;
+  rows.reserve(cuts.size() * p.branches);
+  for (const Cut& cut : cuts) {
+    for (const ShiftGroup& group : cut.groups) {
+      rows.push_back({group_row<kAdjoint>(group, h, p.height, p.width, stride.row, stride.column, p.mode)});
+    }
+  }
+  return rows;
+}
+
+// An array whose size is a constant, and one whose size is not.
+template <typename Part>
+struct ThreeParts {
+  static constexpr int count = 3;
+  Part parts[3];
+  S2MLP_INLINE const Part& operator[](int i) const { return parts[i]; }
+};
+
+template <typename Part>
+struct AnyParts {
+  const Part* parts;
+  int64_t count;
+  S2MLP_INLINE const Part& operator[](int64_t i) const { return parts[i]; }
+};
+
+// use(parts) with what lies between two pointers. Loops over the three branches of S2-MLPv2 are unrolled.
+template <typename Part, typename Use>
+S2MLP_INLINE inline void with_parts(const Part* begin, const Part* end, const Use& use) {
+  if (end - begin == 3) {
+    use(ThreeParts<Part>{{begin[0], begin[1], begin[2]}});
+  } else {
+    use(AnyParts<Part>{begin, end - begin});
+  }
 }
 
 // Numbers of a cut lie at its first channel, plus this many per cut before it: the last step of a cut may be a partial one.
@@ -120,7 +183,7 @@ struct Chunks {
   }
 };
 
-// out[image, n] = sum over the rows of an image; row(bytes, sums, image, h) adds those of one to `sums`, which are `lines`
+// out[image, n] = sum over the rows of an image; row(vectors, sums, image, h) adds those of one to `sums`, which are `lines`
 // branches of numbers in lane order.
 template <typename T, typename Row>
 void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t lines, accumulator_t<T>* out, const Row& row) {
@@ -130,9 +193,9 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
   const int64_t numbers = lines * padded;
   const std::unique_ptr<Wide[]> sums_of_chunks(new Wide[p.images * chunks.count * numbers]);
   const int64_t chunk_elements = chunks.rows * p.width * p.branches * p.channels;
-  const int64_t grain = std::max<int64_t>(1, kGrainElements / chunk_elements);
+  const int64_t grain = grain_of<T>(chunk_elements);
   torch::stable::parallel_for(0, p.images * chunks.count, grain, [&](int64_t begin, int64_t end) {
-    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+    with_vectors([&](auto vectors) S2MLP_INLINE {
       std::vector<Wide> row_sums(numbers);
       for (int64_t i = begin; i < end; ++i) {
         Wide* sums = sums_of_chunks.get() + i * numbers;
@@ -140,7 +203,7 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
         const int64_t first_row = i % chunks.count * chunks.rows;
         for (int64_t h = first_row; h < std::min(first_row + chunks.rows, p.height); ++h) {
           std::fill(row_sums.begin(), row_sums.end(), Wide(0));
-          row(bytes, row_sums.data(), i / chunks.count, h);
+          row(vectors, row_sums.data(), i / chunks.count, h);
           for (int64_t n = 0; n < numbers; ++n) {
             sums[n] += row_sums[n];
           }
@@ -149,8 +212,8 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
     });
   });
   const int64_t image_numbers = chunks.count * numbers;
-  torch::stable::parallel_for(0, p.images, kGrainElements / image_numbers + 1, [&](int64_t begin, int64_t end) {
-    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+  torch::stable::parallel_for(0, p.images, grain_of<Wide>(image_numbers), [&](int64_t begin, int64_t end) {
+    with_vectors([&](auto vectors) S2MLP_INLINE {
       for (int64_t image = begin; image < end; ++image) {
         Wide* sums = sums_of_chunks.get() + image * image_numbers;
         for (int64_t chunk = 1; chunk < chunks.count; ++chunk) {
@@ -159,7 +222,7 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
           }
         }
         for (int64_t line = 0; line < lines; ++line) {
-          from_lane_order<T, decltype(bytes)::value>(
+          from_lane_order<T, decltype(vectors)::kBytes>(
               cuts, sums + line * padded, out + (image * lines + line) * p.channels);
         }
       }
@@ -167,51 +230,37 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
   });
 }
 
-int64_t count_of(const Range<int64_t>& range) { return range.end - range.begin; }
-
-// Tokens of a row that are summed up together: a sum is then loaded and stored once for all of them.
-constexpr int64_t kTokens = 4;
-
+// Reads in the order of memory, which is what hardware prefetchers follow.
 template <typename T>
 void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumulator_t<T>* out) {
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
-  struct Part {
-    const T* token;
-    Wide readers;
-  };
-  sum_rows<T>(p, cuts, 1, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
-    constexpr int kBytes = decltype(bytes)::value;
-    std::vector<Part> parts(kTokens * p.branches);
-    const T* row = x + image * stride.image + h * stride.row;
-    for (int64_t w = 0; w < p.width; w += kTokens) {
-      for (size_t n = 0; n < cuts.size(); ++n) {
-        const Cut& cut = cuts[n];
-        Part* end = parts.data();
-        for (int64_t i = w; i < std::min(w + kTokens, p.width); ++i) {
-          for (int64_t k = 0; k < p.branches; ++k) {
-            const ShiftGroup& group = cut.groups[k];
-            const int64_t readers = count_of(reader_range(h, group.dh, p.height, p.mode)) *
-                count_of(reader_range(i, group.dw, p.width, p.mode));
-            if (readers != 0) {
-              *end++ = {row + i * stride.column + k * p.channels, static_cast<Wide>(readers)};
-            }
+  sum_rows<T>(p, cuts, 1, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+    constexpr int kBytes = decltype(vectors)::kBytes;
+    const std::vector<CutRow> rows = cut_rows<true>(p, cuts, {}, h);
+    const T* token = x + image * stride.image + h * stride.row;
+    for (int64_t w = 0; w < p.width; ++w, token += stride.column) {
+      for (int64_t k = 0; k < p.branches; ++k) {
+        const T* const from = token + k * p.channels;
+        prefetch_run(from + kTokensAhead * stride.column, p.channels);
+        for (size_t n = 0; n < cuts.size(); ++n) {
+          const Cut& cut = cuts[n];
+          const CutRow& row = rows[n * p.branches + k];
+          const int64_t readers = row.is_direct(w) ? 1 : row.rows.size() * cut.columns<true>(p, k, w).size();
+          if (readers == 0) {
+            continue;
           }
-        }
-        const Part* const begin = parts.data();
-        Wide* const to = sums + n * kPadding;
-        for_each_step<T, kBytes>(
-            cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-              auto sum = load_numbers(lanes, to + first);
-              for (const Part* from = begin; from != end; ++from) {
-                __builtin_prefetch(from->token + first + kTokens * stride.column);
-                const auto values = load_step(lanes, from->token + first, count);
+          Wide* const to = sums + n * kPadding;
+          for_each_step<T, kBytes>(
+              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                const auto values = load_step(lanes, from + first, count);
+                auto sum = load_numbers(lanes, to + first);
                 for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                  sum.parts[part] += values.parts[part] * from->readers;
+                  sum.parts[part] += values.parts[part] * static_cast<Wide>(readers);
                 }
-              }
-              store_numbers(lanes, to + first, sum);
-            });
+                store_numbers(lanes, to + first, sum);
+              });
+        }
       }
     }
   });
@@ -228,46 +277,47 @@ void correlate(
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
   const int64_t padded = padded_channels(p, cuts);
+  const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
   struct Part {
     const T* token;
-    const T* grad;
+    Wide* sums;
   };
-  sum_rows<T>(p, cuts, p.branches, out, [&](auto bytes, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
-    constexpr int kBytes = decltype(bytes)::value;
-    Part parts[kTokens];
-    const T* grad_row = grad + image * grad_stride.image + h * grad_stride.row;
-    for (int64_t w = 0; w < p.width; w += kTokens) {
-      for (int64_t k = 0; k < p.branches; ++k) {
-        for (size_t n = 0; n < cuts.size(); ++n) {
-          const Cut& cut = cuts[n];
-          const int64_t source_h = source_index(h, cut.groups[k].dh, p.height, p.mode);
-          if (source_h < 0) {
-            continue;
+  sum_rows<T>(p, cuts, p.branches, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+    constexpr int kBytes = decltype(vectors)::kBytes;
+    const std::vector<CutRow> rows = cut_rows<false>(p, cuts, x_stride, h);
+    std::vector<Part> parts(p.branches);
+    const T* map = x + image * x_stride.image;
+    const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
+    const T* token_grad = grad + image * grad_stride.image + h * grad_stride.row;
+    for (int64_t w = 0; w < p.width; ++w, token_grad += grad_stride.column, ahead += x_stride.column) {
+      const CutRow* row = rows.data();
+      for (size_t n = 0; n < cuts.size(); ++n) {
+        const Cut& cut = cuts[n];
+        const int64_t begin = cut.begin;
+        const int64_t run = cut.end - cut.begin;
+        prefetch_run(token_grad + begin + kTokensAhead * grad_stride.column, run);
+        prefetch_run(ahead + p.branches * begin, p.branches * run);  // a share of the token, in the order of memory
+        Part* end = parts.data();
+        for (int64_t k = 0; k < p.branches; ++k, ++row) {
+          if (const T* from = cut.source(p, k, *row, map, x_stride, w)) {
+            *end++ = {from, sums + k * padded + n * kPadding};
           }
-          const T* row = x + image * x_stride.image + source_h * x_stride.row + k * p.channels;
-          Part* end = parts;
-          for (int64_t i = w; i < std::min(w + kTokens, p.width); ++i) {
-            const int64_t source_w = source_index(i, cut.groups[k].dw, p.width, p.mode);
-            if (source_w >= 0) {
-              *end++ = {row + source_w * x_stride.column, grad_row + i * grad_stride.column};
-            }
-          }
-          const Part* const begin = parts;
-          Wide* const to = sums + k * padded + n * kPadding;
+        }
+        const T* const factor = token_grad;
+        with_parts<Part>(parts.data(), end, [=](auto parts) S2MLP_INLINE {
           for_each_step<T, kBytes>(
-              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                auto sum = load_numbers(lanes, to + first);
-                for (const Part* from = begin; from != end; ++from) {
-                  __builtin_prefetch(from->token + first + kTokens * x_stride.column);
-                  const auto values = load_step(lanes, from->token + first, count);
-                  const auto factors = load_step(lanes, from->grad + first, count);
+              begin, run, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                const auto factors = load_step(lanes, factor + first, count);
+                for (int i = 0; i < parts.count; ++i) {
+                  const auto values = load_step(lanes, parts[i].token + first, count);
+                  auto sum = load_numbers(lanes, parts[i].sums + first);
                   for (int part = 0; part < decltype(lanes)::kParts; ++part) {
                     sum.parts[part] += values.parts[part] * factors.parts[part];
                   }
+                  store_numbers(lanes, parts[i].sums + first, sum);
                 }
-                store_numbers(lanes, to + first, sum);
               });
-        }
+        });
       }
     }
   });
@@ -275,27 +325,29 @@ void correlate(
 
 // ---- Maps ------------------------------------------------------------------------------------------------------------
 
-// row(bytes, image, h, numbers) for every row; numbers(lines, from) puts per-image numbers into lane order.
-template <typename T, typename Prepare, typename Row>
+// row(vectors, image, h, numbers) for every row; prepare(vectors, image, numbers) puts per-image numbers into lane order.
+template <Stores kStores, typename T, typename Prepare, typename Row>
 void for_each_image_row(const BranchProblem& p, int64_t numbers, const Prepare& prepare, const Row& row) {
-  const int64_t row_elements = p.width * p.branches * p.channels;
-  const int64_t grain = std::max<int64_t>(1, kGrainElements / std::max<int64_t>(1, row_elements));
+  const int64_t grain = grain_of<T>(p.width * p.branches * p.channels);
   torch::stable::parallel_for(0, p.images * p.height, grain, [&](int64_t begin, int64_t end) {
-    with_widest_instructions([&](auto bytes) S2MLP_INLINE {
+    with_vectors<kStores>([&](auto vectors) S2MLP_INLINE {
       std::vector<accumulator_t<T>> scratch(numbers);
       for (int64_t i = begin; i < end; ++i) {
         const int64_t image = i / p.height;
         if (i == begin || i % p.height == 0) {
-          prepare(bytes, image, scratch.data());
+          prepare(vectors, image, scratch.data());
         }
-        row(bytes, image, i % p.height, scratch.data());
+        row(vectors, image, i % p.height, scratch.data());
       }
     });
+    if constexpr (kStores == Stores::kStreaming) {
+      finish_streaming();
+    }
   });
 }
 
-template <typename T>
-void combine(
+template <Stores kStores, typename T>
+void combine_rows(
     const BranchProblem& p,
     const T* x,
     const MapStrides& x_stride,
@@ -306,9 +358,10 @@ void combine(
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
   const int64_t padded = padded_channels(p, cuts);
-  const auto prepare = [&](auto bytes, int64_t image, Wide* numbers) {
+  const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
+  const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
     for (int64_t k = 0; k < p.branches; ++k) {
-      to_lane_order<T, decltype(bytes)::value>(
+      to_lane_order<T, decltype(vectors)::kBytes>(
           cuts, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
   };
@@ -316,48 +369,53 @@ void combine(
     const T* token;
     const Wide* weights;
   };
-  for_each_image_row<T>(
-      p, p.branches * padded, prepare, [&](auto bytes, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
-        constexpr int kBytes = decltype(bytes)::value;
-        std::vector<Part> parts(p.branches);
-        T* token_out = out + image * out_stride.image + h * out_stride.row;
-        for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column) {
-          for (size_t n = 0; n < cuts.size(); ++n) {
-            const Cut& cut = cuts[n];
-            int64_t found = 0;
-            for (int64_t k = 0; k < p.branches; ++k) {
-              const int64_t source_h = source_index(h, cut.groups[k].dh, p.height, p.mode);
-              const int64_t source_w = source_index(w, cut.groups[k].dw, p.width, p.mode);
-              if (source_h >= 0 && source_w >= 0) {
-                parts[found++] = {x + image * x_stride.image + source_h * x_stride.row + source_w * x_stride.column +
-                                      k * p.channels,
-                                  numbers + k * padded + n * kPadding};
-              }
-            }
-            const Part* const begin = parts.data();
-            const Part* const end = begin + found;
-            for_each_step<T, kBytes>(
-                cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                  typename decltype(lanes)::Step sum{};
-                  for (const Part* from = begin; from != end; ++from) {
-                    __builtin_prefetch(from->token + first + 2 * x_stride.column);
-                    const auto values = load_step(lanes, from->token + first, count);
-                    const auto factors = load_numbers(lanes, from->weights + first);
-                    for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                      sum.parts[part] += values.parts[part] * factors.parts[part];
-                    }
-                  }
-                  __builtin_prefetch(token_out + first + 2 * out_stride.column, 1);
-                  store_step(lanes, token_out + first, sum, count);
-                });
+  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
+    constexpr int kBytes = decltype(vectors)::kBytes;
+    const std::vector<CutRow> rows = cut_rows<false>(p, cuts, x_stride, h);
+    std::vector<Part> parts(p.branches);
+    const T* map = x + image * x_stride.image;
+    const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
+    T* token_out = out + image * out_stride.image + h * out_stride.row;
+    for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column, ahead += x_stride.column) {
+      const CutRow* row = rows.data();
+      for (size_t n = 0; n < cuts.size(); ++n) {
+        const Cut& cut = cuts[n];
+        const int64_t begin = cut.begin;
+        const int64_t run = cut.end - cut.begin;
+        if constexpr (kStores == Stores::kCached) {
+          prefetch_run(token_out + begin + kTokensAhead * out_stride.column, run);
+        }
+        prefetch_run(ahead + p.branches * begin, p.branches * run);  // a share of the token, in the order of memory
+        Part* end = parts.data();
+        for (int64_t k = 0; k < p.branches; ++k, ++row) {
+          if (const T* from = cut.source(p, k, *row, map, x_stride, w)) {
+            *end++ = {from, numbers + k * padded + n * kPadding};
           }
         }
-      });
+        T* const to = token_out;
+        with_parts<Part>(parts.data(), end, [=](auto parts) S2MLP_INLINE {
+          for_each_step<T, kBytes>(
+              begin, run, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                typename decltype(lanes)::Step sum{};
+                for (int i = 0; i < parts.count; ++i) {
+                  const auto values = load_step(lanes, parts[i].token + first, count);
+                  const auto factors = load_numbers(lanes, parts[i].weights + first);
+                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                    sum.parts[part] += values.parts[part] * factors.parts[part];
+                  }
+                }
+                store_step<kStores>(lanes, to + first, sum, count);
+              });
+        });
+      }
+    }
+  };
+  for_each_image_row<kStores, T>(p, p.branches * padded, prepare, row_of_tokens);
 }
 
 // grad and weights, or pool_grad, may be null.
-template <typename T>
-void spread(
+template <Stores kStores, typename T>
+void spread_rows(
     const BranchProblem& p,
     const T* grad,
     const MapStrides& grad_stride,
@@ -370,68 +428,87 @@ void spread(
   using Wide = accumulator_t<T>;
   const std::vector<Cut> cuts = make_cuts(p);
   const int64_t padded = padded_channels(p, cuts);
+  const int64_t rows_ahead = furthest_row<true>(p.groups, p.height, p.mode);
   // Lines of numbers: the weights of each branch, then the gradient of the pooled sums; zeros where there are none.
-  const auto prepare = [&](auto bytes, int64_t image, Wide* numbers) {
+  const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
     for (int64_t k = 0; weights != nullptr && k < p.branches; ++k) {
-      to_lane_order<T, decltype(bytes)::value>(
+      to_lane_order<T, decltype(vectors)::kBytes>(
           cuts, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
     if (pool_grad != nullptr) {
-      to_lane_order<T, decltype(bytes)::value>(
+      to_lane_order<T, decltype(vectors)::kBytes>(
           cuts, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
     }
   };
-  for_each_image_row<T>(
-      p, (p.branches + 1) * padded, prepare, [&](auto bytes, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
-        constexpr int kBytes = decltype(bytes)::value;
-        T* token_out = out + image * out_stride.image + h * out_stride.row;
-        for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column) {
-          for (int64_t k = 0; k < p.branches; ++k) {
-            T* const to = token_out + k * p.channels;
-            for (size_t n = 0; n < cuts.size(); ++n) {
-              const Cut& cut = cuts[n];
-              const Range<int64_t> rows = reader_range(h, cut.groups[k].dh, p.height, p.mode);
-              const Range<int64_t> columns = reader_range(w, cut.groups[k].dw, p.width, p.mode);
-              const int64_t readers = count_of(rows) * count_of(columns);
-              const Wide* const factors = numbers + k * padded + n * kPadding;
-              const Wide* const sums = numbers + p.branches * padded + n * kPadding;
-              const auto finish = [=](auto lanes, int64_t first, int64_t count, auto sum) S2MLP_INLINE {
-                const auto weight = load_numbers(lanes, factors + first);
-                const auto pooled = load_numbers(lanes, sums + first);
-                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                  sum.parts[part] = sum.parts[part] * weight.parts[part] + pooled.parts[part] * static_cast<Wide>(readers);
-                }
-                __builtin_prefetch(to + first + 2 * out_stride.column, 1);
-                store_step(lanes, to + first, sum, count);
-              };
-              const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
-              const T* const reader = map + rows.begin * grad_stride.row + columns.begin * grad_stride.column;
-              if (map != nullptr && readers == 1) {
-                for_each_step<T, kBytes>(
-                    cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                      __builtin_prefetch(reader + first + 2 * grad_stride.column);
-                      finish(lanes, first, count, load_step(lanes, reader + first, count));
-                    });
-                continue;
-              }
-              for_each_step<T, kBytes>(
-                  cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                    typename decltype(lanes)::Step sum{};
-                    for (int64_t i = 0; map != nullptr && i < count_of(rows); ++i) {
-                      for (int64_t j = 0; j < count_of(columns); ++j) {
-                        const auto values =
-                            load_step(lanes, reader + i * grad_stride.row + j * grad_stride.column + first, count);
-                        for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                          sum.parts[part] += values.parts[part];
-                        }
-                      }
-                    }
-                    finish(lanes, first, count, sum);
-                  });
-            }
-          }
+  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
+    constexpr int kBytes = decltype(vectors)::kBytes;
+    const std::vector<CutRow> rows = cut_rows<true>(p, cuts, grad_stride, h);
+    const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
+    T* token_out = out + image * out_stride.image + h * out_stride.row;
+    for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column) {
+      if (map != nullptr) {
+        prefetch_run(map + (h + rows_ahead) * grad_stride.row + (w + kTokensAhead) * grad_stride.column, p.channels);
+      }
+      for (int64_t k = 0; k < p.branches; ++k) {
+        T* const to = token_out + k * p.channels;
+        if constexpr (kStores == Stores::kCached) {
+          prefetch_run(to + kTokensAhead * out_stride.column, p.channels);
         }
-      });
+        for (size_t n = 0; n < cuts.size(); ++n) {
+          const Cut& cut = cuts[n];
+          const CutRow& row = rows[n * p.branches + k];
+          const Wide* const factors = numbers + k * padded + n * kPadding;
+          const Wide* const sums = numbers + p.branches * padded + n * kPadding;
+          const auto finish = [=](auto lanes, int64_t first, int64_t count, auto sum, Wide readers) S2MLP_INLINE {
+            const auto weight = load_numbers(lanes, factors + first);
+            const auto pooled = load_numbers(lanes, sums + first);
+            for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+              sum.parts[part] = sum.parts[part] * weight.parts[part] + pooled.parts[part] * readers;
+            }
+            store_step<kStores>(lanes, to + first, sum, count);
+          };
+          if (map != nullptr && row.is_direct(w)) {
+            const T* const reader = map + row.from + w * grad_stride.column;
+            for_each_step<T, kBytes>(
+                cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                  finish(lanes, first, count, load_step(lanes, reader + first, count), Wide(1));
+                });
+            continue;
+          }
+          const Range<int64_t> columns = cut.columns<true>(p, k, w);
+          const Wide readers = static_cast<Wide>(row.rows.size() * columns.size());
+          for_each_step<T, kBytes>(
+              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                typename decltype(lanes)::Step sum{};
+                for (int64_t i = row.rows.begin; map != nullptr && i < row.rows.end; ++i) {
+                  for (int64_t j = columns.begin; j < columns.end; ++j) {
+                    const auto values =
+                        load_step(lanes, map + i * grad_stride.row + j * grad_stride.column + first, count);
+                    for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+                      sum.parts[part] += values.parts[part];
+                    }
+                  }
+                }
+                finish(lanes, first, count, sum, readers);
+              });
+        }
+      }
+    }
+  };
+  for_each_image_row<kStores, T>(p, (p.branches + 1) * padded, prepare, row_of_tokens);
+}
+
+// Whether a map is written past the caches: it is larger than they are, and each cut starts and ends with a cache line.
+template <typename T>
+bool streams(const BranchProblem& p, int64_t channels, const T* out, const MapStrides& stride) {
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  bool whole = reinterpret_cast<uintptr_t>(out) % kLineBytes == 0 && p.channels % kLine == 0 && stride.image % kLine == 0 &&
+      stride.row % kLine == 0 && stride.column % kLine == 0;
+  for (const ShiftGroup& group : p.groups) {
+    whole = whole && group.channel_begin % kLine == 0;
+  }
+  const int64_t elements = p.images * p.height * p.width * channels;
+  return whole && elements * static_cast<int64_t>(sizeof(T)) > streaming_bytes();
 }
 
 // ---- Dtypes ----------------------------------------------------------------------------------------------------------
@@ -459,7 +536,9 @@ struct Cpu {
       const MapStrides& out_stride) {
     with_dtype(x.scalar_type(), [&](auto element) {
       using T = decltype(element);
-      s2mlp::combine(p, data<T>(x), x_stride, data<accumulator_t<T>>(weights), weights_stride, output<T>(out), out_stride);
+      const auto run = streams(p, p.channels, output<T>(out), out_stride) ? combine_rows<Stores::kStreaming, T>
+                                                                          : combine_rows<Stores::kCached, T>;
+      run(p, data<T>(x), x_stride, data<accumulator_t<T>>(weights), weights_stride, output<T>(out), out_stride);
     });
   }
 
@@ -489,8 +568,10 @@ struct Cpu {
     with_dtype(out.scalar_type(), [&](auto element) {
       using T = decltype(element);
       using Wide = accumulator_t<T>;
-      s2mlp::spread(p, data_or_null<T>(grad), grad_stride, data_or_null<Wide>(weights), weights_stride,
-                    data_or_null<Wide>(pool_grad), pool_grad_stride, output<T>(out), out_stride);
+      const auto run = streams(p, p.branches * p.channels, output<T>(out), out_stride) ? spread_rows<Stores::kStreaming, T>
+                                                                                       : spread_rows<Stores::kCached, T>;
+      run(p, data_or_null<T>(grad), grad_stride, data_or_null<Wide>(weights), weights_stride, data_or_null<Wide>(pool_grad),
+          pool_grad_stride, output<T>(out), out_stride);
     });
   }
 };

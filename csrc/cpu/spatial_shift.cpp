@@ -10,7 +10,7 @@ namespace {
 
 template <typename T>
 void run_forward(const ShiftProblem& problem, const Tensor& in, const Tensor& out) {
-  shift_forward(problem, data<T>(in), output<T>(out));
+  shift_map<false>(problem, data<T>(in), output<T>(out));
 }
 
 Tensor spatial_shift(
@@ -55,7 +55,7 @@ Tensor spatial_shift_backward(
   }
   with_dtype(grad.scalar_type(), [&](auto element) {
     using T = decltype(element);
-    shift_adjoint(problem, data<T>(grad), output<T>(out));
+    shift_map<true>(problem, data<T>(grad), output<T>(out));
   });
   return out;
 }

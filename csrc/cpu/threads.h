@@ -1,10 +1,17 @@
 // When work is worth a second thread.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 namespace s2mlp {
 
-constexpr int64_t kGrainElements = 32768;  // below this many elements a second thread costs more than it brings
+constexpr int64_t kGrainBytes = 131072;  // below this many bytes of a map a second thread costs more than it brings
+
+// Units of work, of so many elements each, that one thread takes at the least.
+template <typename T>
+int64_t grain_of(int64_t unit_elements) {
+  return std::max<int64_t>(1, kGrainBytes / std::max<int64_t>(1, unit_elements * static_cast<int64_t>(sizeof(T))));
+}
 
 }  // namespace s2mlp

@@ -3,8 +3,6 @@
 Emulated is not "on a GPU": see emulator.h for what this cannot show.
 """
 
-import platform
-
 import pytest
 
 from cases import DTYPES, all_cases, branch_cases, gelu_cases
@@ -58,18 +56,11 @@ def test_no_case_failed_unseen(failures):
 
 @pytest.fixture(scope="module")
 def cpu_library(tmp_path_factory):
-    """The CPU kernels, which take the instruction set of an environment variable, if there is one."""
-    path, detected = "csrc/cpu/instruction_sets.h", "= detect_instruction_set();"
-    chosen = '= std::getenv("SET") ? InstructionSet(std::atoi(std::getenv("SET"))) : detect_instruction_set();'
-    edits = [(path, detected, chosen), (path, "#include <type_traits>", "#include <cstdlib>\n#include <type_traits>")]
-    return build_kernels(tmp_path_factory.mktemp("cpu"), edits, kernels="csrc/cpu/*.cpp")
+    return build_kernels(tmp_path_factory.mktemp("cpu"), kernels="csrc/cpu/*.cpp")
 
 
-@pytest.mark.parametrize("instructions", [None, 1, 0], ids=["widest", "kAvx2", "kBaseline"])
-def test_cpu_kernels_under_the_same_sanitizers(instructions, cpu_library, monkeypatch):
-    """As this processor would run them, and compiled for narrower vectors."""
-    if instructions is not None:
-        if platform.machine() != "x86_64":
-            pytest.skip("not an x86-64 processor")
-        monkeypatch.setenv("SET", str(instructions))
+@pytest.mark.parametrize("capability", ["avx512", "avx2", "default"])
+def test_cpu_kernels_under_the_same_sanitizers(capability, cpu_library, monkeypatch):
+    """With the instructions of each capability that this processor has; of a wider one it takes its own."""
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
     assert run_cases(cpu_library, "ascending", launches=False) == {}

@@ -1,0 +1,39 @@
+// What walks over a map share, whichever axis is innermost.
+#pragma once
+
+#include "../accumulator.h"
+#include "../shift_problem.h"
+#include "threads.h"
+
+namespace s2mlp {
+
+// Where the map of leading index `index` starts.
+struct MapOffset {
+  int64_t in = 0;
+  int64_t out = 0;
+};
+
+inline MapOffset map_offset(const ShiftProblem& problem, int64_t index) {
+  MapOffset offset;
+  for (auto axis = problem.leading.rbegin(); axis != problem.leading.rend(); ++axis) {
+    const int64_t position = index % axis->size;
+    index /= axis->size;
+    offset.in += position * axis->in_stride;
+    offset.out += position * axis->out_stride;
+  }
+  return offset;
+}
+
+// The sum over a rectangle of one channel.
+template <typename T>
+T sum_of(const ShiftProblem& p, const T* in, const Range<int64_t>& rows, const Range<int64_t>& columns) {
+  accumulator_t<T> sum(0);
+  for (int64_t h = rows.begin; h < rows.end; ++h) {
+    for (int64_t w = columns.begin; w < columns.end; ++w) {
+      sum += static_cast<accumulator_t<T>>(in[h * p.height.in_stride + w * p.width.in_stride]);
+    }
+  }
+  return static_cast<T>(sum);
+}
+
+}  // namespace s2mlp

@@ -1,0 +1,264 @@
+// The shift and its adjoint where width is innermost. The unit of work is a stretch of planes (leading index, channels of one group)
+// that fits into L1.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../shift_problem.h"
+#include "blended_planes.h"
+#include "cache.h"
+#include "map_walk.h"
+#include "runs.h"
+
+namespace s2mlp {
+
+constexpr int64_t kStretchBytes = 16384;
+
+// A long dense run: no store but the first and the last goes to two cache lines.
+template <typename V, typename T>
+S2MLP_INLINE inline void copy_stretch(T* to, const T* from, int64_t count, V) {
+  constexpr int64_t kStep = V::kBytes / sizeof(T);
+  constexpr int64_t kAhead = kPlaneAheadBytes / sizeof(T);
+  int64_t i = 0;
+  if (count >= kStep) {
+    copy_register<V::kBytes>(to, from);
+    i = kStep - static_cast<int64_t>(reinterpret_cast<uintptr_t>(to) % V::kBytes / sizeof(T));
+  }
+  for (; i + kStep <= count; i += kStep) {
+    __builtin_prefetch(from + i + kAhead);
+    __builtin_prefetch(to + i + kAhead);
+    copy_register<V::kBytes>(to + i, from + i);
+  }
+  copy_dense<V>(to + i, from + i, count - i);
+}
+
+// The segments of one axis for one group.
+struct AxisMap {
+  Segment<int64_t> segments[3];
+  int count;
+
+  AxisMap(int64_t offset, int64_t size, PaddingMode mode) : count(axis_segments(offset, size, mode, segments)) {}
+
+  // The longest segment whose inputs are neighbours, or null.
+  const Segment<int64_t>* main() const {
+    const Segment<int64_t>* longest = nullptr;
+    for (const Segment<int64_t>& s : *this) {
+      if (s.step == 1 && (longest == nullptr || s.end - s.begin > longest->end - longest->begin)) {
+        longest = &s;
+      }
+    }
+    return longest;
+  }
+
+  const Segment<int64_t>* begin() const { return segments; }
+  const Segment<int64_t>* end() const { return segments + count; }
+};
+
+// The outputs of one segment of rows and one of columns, of `count` planes.
+template <typename T, typename V>
+S2MLP_INLINE inline void copy_rectangle(
+    const ShiftProblem& p,
+    T* out,
+    const T* in,
+    int64_t count,
+    const Segment<int64_t>& row,
+    const Segment<int64_t>& column,
+    V vectors) {
+  const bool is_column = column.end - column.begin == 1;  // then runs go down
+  const Axis& outer_axis = is_column ? p.width : p.height;
+  const Axis& inner_axis = is_column ? p.height : p.width;
+  const Segment<int64_t>& outer = is_column ? column : row;
+  const Segment<int64_t>& inner = is_column ? row : column;
+  const int64_t run = inner.end - inner.begin;
+  const int64_t out_stride = inner_axis.out_stride;
+  const int64_t in_stride = inner.step * inner_axis.in_stride;
+  out += inner.begin * out_stride;
+  for (int64_t i = outer.begin; i < outer.end; ++i) {
+    T* to = out + i * outer_axis.out_stride;
+    if (outer.source < 0 || inner.source < 0) {
+      for (int64_t c = 0; c < count; ++c) {
+        zero_run(to + c * p.channel.out_stride, out_stride, run);
+      }
+    } else {
+      const T* from =
+          in + (outer.source + (i - outer.begin) * outer.step) * outer_axis.in_stride + inner.source * inner_axis.in_stride;
+      for (int64_t c = 0; c < count; ++c) {
+        copy_run(to + c * p.channel.out_stride, out_stride, from + c * p.channel.in_stride, in_stride, run, vectors);
+      }
+    }
+  }
+}
+
+// Whether planes of neighbouring channels follow each other in memory row by row, without a gap.
+inline bool planes_are_dense(const ShiftProblem& p) {
+  const int64_t plane = p.height.size * p.width.size;
+  const auto row_by_row = [&](int64_t width, int64_t height, int64_t channel) {
+    return (p.width.size == 1 || width == 1) && (p.height.size == 1 || height == p.width.size) &&
+        (p.channel.size == 1 || channel == plane);
+  };
+  return row_by_row(p.width.in_stride, p.height.in_stride, p.channel.in_stride) &&
+      row_by_row(p.width.out_stride, p.height.out_stride, p.channel.out_stride);
+}
+
+// `count` planes by rectangles. Where all lies without a gap, one stretch of memory is copied at once; what that puts outside of the
+// main segments is overwritten.
+template <typename T, typename V>
+S2MLP_INLINE inline void copy_planes(
+    const ShiftProblem& p, bool dense, T* out, const T* in, int64_t count, const AxisMap& rows, const AxisMap& columns, V vectors) {
+  const Segment<int64_t>* main_row = dense ? rows.main() : nullptr;
+  const Segment<int64_t>* main_column = dense ? columns.main() : nullptr;
+  const bool at_once = main_row != nullptr && main_column != nullptr;
+  if (at_once) {
+    const int64_t elements = count * p.height.size * p.width.size;
+    const int64_t shift = (main_row->source - main_row->begin) * p.width.size + main_column->source - main_column->begin;
+    const int64_t begin = std::max<int64_t>(0, -shift);
+    const int64_t end = std::min(elements, elements - shift);
+    copy_stretch(out + begin, in + begin + shift, end - begin, vectors);
+  }
+  for (const Segment<int64_t>& row : rows) {
+    for (const Segment<int64_t>& column : columns) {
+      if (!(at_once && &row == main_row && &column == main_column)) {
+        copy_rectangle(p, out, in, count, row, column, vectors);
+      }
+    }
+  }
+}
+
+// out[i] = the sum of `readers` inputs, in[i + r * reader_stride].
+template <typename T, typename V>
+S2MLP_INLINE inline void sum_lines(T* out, const T* in, int64_t reader_stride, int64_t readers, int64_t count, V) {
+  for_each_step<T, V::kBytes>(0, count, [=](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
+    typename decltype(lanes)::Step sum{};
+    for (int64_t r = 0; r < readers; ++r) {
+      const auto values = load_step(lanes, in + first + r * reader_stride, step_count);
+      for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+        sum.parts[part] += values.parts[part];
+      }
+    }
+    store_step(lanes, out + first, sum, step_count);
+  });
+}
+
+// Under replicate, the border row and column of a plane, whose tokens have more than one reader.
+template <typename T, typename V>
+S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V vectors) {
+  const Axis& height = p.height;
+  const Axis& width = p.width;
+  if (group.dh != 0) {
+    const int64_t h = group.dh > 0 ? 0 : height.size - 1;
+    const Range<int64_t> rows = reader_range(h, group.dh, height.size, p.mode);
+    T* row_out = out + h * height.out_stride;
+    if (group.dw == 0 && width.in_stride == 1 && width.out_stride == 1) {
+      sum_lines(row_out, in + rows.begin * height.in_stride, height.in_stride, rows.end - rows.begin, width.size, vectors);
+    } else {
+      for (int64_t w = 0; w < width.size; ++w) {
+        row_out[w * width.out_stride] = sum_of(p, in, rows, reader_range(w, group.dw, width.size, p.mode));
+      }
+    }
+  }
+  if (group.dw != 0) {
+    const int64_t w = group.dw > 0 ? 0 : width.size - 1;
+    const Range<int64_t> columns = reader_range(w, group.dw, width.size, p.mode);
+    for (int64_t h = 0; h < height.size; ++h) {
+      out[h * height.out_stride + w * width.out_stride] =
+          sum_of(p, in, reader_range(h, group.dh, height.size, p.mode), columns);
+    }
+  }
+}
+
+// The adjoint of `count` planes by rectangles. Away from the border it is the shift back; under replicate the border adds up its
+// readers.
+template <bool kAdjoint, typename T, typename V>
+S2MLP_INLINE inline void walk_planes_by_rectangles(
+    const ShiftProblem& p, bool dense, T* out, const T* in, int64_t count, const ShiftGroup& group, V vectors) {
+  if constexpr (kAdjoint) {
+    const PaddingMode back = p.mode == PaddingMode::kCircular ? p.mode : PaddingMode::kZeros;
+    const AxisMap rows(reduce_offset(-group.dh, p.height.size, back), p.height.size, back);
+    const AxisMap columns(reduce_offset(-group.dw, p.width.size, back), p.width.size, back);
+    copy_planes(p, dense, out, in, count, rows, columns, vectors);
+    if (p.mode == PaddingMode::kReplicate) {
+      for (int64_t c = 0; c < count; ++c) {
+        sum_plane_borders(p, out + c * p.channel.out_stride, in + c * p.channel.in_stride, group, vectors);
+      }
+    }
+  } else {
+    const AxisMap rows(group.dh, p.height.size, p.mode);
+    const AxisMap columns(group.dw, p.width.size, p.mode);
+    copy_planes(p, dense, out, in, count, rows, columns, vectors);
+  }
+}
+
+// Finishes planes one after the other, as one run each where they are dense.
+template <typename T, typename Fused, typename V>
+S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, bool dense, T* out, int64_t count, const Fused& fused, V vectors) {
+  if (dense) {
+    fused.finish(out, int64_t{1}, count * p.height.size * p.width.size, vectors);
+    return;
+  }
+  for (int64_t c = 0; c < count; ++c) {
+    for (int64_t h = 0; h < p.height.size; ++h) {
+      fused.finish(out + c * p.channel.out_stride + h * p.height.out_stride, p.width.out_stride, p.width.size, vectors);
+    }
+  }
+}
+
+// The blends of all groups, one for each pair of offsets; none where planes are not dense.
+template <bool kAdjoint>
+struct Blends {
+  std::vector<Blend> blends;
+  std::vector<size_t> of_group;
+
+  Blends(const ShiftProblem& p, bool dense, int64_t element_bytes) {
+    std::vector<const ShiftGroup*> first;  // with these offsets
+    for (const ShiftGroup& group : p.groups) {
+      const auto same = std::find_if(first.begin(), first.end(), [&](const ShiftGroup* other) {
+        return other->dh == group.dh && other->dw == group.dw;
+      });
+      of_group.push_back(same - first.begin());
+      if (same == first.end()) {
+        first.push_back(&group);
+        blends.push_back(dense ? make_blend<kAdjoint>(p, group, element_bytes) : Blend{});
+      }
+    }
+  }
+};
+
+// Streaming stores are for planes that are blended and not finished: what has left the caches is not looked at again.
+template <bool kAdjoint, Stores kStores, typename T, typename Fused>
+void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
+  const int64_t channels = p.channel.size;
+  const int64_t plane_elements = p.height.size * p.width.size;
+  const int64_t most = std::max<int64_t>(1, kStretchBytes / static_cast<int64_t>(plane_elements * sizeof(T)));
+  const bool dense = planes_are_dense(p);
+  const Blends<kAdjoint> blends(p, dense, sizeof(T));
+  torch::stable::parallel_for(0, p.leading_size * channels, grain_of<T>(plane_elements), [&](int64_t begin, int64_t end) {
+    with_vectors<kStores>([&](auto vectors) S2MLP_INLINE {
+      constexpr Vectors<decltype(vectors)::kBytes> cached;
+      for (int64_t plane = begin, count; plane < end; plane += count) {
+        const int64_t c = plane % channels;
+        const MapOffset offset = map_offset(p, plane / channels);
+        const auto group = std::upper_bound(
+            p.groups.begin(), p.groups.end(), c, [](int64_t channel, const ShiftGroup& g) { return channel < g.channel_end; });
+        count = std::min({group->channel_end - c, end - plane, most});
+        const T* planes_in = in + offset.in + c * p.channel.in_stride;
+        T* planes_out = out + offset.out + c * p.channel.out_stride;
+        const Blend& blend = blends.blends[blends.of_group[group - p.groups.begin()]];
+        const int64_t elements = count * plane_elements;
+        if (blend.period != 0 && elements * static_cast<int64_t>(sizeof(T)) >= 16) {
+          blend_planes(planes_out, planes_in, elements, blend, vectors);
+        } else {
+          walk_planes_by_rectangles<kAdjoint>(p, dense, planes_out, planes_in, count, *group, cached);
+        }
+        finish_planes(p, dense, planes_out, count, fused, cached);
+      }
+    });
+    if constexpr (kStores == Stores::kStreaming) {
+      finish_streaming();
+    }
+  });
+}
+
+}  // namespace s2mlp

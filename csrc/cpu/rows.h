@@ -1,0 +1,157 @@
+// The shift and its adjoint where channels are innermost. The unit of work is a row of tokens (leading index, h), written in the
+// order of memory: token by token, group by group. What is the same for a group all along a row is found once per row.
+//
+// Groups read different rows of the input, which hardware prefetchers lose track of. So each input line is prefetched once, in the order
+// of memory: that of the row that the furthest group reads, a few tokens ahead. The other groups read what has been in cache
+// since then.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <vector>
+
+#include "../shift_problem.h"
+#include "cache.h"
+#include "map_walk.h"
+#include "runs.h"
+
+namespace s2mlp {
+
+constexpr int64_t kTokensAhead = 2;  // from what is written to what is prefetched
+
+// A group along one row of the output: what the tokens of the row take of the input.
+struct GroupRow {
+  Range<int64_t> rows;    // of the input
+  Range<int64_t> direct;  // tokens that take one token each; that of token w is at from + w * column_stride
+  int64_t from;
+};
+
+template <bool kAdjoint>
+S2MLP_INLINE inline GroupRow group_row(
+    const ShiftGroup& group, int64_t h, int64_t height, int64_t width, int64_t row_stride, int64_t column_stride, PaddingMode mode) {
+  const Range<int64_t> rows = source_range<kAdjoint>(h, group.dh, height, mode);
+  const Range<int64_t> direct = rows.size() == 1 ? plain_range(group.dw, width, mode, kAdjoint) : Range<int64_t>{0, 0};
+  return {rows, direct, rows.begin * row_stride + (kAdjoint ? group.dw : -group.dw) * column_stride};
+}
+
+// From an output row to the furthest input row that a group takes, away from the borders.
+template <bool kAdjoint>
+int64_t furthest_row(const std::vector<ShiftGroup>& groups, int64_t height, PaddingMode mode) {
+  const int64_t h = height / 2;
+  int64_t furthest = 0;
+  for (const ShiftGroup& group : groups) {
+    furthest = std::max(furthest, source_range<kAdjoint>(h, group.dh, height, mode).end - 1 - h);
+  }
+  return furthest;
+}
+
+// The sum of several inputs, `rows` by `columns`, for a run of channels.
+template <typename T, typename V>
+S2MLP_INLINE inline void sum_tokens(
+    const ShiftProblem& p,
+    T* out,
+    const T* in,
+    const Range<int64_t>& rows,
+    const Range<int64_t>& columns,
+    int64_t count,
+    V) {
+  if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
+    for (int64_t c = 0; c < count; ++c) {
+      out[c * p.channel.out_stride] = sum_of(p, in + c * p.channel.in_stride, rows, columns);
+    }
+    return;
+  }
+  for_each_step<T, V::kBytes>(0, count, [&](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
+    typename decltype(lanes)::Step sum{};
+    for (int64_t h = rows.begin; h < rows.end; ++h) {
+      for (int64_t w = columns.begin; w < columns.end; ++w) {
+        const auto values =
+            load_step(lanes, in + h * p.height.in_stride + w * p.width.in_stride + first, step_count);
+        for (int part = 0; part < decltype(lanes)::kParts; ++part) {
+          sum.parts[part] += values.parts[part];
+        }
+      }
+    }
+    store_step(lanes, out + first, sum, step_count);
+  });
+}
+
+// Row h of the output of one map.
+template <bool kAdjoint, typename T, typename Fused, typename V>
+S2MLP_INLINE inline void walk_row(
+    const ShiftProblem& p, const T* map_in, T* map_out, int64_t h, int64_t rows_ahead, GroupRow* rows, const Fused& fused, V vectors) {
+  const int64_t groups = static_cast<int64_t>(p.groups.size());
+  for (int64_t g = 0; g < groups; ++g) {
+    rows[g] = group_row<kAdjoint>(
+        p.groups[g], h, p.height.size, p.width.size, p.height.in_stride, p.width.in_stride, p.mode);
+  }
+  const int64_t in_stride = p.channel.in_stride;
+  const int64_t out_stride = p.channel.out_stride;
+  const T* ahead = map_in + (h + rows_ahead) * p.height.in_stride + kTokensAhead * p.width.in_stride;
+  T* token_out = map_out + h * p.height.out_stride;
+  for (int64_t w = 0; w < p.width.size; ++w, token_out += p.width.out_stride, ahead += p.width.in_stride) {
+    for (int64_t g = 0; g < groups; ++g) {
+      const ShiftGroup& group = p.groups[g];
+      const GroupRow& row = rows[g];
+      const int64_t run = group.channel_end - group.channel_begin;
+      const T* from = map_in + group.channel_begin * in_stride;
+      T* to = token_out + group.channel_begin * out_stride;
+      prefetch_run(ahead + group.channel_begin * in_stride, run);
+      if constexpr (V::kStores == Stores::kCached) {
+        prefetch_run(to + kTokensAhead * p.width.out_stride, run);
+      }
+      fused.prefetch(to + kTokensAhead * p.width.out_stride, run);
+      if (w >= row.direct.begin && w < row.direct.end) {
+        fused.move(to, out_stride, from + row.from + w * p.width.in_stride, in_stride, run, vectors);
+        continue;
+      }
+      const Range<int64_t> columns = source_range<kAdjoint>(w, group.dw, p.width.size, p.mode);
+      const int64_t sources = row.rows.size() * columns.size();
+      if (sources == 0) {
+        zero_run(to, out_stride, run);
+      } else if (sources == 1) {
+        from += row.rows.begin * p.height.in_stride + columns.begin * p.width.in_stride;
+        fused.move(to, out_stride, from, in_stride, run, vectors);
+      } else if constexpr (kAdjoint) {
+        sum_tokens(p, to, from, row.rows, columns, run, vectors);
+        fused.finish(to, out_stride, run, vectors);
+      }
+    }
+  }
+}
+
+// Whether every run of the output starts and ends with a cache line.
+template <typename T>
+bool runs_are_whole_lines(const ShiftProblem& p, const T* out) {
+  constexpr int64_t kLine = kLineBytes / sizeof(T);
+  bool whole = p.channel.out_stride == 1 && p.channel.in_stride == 1 && reinterpret_cast<uintptr_t>(out) % kLineBytes == 0 &&
+      p.height.out_stride % kLine == 0 && p.width.out_stride % kLine == 0;
+  for (const Axis& axis : p.leading) {
+    whole = whole && axis.out_stride % kLine == 0;
+  }
+  for (const ShiftGroup& group : p.groups) {
+    whole = whole && group.channel_end % kLine == 0;
+  }
+  return whole;
+}
+
+template <bool kAdjoint, Stores kStores, typename T, typename Fused>
+void walk_rows(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
+  const int64_t height = p.height.size;
+  const int64_t rows_ahead = furthest_row<kAdjoint>(p.groups, height, p.mode);
+  const int64_t grain = grain_of<T>(p.width.size * p.channel.size);
+  torch::stable::parallel_for(0, p.leading_size * height, grain, [&](int64_t begin, int64_t end) {
+    std::vector<GroupRow> rows(p.groups.size());
+    with_vectors<kStores>([&](auto vectors) S2MLP_INLINE {
+      for (int64_t row = begin; row < end; ++row) {
+        const MapOffset offset = map_offset(p, row / height);
+        walk_row<kAdjoint>(p, in + offset.in, out + offset.out, row % height, rows_ahead, rows.data(), fused, vectors);
+      }
+    });
+    if constexpr (kStores == Stores::kStreaming) {
+      finish_streaming();
+    }
+  });
+}
+
+}  // namespace s2mlp

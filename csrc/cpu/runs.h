@@ -1,0 +1,98 @@
+// Runs of elements, mostly the channels of one group in one token: copied, zeroed, prefetched, and what a shift is fused with.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "lanes.h"
+
+namespace s2mlp {
+
+constexpr int64_t kLineBytes = 64;  // of a cache line
+
+template <int kBytes, Stores kStores = Stores::kCached>
+S2MLP_INLINE inline void copy_register(void* to, const void* from) {
+  using Register = typename VectorType<uint32_t, kBytes / 4>::type;
+  store_vector<kStores>(to, load_vector<Register>(from));
+}
+
+// kBytes to twice as many, as two registers that may overlap.
+template <int kBytes>
+S2MLP_INLINE inline void copy_two_registers(void* to, const void* from, int64_t bytes) {
+  copy_register<kBytes>(to, from);
+  copy_register<kBytes>(static_cast<char*>(to) + bytes - kBytes, static_cast<const char*>(from) + bytes - kBytes);
+}
+
+template <typename T>
+S2MLP_INLINE inline void copy_elements(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    to[i * to_stride] = from[i * from_stride];
+  }
+}
+
+// A dense run. Streaming stores take whole cache lines, which for_each_row sees to.
+template <typename V, typename T>
+S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
+  constexpr int64_t kStep = V::kBytes / sizeof(T);
+  const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+  if (count >= kStep) {
+    int64_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+      copy_register<V::kBytes, V::kStores>(to + i, from + i);
+    }
+    if (i < count) {
+      copy_register<V::kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
+    }
+  } else if (bytes > 32) {
+    copy_two_registers<32>(to, from, bytes);
+  } else if (bytes > 16) {
+    copy_two_registers<16>(to, from, bytes);
+  } else if (bytes >= 8) {
+    copy_two_registers<8>(to, from, bytes);
+  } else {
+    copy_elements(to, 1, from, 1, count);
+  }
+}
+
+template <typename V, typename T>
+S2MLP_INLINE inline void copy_run(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V) {
+  if (to_stride == 1 && from_stride == 1) {
+    copy_dense<V>(to, from, count);
+  } else {
+    copy_elements(to, to_stride, from, from_stride, count);
+  }
+}
+
+template <typename T>
+void zero_run(T* out, int64_t out_stride, int64_t count) {
+  if (out_stride == 1) {
+    std::memset(static_cast<void*>(out), 0, count * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    out[i * out_stride] = T(0);
+  }
+}
+
+template <typename T>
+S2MLP_INLINE inline void prefetch_run(const T* run, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLineBytes / static_cast<int64_t>(sizeof(T))) {
+    __builtin_prefetch(run + i);
+  }
+}
+
+// An element-wise operation that is fused with a shift. `move` writes a run to its place; `finish` is called for each run of outputs
+// that was written by other means (summed up, or as part of a plane) and is still in cache; `prefetch` is called with a run of outputs
+// that will be written soon. This one does nothing to the elements.
+struct Identity {
+  template <typename T, typename V>
+  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
+    copy_run(to, to_stride, from, from_stride, count, vectors);
+  }
+  template <typename T, typename V>
+  S2MLP_INLINE void finish(T*, int64_t, int64_t, V) const {}
+  template <typename T>
+  S2MLP_INLINE void prefetch(const T*, int64_t) const {}
+};
+
+}  // namespace s2mlp
