@@ -39,6 +39,12 @@ def load() -> None:
         ) from error
 
 
+def cpu_capability() -> str:
+    """The instruction set of the CPU kernels, in the words of ``torch.backends.cpu.get_cpu_capability()``: "DEFAULT", "AVX2" or
+    "AVX512"; like PyTorch's, limited by the environment variable ``ATEN_CPU_CAPABILITY``."""
+    return importlib.import_module("s2mlp_cuda._C").cpu_capability()
+
+
 def build_facts() -> dict[str, str]:
     """How the binary was built, as label: text. Says so where the facts belong to another Python version."""
     try:

@@ -10,7 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
-from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory, set_up_compiler, silence_remarks
+from s2mlp_cuda.bench.machine import (
+    keep_freed_memory,
+    limit_libraries,
+    release_freed_memory,
+    set_up_compiler,
+    silence_remarks,
+)
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
@@ -36,6 +42,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     if not jobs:
         console.print(f"no benchmark is left with only {' '.join(only) or 'all'}, and not {' '.join(skip) or 'any'}")
         return 2
+    limit_libraries()
     console.print(f"{found.machine['name']}, PyTorch {found.machine['torch']}\n\n{METHOD}\n")
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console) as progress:

@@ -143,6 +143,9 @@ def remarks(changes: Iterable[Change], a: Run, b: Run) -> list[str]:
             found.append("Changes in ms are therefore those of the machine, too; only times in copies are free of it.")
     if a.machine["torch"] != b.machine["torch"]:
         found.append(f"The versions of PyTorch differ: {a.machine['torch']} in A, {b.machine['torch']} in B.")
+    before, after = (run.machine.get("cpu_capability") for run in (a, b))
+    if before and after and before != after:
+        found.append(f"The CPU capabilities differ: {before} in A, {after} in B. Times in copies depend on it, too.")
     return found
 
 

@@ -171,3 +171,8 @@ def test_other_machine_and_version_are_said_first():
     assert remarks(compare(a, a), a, a) == []
     both = [run(copy(), way(seconds(1e-3)), name=name) for name in ("one", "another")]
     assert len(remarks(compare(*both), *both)) == 1  # copies only: nothing to be careful about
+    avx2, avx512 = (run(copy(), way(seconds(1e-3)), cpu_capability=name) for name in ("AVX2", "AVX512"))
+    assert remarks(compare(avx2, avx512), avx2, avx512) == [
+        "The CPU capabilities differ: AVX2 in A, AVX512 in B. Times in copies depend on it, too."
+    ]
+    assert remarks(compare(a, avx2), a, avx2) == []  # older files do not have it

@@ -58,8 +58,9 @@ def test_times_in_copies(run):
     assert copy.quartiles == (1e-3, 3e-3)
 
 
-def test_compiled_ways_are_compiled():
-    """For the threads of the run, for which the compiler's cache does not ask, and for more shapes than it takes by default."""
+def test_compiled_ways_are_compiled(monkeypatch):
+    """For the threads and the vector width of the run, for which the compiler's cache does not ask, and for more shapes than it
+    takes by default."""
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
 
@@ -70,7 +71,8 @@ def test_compiled_ways_are_compiled():
         return graph.forward
 
     torch._dynamo.reset()
-    with inductor.patch({"cpp.threads": -1}), dynamo.patch(recompile_limit=1, fail_on_recompile_limit_hit=False):
+    limits = {"recompile_limit": 1, "fail_on_recompile_limit_hit": False}
+    with inductor.patch({"cpp.threads": -1, "cpp.simdlen": None}), dynamo.patch(limits):
         machine.set_up_compiler()
         assert inductor.cpp.threads == torch.get_num_threads()
         double = torch.compile(lambda x: 2 * x, backend=backend, dynamic=False)
@@ -80,3 +82,6 @@ def test_compiled_ways_are_compiled():
         dynamo.recompile_limit = 20
         with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
             double(torch.ones(22))
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        machine.set_up_compiler()
+        assert inductor.cpp.simdlen == 256
