@@ -3,7 +3,7 @@
 import torch
 
 from s2mlp_cuda.bench import suite
-from s2mlp_cuda.bench.machine import keep_freed_memory, set_up_compiler
+from s2mlp_cuda.bench.machine import keep_freed_memory, limit_libraries, set_up_compiler
 from s2mlp_cuda.bench.models import BreakdownJob
 
 
@@ -20,4 +20,5 @@ def pytest_generate_tests(metafunc):
 
 def pytest_sessionstart():
     keep_freed_memory()
+    limit_libraries()
     set_up_compiler()

@@ -1,6 +1,7 @@
 """The command line, ``s2mlp`` and ``python -m s2mlp_cuda``: see ``s2mlp --help``."""
 
 import argparse
+import os
 import platform
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 
 import s2mlp_cuda
-from s2mlp_cuda._extension import build_facts
+from s2mlp_cuda._extension import build_facts, cpu_capability
 from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda.training.config import add_arguments
 from s2mlp_cuda.training.errors import TrainingError, message_of
@@ -31,7 +32,7 @@ def info_lines() -> list[tuple[str, str]]:
     """What was built and what it runs on, as (label, text)."""
     lines = [("s2mlp_cuda", s2mlp_cuda.__version__), *build_facts().items()]
     lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
-    lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads"))
+    lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads, {_capability_text()}"))
     if not torch.cuda.is_available():
         lines.append(("GPU", "none that PyTorch can see"))
     for index in range(torch.cuda.device_count()):
@@ -44,6 +45,14 @@ def info_lines() -> list[tuple[str, str]]:
             )
         )
     return lines
+
+
+def _capability_text() -> str:
+    """The instruction set in force, why, and PyTorch's where it is another."""
+    text, of_torch = cpu_capability(), torch.backends.cpu.get_cpu_capability()
+    if variable := os.environ.get("ATEN_CPU_CAPABILITY"):
+        text += f" (ATEN_CPU_CAPABILITY={variable})"
+    return text if of_torch == cpu_capability() else f"{text}, PyTorch's own kernels {of_torch}"
 
 
 def info(_: argparse.Namespace) -> int:

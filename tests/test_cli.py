@@ -17,6 +17,23 @@ def test_info(capsys):
     assert ("GPU           none that PyTorch can see" in out) != torch.cuda.is_available()
 
 
+@pytest.mark.parametrize(
+    "ours, variable, expected",
+    [
+        ("AVX2", None, "AVX2"),
+        ("AVX2", "avx2", "AVX2 (ATEN_CPU_CAPABILITY=avx2)"),
+        ("AVX512", "avx2", "AVX512 (ATEN_CPU_CAPABILITY=avx2), PyTorch's own kernels AVX2"),
+    ],
+)
+def test_info_names_the_instruction_set(ours, variable, expected, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "cpu_capability", lambda: ours)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", variable or "")
+    cli.main(["info"])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("CPU "))
+    assert line.endswith(f"{torch.get_num_threads()} threads, {expected}")
+
+
 def test_module_runs_the_command_line():
     result = subprocess.run([sys.executable, "-m", "s2mlp_cuda", "--version"], capture_output=True, text=True)
     assert result.stdout.strip() == s2mlp_cuda.__version__

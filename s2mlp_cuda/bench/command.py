@@ -10,14 +10,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
-from s2mlp_cuda.bench.machine import keep_freed_memory, release_freed_memory, set_up_compiler, silence_remarks
+from s2mlp_cuda.bench.headline import TITLE, headline, shortfalls
+from s2mlp_cuda.bench.machine import (
+    keep_freed_memory,
+    limit_libraries,
+    release_freed_memory,
+    set_up_compiler,
+    silence_remarks,
+)
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
 
 METHOD = """\
 Times are in copies of one map, taken in the same rounds: all ways run in turn, round by round; figures are medians, and over \
 several shapes their median and range. "x ours" is the ratio to ours. Every value and gradient is compared with the reference \
-first: what is wrong is marked, however fast it is. "memory" is the most that tensors took during a call, in maps (for models \
-in MB, beyond weights and optimizer state).
+first: what is wrong is marked, however fast it is. "once" marks what takes more than 100 copies and 0.1 s, and is timed in one \
+round. "memory" is the most that tensors took during a call, in maps (for models in MB, beyond weights and optimizer state).
 
 The process keeps the memory that it frees. Otherwise the C library gets every output above 32 MB afresh from the system, page \
 by page, which takes longer than any of the shifts, and all differences vanish."""
@@ -29,6 +36,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
+    limit_libraries()
     set_up_compiler()
     silence_remarks()
     found = Run()
@@ -57,6 +65,11 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
         progress.update(task, description="done")
     console.print()
     tables.show(tables.sections(found), console)
+    if lines := headline(found):
+        console.print("\n  ".join([TITLE, *lines]), markup=False, soft_wrap=True)
+    for line in shortfalls(found):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    console.print()
     (out / "bench.md").write_text(tables.document(found))
     for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(found, out)):
         console.print(f"  {path}")

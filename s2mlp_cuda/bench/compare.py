@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_copy, is_ours
 
 #: A smaller difference of medians, as a ratio, is no change, however sure it is.
 SMALLEST_RATIO = 1.05
@@ -63,12 +63,14 @@ class Change:
 def compare(a: Run, b: Run) -> list[Change]:
     """One change per way and case from ``a`` to ``b``, those of the kind "the same" included.
 
-    Times count in copies of the map, round by round, where both runs have the copy, else in milliseconds. The copy itself
-    and what runs in neither are left out. Setbacks come first, and of each kind the largest.
+    Times count in copies of the map, round by round, where both runs have the copy, else in milliseconds. The copies
+    themselves and what runs in neither are left out. Setbacks come first, and of each kind the largest.
     """
     ways_a, ways_b = _by_way(a), _by_way(b)
     changes = []
     for key in ways_a | ways_b:
+        if is_copy(key[1]):
+            continue
         if key not in ways_b:
             changes.append(Change(*key, ONLY_A))
         elif key not in ways_a:
@@ -84,7 +86,7 @@ def _by_way(run: Run) -> dict[tuple[Case, str], Measurement]:
 
 def _change(ways_a: dict, ways_b: dict, case: Case, name: str) -> list[Change]:
     a, b = ways_a[case, name], ways_b[case, name]
-    if name == COPY or not (a.seconds or b.seconds):
+    if not (a.seconds or b.seconds):
         return []
     if not b.seconds:
         return [Change(case, name, STOPPED)]
@@ -141,6 +143,9 @@ def remarks(changes: Iterable[Change], a: Run, b: Run) -> list[str]:
         found.append(f"The machines differ: {a.machine['name']} in A, {b.machine['name']} in B.")
         if any(change.unit == "ms" for change in changes):
             found.append("Changes in ms are therefore those of the machine, too; only times in copies are free of it.")
+    before, after = (run.machine.get("cpu_capability") for run in (a, b))
+    if before and after and before != after:
+        found.append(f"The CPU capabilities differ: {before} in A, {after} in B. Times in copies depend on it, too.")
     if a.machine["torch"] != b.machine["torch"]:
         found.append(f"The versions of PyTorch differ: {a.machine['torch']} in A, {b.machine['torch']} in B.")
     return found

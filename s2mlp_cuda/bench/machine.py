@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+from s2mlp_cuda._extension import cpu_capability
 from s2mlp_cuda.cli import cpu_name
 
 
 def machine_name() -> str:
-    """Processors and threads in a line."""
+    """Processors, instruction set and threads in a line."""
     threads = torch.get_num_threads()
-    name = f"{cpu_name()}, {threads} thread{'s' if threads > 1 else ''}"
+    name = f"{cpu_name()}, {cpu_capability()}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{torch.cuda.get_device_name()}, {name}" if torch.cuda.is_available() else name
 
 
@@ -25,7 +26,14 @@ def machine_facts() -> dict:
     from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
 
     facts = pytest_benchmark_generate_machine_info()
-    return {**facts, "node": "", "name": machine_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
+    return {
+        **facts,
+        "node": "",
+        "name": machine_name(),
+        "cpu_capability": cpu_capability(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+    }
 
 
 def commit_name(file: Path = Path(__file__)) -> str:
@@ -69,14 +77,24 @@ def release_freed_memory() -> None:
         malloc_trim(0)
 
 
+def limit_libraries() -> None:
+    """``ATEN_CPU_CAPABILITY=avx2`` limits PyTorch's kernels, Inductor and this package; oneDNN and MKL have variables of their
+    own, which they read when they are first used."""
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+        os.environ.setdefault("MKL_ENABLE_INSTRUCTIONS", "AVX2")
+
+
 def set_up_compiler() -> None:
-    """Compiled code has its number of threads built in, and the compiler's cache hands out what was built for another number
-    unless it is told. And after so many shapes and modes of one function it runs the rest uncompiled: here it says so instead.
+    """Compiled code has its number of threads and its vector width built in, and the compiler's cache hands out what was built
+    for others unless it is told. And after so many shapes and modes of one function it runs the rest uncompiled: here it says
+    so instead.
     """
     import torch._dynamo.config
     import torch._inductor.config
 
     torch._inductor.config.cpp.threads = torch.get_num_threads()
+    torch._inductor.config.cpp.simdlen = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
     torch._dynamo.config.recompile_limit = 64
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 

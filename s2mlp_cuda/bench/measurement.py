@@ -12,6 +12,14 @@ from s2mlp_cuda.bench.machine import commit_facts, machine_facts
 
 #: What a map costs that is only read and written once.
 COPY = "copy"
+#: Copies of the input and of the output's gradient, which is all that forward + backward of a shift has to move. Where a copy's
+#: two maps fit into the cache and these four do not, they take more than two of :data:`COPY`.
+TWO_COPIES = "two copies, four maps"
+
+
+def is_copy(name: str) -> bool:
+    """Whether a measurement is one of copies, which implementations are compared with, rather than an implementation."""
+    return name in (COPY, TWO_COPIES)
 
 
 def is_ours(name: str) -> bool:
@@ -54,7 +62,8 @@ class Measurement:
     """One way to compute a case.
 
     Attributes:
-        seconds: of one call, one number per round; rounds are interleaved with those of the other ways.
+        seconds: of one call, one number per round; rounds are interleaved with those of the other implementations. A single
+            number where a call is hopelessly slow.
         right: whether value and gradients were those of the reference in this run; None where there is nothing to compare.
         peak_bytes: the most that tensors took beyond inputs and weights during a call, or None.
         floor_bytes: what must be read and written at the least, or None.
@@ -179,6 +188,12 @@ def load(path: Path) -> Run:
 def _case(params: dict) -> Case:
     values = {name: params[name] for name in Case.__dataclass_fields__}
     return Case(**{**values, "shape": tuple(values["shape"])})
+
+
+def fastest(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
+    """The fastest right implementation of ours, or of the others."""
+    right = [m for m in ways if m.seconds and m.right and not is_copy(m.name) and is_ours(m.name) == ours]
+    return min(right, key=lambda m: m.median, default=None)
 
 
 def copies(m: Measurement, ways: Iterable[Measurement]) -> float:

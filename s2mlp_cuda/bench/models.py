@@ -121,7 +121,6 @@ class ModelJob:
                 for direction, make in ((INFERENCE, self.inference), (TRAINING, self.training_step)):
                     work = make(form)
                     outcomes[direction, name] = work().float()
-                    work()
                     peaks[direction, name] = tensor_bytes_at_peak(work, self.device)
                     own[direction, name] = work
                 works.update(own)

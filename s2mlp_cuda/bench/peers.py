@@ -9,45 +9,46 @@ from torch.nn import functional
 from s2mlp_cuda import gelu_spatial_shift, reference, shift_split_attention, spatial_shift
 from s2mlp_cuda.offsets import SS1, SS2, V1
 
-Shift = Callable[..., torch.Tensor]  # (map, table, data_format="channels_last")
+Shift = Callable[..., torch.Tensor]  # (map, offsets, data_format="channels_last")
 IN_PLACE = "slices in place (public copies)"
 IN_PLACE_STACK = f"stack, {IN_PLACE}"
+ASSIGNED = "slices, cloned and assigned"
 DEFORM = "deform_conv2d"
 OURS = "s2mlp_cuda.spatial_shift"
 
 
-def _parts(x: torch.Tensor, count: int, dim: int) -> list[torch.Tensor]:
-    """Equal parts as slices make them; those of ``chunk`` may not be assigned to where a gradient is wanted."""
-    size = x.shape[dim] // count
-    return [x.narrow(dim, i * size, size) for i in range(count)]
+def _parts(x: torch.Tensor, offsets, dim: int, group_sizes=None) -> list[torch.Tensor]:
+    """The channel groups as slices make them; those of ``chunk`` may not be assigned to where a gradient is wanted."""
+    borders = reference.group_borders(x.shape[dim], offsets, group_sizes)
+    return [x.narrow(dim, begin, end - begin) for begin, end in zip(borders, borders[1:])]
 
 
-def _groups(x: torch.Tensor, table, data_format: str):
-    """Per group of one-token shifts: its part of the map, the moving axis first, and whether it moves to higher indices."""
+def _groups(x: torch.Tensor, offsets, data_format: str, group_sizes=None):
+    """Per group of a shift along one axis: its part of the map, the moving axis first, and by how many tokens it moves."""
     last = data_format == "channels_last"
-    for (dh, dw), part in zip(table, _parts(x, len(table), -1 if last else -3)):
-        yield part.movedim((-3 if last else -2) if dh else (-2 if last else -1), 0), dh + dw > 0
+    for (dh, dw), part in zip(offsets, _parts(x, offsets, -1 if last else -3, group_sizes)):
+        yield part.movedim((-3 if last else -2) if dh else (-2 if last else -1), 0), dh + dw
 
 
-def in_place(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+def in_place(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
     """As every public PyTorch copy has it: overlapping slices, assigned in place. Wrong.
 
     A leaf that requires a gradient cannot be assigned to and is cloned first, which public code has no need of.
     """
     out = x.clone() if x.requires_grad and x.is_leaf else x
-    for view, up in _groups(out, table, data_format):
-        if up:
+    for view, offset in _groups(out, offsets, data_format):
+        if offset > 0:
             view[1:] = view[:-1]
         else:
             view[:-1] = view[1:]
     return out
 
 
-def clone_and_assign(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+def clone_and_assign(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
     """Slices of clones, assigned to a clone: the safe eager form of the papers' pseudo-code."""
     out = x.clone()
-    for view, up in _groups(out, table, data_format):
-        if up:
+    for view, offset in _groups(out, offsets, data_format):
+        if offset > 0:
             view[1:] = view[:-1].clone()
         else:
             view[:-1] = view[1:].clone()
@@ -55,44 +56,48 @@ def clone_and_assign(x: torch.Tensor, table=V1, data_format: str = "channels_las
 
 
 class _HandWritten(torch.autograd.Function):
-    """``(x, table, data_format)``: interior and border slices into a fresh map, and their adjoint."""
+    """``(x, offsets, data_format, group_sizes)``: interior and border slices into a fresh map, and their adjoint."""
 
     @staticmethod
-    def forward(ctx, x, table, data_format):
-        ctx.table, ctx.data_format = table, data_format
+    def forward(ctx, x, *groups):
+        ctx.groups = groups
         out = torch.empty_like(x)
-        for (to, up), (source, _) in zip(_groups(out, table, data_format), _groups(x, table, data_format)):
-            if up:
-                to[1:], to[0] = source[:-1], source[0]
+        for (to, n), (source, _) in zip(_groups(out, *groups), _groups(x, *groups)):
+            if n > 0:
+                to[n:], to[:n] = source[:-n], source[0]
+            elif n < 0:
+                to[:n], to[n:] = source[-n:], source[-1]
             else:
-                to[:-1], to[-1] = source[1:], source[-1]
+                to[:] = source
         return out
 
     @staticmethod
     def backward(ctx, grad):
         out = torch.empty_like(grad)
-        for (to, up), (source, _) in zip(
-            _groups(out, ctx.table, ctx.data_format), _groups(grad, ctx.table, ctx.data_format)
-        ):
-            if up:
-                to[:-1], to[-1] = source[1:], 0
-                to[0] += source[0]
+        for (to, n), (source, _) in zip(_groups(out, *ctx.groups), _groups(grad, *ctx.groups)):
+            if n > 0:
+                to[:-n], to[-n:] = source[n:], 0
+                for i in range(n):
+                    to[0] += source[i]
+            elif n < 0:
+                to[-n:], to[:-n] = source[:n], 0
+                for i in range(n, 0):
+                    to[-1] += source[i]
             else:
-                to[1:], to[0] = source[:-1], 0
-                to[-1] += source[-1]
-        return out, None, None
+                to[:] = source
+        return out, None, None, None
 
 
-def hand_written(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+def hand_written(x: torch.Tensor, offsets=V1, data_format: str = "channels_last", group_sizes=None) -> torch.Tensor:
     """The strongest that plain PyTorch has: an autograd.Function whose backward pass is written by hand, too."""
-    return _HandWritten.apply(x, table, data_format)
+    return _HandWritten.apply(x, offsets, data_format, group_sizes)
 
 
-def index_select(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+def index_select(x: torch.Tensor, offsets=V1, data_format: str = "channels_last", group_sizes=None) -> torch.Tensor:
     """``index_select`` of clamped rows or columns per group, then ``cat``."""
     channel_dim, height_dim = (-1, -3) if data_format == "channels_last" else (-3, -2)
     parts = []
-    for (dh, dw), part in zip(table, _parts(x, len(table), channel_dim)):
+    for (dh, dw), part in zip(offsets, _parts(x, offsets, channel_dim, group_sizes)):
         dim, offset = (height_dim, dh) if dh else (height_dim + 1, dw)
         index = (torch.arange(x.shape[dim], device=x.device) - offset).clamp(0, x.shape[dim] - 1)
         parts.append(part.index_select(dim % x.dim(), index))
@@ -100,20 +105,20 @@ def index_select(x: torch.Tensor, table=V1, data_format: str = "channels_last") 
 
 
 @lru_cache(maxsize=1)
-def _token_index(height: int, width: int, channels: int, table, device) -> torch.Tensor:
+def _token_index(height: int, width: int, channels: int, offsets, group_sizes, device) -> torch.Tensor:
     """(H * W, C): from which token each channel of each token comes."""
     tokens = torch.arange(height * width, device=device).view(1, height, width, 1).expand(-1, -1, -1, channels)
-    return reference.spatial_shift(tokens, table).view(height * width, channels)
+    return reference.spatial_shift(tokens, offsets, group_sizes=group_sizes).view(height * width, channels)
 
 
-def gather(x: torch.Tensor, table=V1, data_format: str = "channels_last") -> torch.Tensor:
+def gather(x: torch.Tensor, offsets=V1, data_format: str = "channels_last", group_sizes=None) -> torch.Tensor:
     """``gather`` with an index per token and channel, which is made once and kept."""
     if data_format == "channels_last":
         batch, height, width, channels = x.shape
-        index = _token_index(height, width, channels, tuple(table), x.device)
+        index = _token_index(height, width, channels, offsets, group_sizes, x.device)
         return x.reshape(batch, height * width, channels).gather(1, index.expand(batch, -1, -1)).view(x.shape)
     batch, channels, height, width = x.shape
-    index = _token_index(height, width, channels, tuple(table), x.device).T
+    index = _token_index(height, width, channels, offsets, group_sizes, x.device).T
     return x.reshape(batch, channels, height * width).gather(2, index.expand(batch, -1, -1)).view(x.shape)
 
 
@@ -121,11 +126,16 @@ def _compiled(function: Callable) -> Callable:
     return torch.compile(lambda *inputs: function(*inputs), dynamic=False)
 
 
-def shift_peers(data_format: str) -> dict[str, Callable]:
-    """Name: V1 shift of maps in one data format; ours first. torchvision's is left out where it is not installed."""
+def shift_peers(data_format: str, **groups) -> dict[str, Callable]:
+    """Name: shift of maps in one data format; ours first. torchvision's is left out where it is not installed.
+
+    Args:
+        groups: ``offsets`` along one axis each and ``group_sizes``; by default V1. What is written for equal groups that move by
+            one token is left out of others.
+    """
     named: dict[str, Callable] = {
         OURS: spatial_shift,
-        "slices, cloned and assigned": clone_and_assign,
+        ASSIGNED: clone_and_assign,
         "slices + cat": reference.spatial_shift,
         "hand-written Function of slices": hand_written,
         "padded roll": reference.spatial_shift_roll,
@@ -139,10 +149,11 @@ def shift_peers(data_format: str) -> dict[str, Callable]:
         import torchvision  # noqa: F401
     except ImportError:
         del named[DEFORM]
-    shifts: dict[str, Callable] = {name: partial(function, data_format=data_format) for name, function in named.items()}
-    for name in ("slices, cloned and assigned", "slices + cat", "index_select + cat"):
-        shifts[f"torch.compile({name})"] = _compiled(shifts[name])
-    return shifts
+    if groups:
+        del named[ASSIGNED], named[IN_PLACE]
+    shifts = {name: partial(function, data_format=data_format, **groups) for name, function in named.items()}
+    compiled = (name for name in (ASSIGNED, "slices + cat", "index_select + cat") if name in shifts)
+    return shifts | {f"torch.compile({name})": _compiled(shifts[name]) for name in compiled}
 
 
 #: What the fused operator is held against; it does not shift, so it is not compared with the reference.
@@ -172,7 +183,7 @@ BRANCHES = (SS1, SS2, None)
 
 def split_attention(x, fc1_weight, fc2_weight, shift: Shift) -> torch.Tensor:
     """As public code has it: shifted branches stacked, summed, weighted and summed again."""
-    maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, 3, -1), BRANCHES)]
+    maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, BRANCHES, -1), BRANCHES)]
     stack = torch.stack(maps, 1)
     hidden = functional.gelu(functional.linear(stack.sum((1, 2, 3)), fc1_weight))
     weights = functional.linear(hidden, fc2_weight).unflatten(-1, (3, -1)).softmax(1)

@@ -1,6 +1,7 @@
 """Timing: interleaved rounds; on a GPU by events, and CUDA graphs where the host is not to count."""
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 from typing import TypeVar
@@ -12,6 +13,9 @@ Key = TypeVar("Key", bound=Hashable)
 
 #: A sample on a CPU takes at least so long, if need be by repetition.
 LEAST_SECONDS = 2e-4
+#: What takes more than so many of the unit, and more than so many seconds, is timed once. The overhead of a call alone is a
+#: hundred copies of a tiny map.
+SLOW_UNITS, SLOW_SECONDS = 100, 0.1
 
 
 def _graph_timer(work: Work, pool) -> Callable[[], float]:
@@ -59,12 +63,22 @@ def _cpu_timer(work: Work, _) -> Callable[[], float]:
             work()
         return (time.perf_counter() - begin) / repetitions
 
-    repetitions = max(1, round(LEAST_SECONDS / max(seconds(1), 1e-7)))
-    return lambda: seconds(repetitions)
+    repetitions = 0  # until the first call has shown how long one takes
+
+    def timer() -> float:
+        nonlocal repetitions
+        if repetitions == 0:
+            first = seconds(1)
+            repetitions = max(1, round(LEAST_SECONDS / max(first, 1e-7)))
+            if repetitions == 1:
+                return first
+        return seconds(repetitions)
+
+    return timer
 
 
 def interleave(
-    works: Mapping[Key, Work], rounds: int, device: torch.device, graphs: bool = True
+    works: Mapping[Key, Work], rounds: int, device: torch.device, graphs: bool = True, unit: Key | None = None
 ) -> dict[Key, list[float]]:
     """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike.
 
@@ -73,14 +87,17 @@ def interleave(
         rounds: how often.
         device: where the works run.
         graphs: on a GPU, time a CUDA graph of each; then none may keep its results.
+        unit: the work that others are measured in; those that are hopelessly slow relative to it run in the first round alone.
     """
     make = _cpu_timer if device.type == "cpu" else _graph_timer if graphs else _synchronized_timer
     # None runs while another does: all graphs can use the same memory.
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     timers = {name: make(work, pool) for name, work in works.items()}
-    samples: dict[Key, list[float]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, timer in timers.items():
+    samples = {name: [timer()] for name, timer in timers.items()}
+    limit = math.inf if unit is None else max(SLOW_UNITS * samples[unit][0], SLOW_SECONDS)
+    repeated = {name: timer for name, timer in timers.items() if samples[name][0] <= limit}
+    for _ in range(rounds - 1):
+        for name, timer in repeated.items():
             samples[name].append(timer())
     return samples
 

@@ -8,7 +8,15 @@ import torch
 
 from s2mlp_cuda.bench import peers
 from s2mlp_cuda.bench.models import FORMS, FUSED, NATIVE, SLICES, BreakdownJob, ModelJob
-from s2mlp_cuda.bench.operators import GELU_SPATIAL_SHIFT, OPERATORS, SHIFT_SPLIT_ATTENTION, SPATIAL_SHIFT, OperatorJob
+from s2mlp_cuda.bench.operators import (
+    GELU_SPATIAL_SHIFT,
+    OPERATORS,
+    SHIFT_SPLIT_ATTENTION,
+    SINGLE_CHANNELS,
+    SPATIAL_SHIFT,
+    UNEQUAL_GROUPS,
+    OperatorJob,
+)
 
 Job = OperatorJob | ModelJob | BreakdownJob
 
@@ -19,12 +27,14 @@ SHAPES = {
         (128, 14, 14, 384), (128, 32, 32, 192), (128, 14, 14, 1536), (32, 16, 16, 512), (64, 56, 56, 384), (256, 56, 56, 384),
     ],
 }  # fmt: skip
+#: First stages of the networks that have such channel groups, at 224x224.
+GROUP_SHAPES = {UNEQUAL_GROUPS: (32, 56, 56, 96), SINGLE_CHANNELS: (32, 56, 56, 64)}
 #: Maps of float32 from 1 KB to 1 GB, by powers of four.
 SCALE_SHAPES = [
     (1, 2, 2, 64), (1, 4, 4, 64), (1, 8, 8, 64), (1, 16, 16, 64), (1, 16, 16, 256), (4, 16, 16, 256), (16, 16, 16, 256),
     (64, 16, 16, 256), (256, 16, 16, 256), (1024, 16, 16, 256), (4096, 16, 16, 256),
 ]  # fmt: skip
-SCALE_NAMES = frozenset({peers.OURS, "slices, cloned and assigned", "slices + cat", "hand-written Function of slices"})
+SCALE_NAMES = frozenset({peers.OURS, peers.ASSIGNED, "slices + cat", "hand-written Function of slices"})
 #: Those that make no temporary maps: at 1 GB the others break memory up into pieces until 24 GiB do not suffice.
 LEAN_NAMES = frozenset({peers.OURS, "hand-written Function of slices"})
 LEAN_ELEMENTS = 2**27
@@ -57,28 +67,42 @@ def jobs(full: bool, device: torch.device, only: tuple[str, ...] = (), skip: tup
 
 def _quick(device: torch.device) -> list[Job]:
     shape = SHAPES[device.type][0]
-    rounds = _rounds(shape)
-    names = frozenset(peers.shift_peers("channels_last")) - {SLOW}
-    eager = frozenset(name for name in names if not name.startswith("torch.compile"))
+    operators = [
+        OperatorJob(operator, shape, data_format, dtype, device, _rounds(shape))
+        for operator, data_format, dtype in (
+            (SPATIAL_SHIFT, "channels_last", torch.float32),
+            (SPATIAL_SHIFT, "channels_last", torch.bfloat16),
+            (SPATIAL_SHIFT, "channels_first", torch.float32),
+            (GELU_SPATIAL_SHIFT, "channels_last", torch.float32),
+            (GELU_SPATIAL_SHIFT, "channels_last", torch.bfloat16),
+            (SHIFT_SPLIT_ATTENTION, "channels_last", torch.float32),
+            (SHIFT_SPLIT_ATTENTION, "channels_last", torch.bfloat16),
+        )
+    ]
     return [
-        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, rounds, names),
-        OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.bfloat16, device, rounds, eager),
-        OperatorJob(SPATIAL_SHIFT, shape, "channels_first", torch.float32, device, rounds, eager),
-        OperatorJob(GELU_SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, rounds),
-        OperatorJob(SHIFT_SPLIT_ATTENTION, shape, "channels_last", torch.float32, device, rounds),
+        *(replace(job, names=_quick_names(job)) for job in operators),
         *_scale(device, SCALE_SHAPES[:9]),
         *_models(("s2mlpv2_small_7",), QUICK_TIMM_MODELS, (SLICES, NATIVE, FUSED), device, torch.float32, batch=2, rounds=3),
     ]
 
 
+def _quick_names(job: OperatorJob) -> frozenset[str]:
+    """Compiling takes most of the time: on channels-last maps of float32 alone, and not of the slowest."""
+    names = set(job.ways()) - {SLOW, f"torch.compile({peers.ASSIGNED})"}
+    if (job.data_format, job.dtype) == ("channels_last", torch.float32):
+        return frozenset(names)
+    return frozenset(name for name in names if not name.startswith("torch.compile"))
+
+
 def _full(device: torch.device) -> list[Job]:
     found: list[Job] = []
-    for operator in OPERATORS:
+    for operator in (*OPERATORS, *GROUP_SHAPES):
+        shapes = [GROUP_SHAPES[operator]] if operator in GROUP_SHAPES else SHAPES[device.type]
         for data_format in ("channels_last", "channels_first"):
-            if operator is not SPATIAL_SHIFT and data_format == "channels_first":
+            if not operator.exact and data_format == "channels_first":
                 continue  # the models have no such maps
             for dtype in (torch.float32, torch.bfloat16):
-                for shape in SHAPES[device.type]:
+                for shape in shapes:
                     job = OperatorJob(operator, shape, data_format, dtype, device, _rounds(shape))
                     names = set(job.ways())
                     if math.prod(shape) > SLOW_ELEMENTS:

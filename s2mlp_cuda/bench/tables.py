@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies
+from s2mlp_cuda.bench.headline import TITLE, headline, shortfalls
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies, is_ours
 from s2mlp_cuda.bench.models import INFERENCE, SLICES, TRAINING
 
 FORM = "shifts by"
@@ -36,12 +37,12 @@ def _operator(kind: tuple[str, str, str], cases: list[tuple[Case, list[Measureme
     subject, data_format, direction = kind
     dtypes = list(dict.fromkeys(case.dtype for case, _ in cases))
     names = list(dict.fromkeys(way.name for _, ways in cases for way in ways if way.name != COPY))
-    ours = f"s2mlp_cuda.{subject}"
+    ours = next((name for name in names if is_ours(name)), None)
     rows, marks = [], []
     for name in names:
         cells, memory, wrong = [], [], False
         for dtype in dtypes:
-            ratios, to_ours, failures = [], [], []
+            ratios, to_ours, failures, once = [], [], [], False
             for case, ways in cases:
                 way = next((w for w in ways if w.name == name), None)
                 if case.dtype != dtype or way is None:
@@ -54,9 +55,11 @@ def _operator(kind: tuple[str, str, str], cases: list[tuple[Case, list[Measureme
                 ratios.append(copies(way, ways))
                 to_ours.append(way.median / our.median if our else float("nan"))
                 wrong |= way.right is False
+                once |= len(way.seconds) < len(unit.seconds)
                 if way.peak_bytes is not None and unit.peak_bytes:
                     memory.append(way.peak_bytes / unit.peak_bytes)
-            cells += [_spread(ratios) or ", ".join(dict.fromkeys(failures)), _median(to_ours)]
+            spread = _spread(ratios) + (", once" if once else "")
+            cells += [spread or ", ".join(dict.fromkeys(failures)), _median(to_ours)]
         rows.append((name + (" **wrong**" if wrong else ""), *cells, _median(memory)))
         marks.append("wrong" if wrong else "ours" if name == ours else "")
     title = f"{subject}, {data_format.replace('_', '-')}, {direction}"
@@ -104,9 +107,11 @@ def markdown(section: Section) -> list[str]:
 
 
 def document(run: Run) -> str:
-    """All tables as a Markdown page that names the machine."""
+    """The headline and all tables as a Markdown page that names the machine."""
     commit = run.commit["id"] + ("+changes" if run.commit["dirty"] else "")
     lines = [f"# {run.machine['name']}", "", f"PyTorch {run.machine['torch']}, commit {commit}, {run.date}.", ""]
+    if found := headline(run):
+        lines += [TITLE, "", *(f"- {line}" for line in (*found, *shortfalls(run))), ""]
     for section in sections(run):
         lines += [*markdown(section), ""]
     return "\n".join(lines)

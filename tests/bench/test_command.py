@@ -24,8 +24,10 @@ def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
     assert "spatial_shift, channels-last, forward + backward" in out
     assert f"{IN_PLACE} WRONG" in out and "slices + cat WRONG" not in out
     assert "threads, PyTorch" in out and "keeps the memory that it frees" in out
-    assert len(load(tmp_path / "bench.json").measurements) == 8
+    assert "spatial_shift, float32, forward + backward: " in out and " than slices + cat (2x6x7x16 channels-last)" in out
+    assert len(load(tmp_path / "bench.json").measurements) == 9
     assert f"| {IN_PLACE} **wrong** |" in (tmp_path / "bench.md").read_text()
+    assert "- spatial_shift, float32, forward + backward: " in (tmp_path / "bench.md").read_text()
     assert (tmp_path / "bars-spatial_shift-channels_last-float32.svg").exists()
 
 
@@ -33,7 +35,8 @@ def test_a_wrong_result_of_ours_is_an_error(tiny, tmp_path, capsys, monkeypatch)
     ways = SPATIAL_SHIFT.peers("channels_last")
     monkeypatch.setattr(OperatorJob, "ways", lambda self: {OURS: lambda x: x * 1, "slices + cat": ways["slices + cat"]})
     assert cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 1
-    assert f"threads: {OURS}: wrong" in capsys.readouterr().out.replace("\n", " ")
+    out = capsys.readouterr().out
+    assert f"threads: {OURS}: wrong" in out.replace("\n", " ") and "Not right: spatial_shift 2x6x7x16" in out
 
 
 def test_compare(tiny, tmp_path, capsys):

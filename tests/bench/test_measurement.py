@@ -44,6 +44,16 @@ def test_pytest_benchmark_reads_it(run, tmp_path):
     assert "s2mlp_cuda.spatial_shift" in result.stdout and "4.0000" in result.stdout
 
 
+def test_a_single_sample_is_kept_and_read(run, tmp_path):
+    run.measurements = [Measurement(CASE, "slow", (0.5,), True)]
+    run.save(tmp_path / "a.json")
+    assert load(tmp_path / "a.json").measurements == run.measurements
+    assert run.measurements[0].quartiles == (0.5, 0.5)
+    command = [Path(sys.executable).with_name("pytest-benchmark"), "compare", tmp_path / "a.json", "--columns=median,iqr"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and "slow" in result.stdout, result.stderr
+
+
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "a.json").write_text('{"benchmarks": [{"name": "of another suite"}]}')
     with pytest.raises(ValueError, match="is not a result of `s2mlp bench`: KeyError"):
@@ -58,8 +68,9 @@ def test_times_in_copies(run):
     assert copy.quartiles == (1e-3, 3e-3)
 
 
-def test_compiled_ways_are_compiled():
-    """For the threads of the run, for which the compiler's cache does not ask, and for more shapes than it takes by default."""
+def test_compiled_ways_are_compiled(monkeypatch):
+    """For the threads and the vector width of the run, for which the compiler's cache does not ask, and for more shapes than it
+    takes by default."""
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
 
@@ -70,9 +81,13 @@ def test_compiled_ways_are_compiled():
         return graph.forward
 
     torch._dynamo.reset()
-    with inductor.patch({"cpp.threads": -1}), dynamo.patch(recompile_limit=1, fail_on_recompile_limit_hit=False):
+    limits = {"recompile_limit": 1, "fail_on_recompile_limit_hit": False}
+    with inductor.patch({"cpp.threads": -1, "cpp.simdlen": None}), dynamo.patch(limits):
         machine.set_up_compiler()
         assert inductor.cpp.threads == torch.get_num_threads()
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        machine.set_up_compiler()
+        assert inductor.cpp.simdlen == 256
         double = torch.compile(lambda x: 2 * x, backend=backend, dynamic=False)
         for size in range(2, 22):
             double(torch.ones(size))

@@ -1,12 +1,25 @@
 """Every way to compute every operator, on a tiny map: checked, timed, and shown as wrong where it is."""
 
+import time
+from dataclasses import replace
+
 import pytest
 import torch
 
 from s2mlp_cuda import spatial_shift
 from s2mlp_cuda.bench import operators, peers
-from s2mlp_cuda.bench.measurement import COPY
-from s2mlp_cuda.bench.operators import BOTH, FORWARD, OPERATORS, SPATIAL_SHIFT, Operator, OperatorJob
+from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, is_copy, is_ours
+from s2mlp_cuda.bench.operators import (
+    BOTH,
+    FORWARD,
+    OPERATORS,
+    SINGLE_CHANNELS,
+    SPATIAL_SHIFT,
+    UNEQUAL_GROUPS,
+    Operator,
+    OperatorJob,
+    Oracle,
+)
 
 SHAPE = (2, 6, 7, 16)
 MAP_BYTES = 2 * 6 * 7 * 16 * 4
@@ -34,10 +47,45 @@ def test_all_are_right_but_those_in_place(operator, data_format, dtype, device):
         if m.failure:
             assert m.name == peers.DEFORM and dtype == torch.bfloat16, m  # torchvision has no such kernel for CPUs
             continue
-        expected = None if m.name in (COPY, peers.GELU_ALONE) else peers.IN_PLACE not in m.name
+        expected = None if is_copy(m.name) or m.name == peers.GELU_ALONE else peers.IN_PLACE not in m.name
         assert m.right is expected, m
         assert len(m.seconds) == 2 and min(m.seconds) > 0
         assert m.floor_bytes > 0
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("operator, channels", [(UNEQUAL_GROUPS, 96), (SINGLE_CHANNELS, 64)])
+def test_all_are_right_with_other_groups(operator, channels, data_format):
+    names = eager(operator, data_format)
+    assert {peers.OURS, "slices + cat", "hand-written Function of slices", "padded roll", "index_select + cat"} < names
+    found = replace(job(operator, data_format, names=names), shape=(2, 6, 7, channels)).run()
+    assert all(m.right for m in found if not is_copy(m.name)), found
+    assert found[0].case.subject == operator.name
+
+
+def test_two_copies_are_those_of_a_shift_forward_and_backward():
+    tiny = job(SPATIAL_SHIFT, names=frozenset({peers.OURS}))
+    (found,) = (m for m in tiny.run() if m.name == TWO_COPIES)
+    assert (found.case.direction, found.right, len(found.seconds)) == (BOTH, None, 2)
+    assert (found.peak_bytes, found.floor_bytes) == (2 * MAP_BYTES, 4 * MAP_BYTES)
+    assert not is_ours(TWO_COPIES)
+    for other in (replace(tiny, level="scale"), job(OPERATORS[1]), job(OPERATORS[2])):
+        assert TWO_COPIES not in {name for _, name in other.results()}
+
+
+def test_hopelessly_slow_ones_are_timed_once():
+    calls = []
+
+    def slow(x):
+        calls.append(x)
+        time.sleep(0.15)
+        return spatial_shift(x)
+
+    ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "slow": slow}
+    found = replace(job(replace(SPATIAL_SHIFT, peers=lambda _: ways)), rounds=5).run()
+    assert {(m.name, len(m.seconds)) for m in found if not is_copy(m.name)} == {("s2mlp_cuda.spatial_shift", 5), ("slow", 1)}
+    assert all(m.right for m in found if m.name == "slow")
+    assert len(calls) == 6  # with and without autograd: checked, profiled, timed
 
 
 @pytest.mark.parametrize("name", ["torch.compile(slices + cat)", "torch.compile(index_select + cat)"])
@@ -94,5 +142,13 @@ def test_inaccurate_sums_are_not_wrong_but_another_table_is():
     attention = OPERATORS[2]
     swapped = lambda *inputs: peers.split_attention(*inputs, shift=lambda m, table: spatial_shift(m, table[::-1]))  # noqa: E731
     slices = attention.peers("channels_last")["stack, slices + cat"]
-    assert operators.is_right(slices, attention, [x, *weights], "channels_last")
-    assert not operators.is_right(swapped, attention, [x, *weights], "channels_last")
+    oracle = Oracle(attention, [x, *weights], "channels_last")
+    assert oracle.accepts(slices) and not oracle.accepts(swapped)
+
+
+def test_wrong_without_autograd_alone_is_wrong():
+    """What is compiled, or checks ``x.requires_grad``, runs other code then."""
+    oracle = Oracle(SPATIAL_SHIFT, [torch.randn(SHAPE)], "channels_last")
+    assert oracle.accepts(spatial_shift)
+    assert not oracle.accepts(lambda x: spatial_shift(x) if x.requires_grad else x * 1)
+    assert not oracle.accepts(lambda x: spatial_shift(x) * (1 + 1e-6))  # a shift only moves values

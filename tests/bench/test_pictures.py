@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from s2mlp_cuda.bench import pictures
-from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, Breakdown, Case, Measurement, Run
 from s2mlp_cuda.bench.models import FUSED, SLICES
 from s2mlp_cuda.bench.pictures import bars, model_times, page
 
@@ -120,6 +120,30 @@ def test_whiskers_are_quartiles():
     ((_, figure),) = model_times.figures(Run([Measurement(MODEL, FUSED, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0))], [], {}, {}, ""))
     (whisker,) = figure.axes[0].lines
     assert list(whisker.get_xdata()) == [2000, 6000]
+
+
+def test_a_single_sample_has_no_whisker(tmp_path):
+    run = make_run([SHIFT])
+    run.measurements[2] = Measurement(SHIFT, "slices + cat", (6e-3,), True)
+    ((_, figure),) = bars.figures(run)
+    rows = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "-"]
+    assert rows == [0, 1]  # of three bars that are shown in full
+    assert len(pictures.draw_all(run, tmp_path)) == 4
+
+
+def test_two_copies_are_not_drawn_as_an_implementation(tmp_path):
+    run = make_run([SHIFT])
+    run.measurements.append(Measurement(SHIFT, TWO_COPIES, (1e-3,) * 3, floor_bytes=8000))
+    ((_, figure),) = bars.figures(run)
+    assert TWO_COPIES not in [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    only_copies = make_run([])
+    only_copies.measurements = [Measurement(SHIFT, name, (1e-3,), floor_bytes=2000) for name in (COPY, TWO_COPIES)]
+    assert pictures.draw_all(only_copies, tmp_path) == []
+
+
+def test_names_of_files_have_no_commas():
+    case = replace(SHIFT, subject="spatial_shift, 5 unequal groups")
+    assert [name for name, _ in bars.figures(make_run([case]))] == ["bars-spatial_shift-5unequalgroups-channels_last-float32"]
 
 
 def test_settings_that_differ_get_pictures_of_their_own():

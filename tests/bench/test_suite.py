@@ -20,7 +20,9 @@ ROOT = Path(__file__).parent.parent.parent
 def test_full_run_covers_everything(kind):
     jobs = suite.jobs(True, torch.device(kind))
     operators = [job for job in jobs if isinstance(job, OperatorJob) and job.level == "operator"]
-    assert {job.operator for job in operators} == set(OPERATORS)
+    assert {job.operator for job in operators} == {*OPERATORS, *suite.GROUP_SHAPES}
+    for operator in suite.GROUP_SHAPES:
+        assert len({(job.data_format, job.dtype) for job in operators if job.operator is operator}) == 4
     shifts = [job for job in operators if job.operator is suite.SPATIAL_SHIFT]
     assert {(job.data_format, job.dtype) for job in shifts} == {
         (data_format, dtype) for data_format in ("channels_last", "channels_first") for dtype in (torch.float32, torch.bfloat16)
@@ -35,8 +37,13 @@ def test_full_run_covers_everything(kind):
 
 def test_quick_run_is_part_of_it_and_has_all_operators():
     jobs = suite.jobs(False, torch.device("cpu"))
-    assert {job.operator for job in jobs if isinstance(job, OperatorJob)} == set(OPERATORS)
-    assert len(jobs) < 20 and not any(suite.SLOW in job.ways() for job in jobs if isinstance(job, OperatorJob))
+    operators = [job for job in jobs if isinstance(job, OperatorJob)]
+    assert {(job.operator, job.dtype) for job in operators} == {
+        (operator, dtype) for operator in OPERATORS for dtype in (torch.float32, torch.bfloat16)
+    }
+    assert len(jobs) <= 20 and not any(suite.SLOW in job.ways() for job in operators)
+    compiled = [name for job in operators for name in job.ways() if name.startswith("torch.compile")]
+    assert len(compiled) == len(set(compiled)) == 6  # two of each operator, once: they take most of the time
 
 
 def test_names_are_those_of_ways():
@@ -48,7 +55,8 @@ def test_names_are_those_of_ways():
 
 def test_only_and_skip():
     assert [str(job) for job in suite.jobs(False, torch.device("cpu"), ("gelu",))] == [
-        "gelu_spatial_shift 32x14x14x384 channels_last float32"
+        "gelu_spatial_shift 32x14x14x384 channels_last float32",
+        "gelu_spatial_shift 32x14x14x384 channels_last bfloat16",
     ]
     assert suite.jobs(False, torch.device("cpu"), ("nothing of this name",)) == []
     left = suite.jobs(False, torch.device("cpu"), ("float32",), ("spatial_shift", "s2mlp"))

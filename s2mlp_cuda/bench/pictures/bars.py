@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from s2mlp_cuda.bench.measurement import Case, Measurement, Run, copies, is_ours
+from s2mlp_cuda.bench.measurement import Case, Measurement, Run, copies, fastest, is_copy, is_ours
 from s2mlp_cuda.bench.operators import BOTH
 from s2mlp_cuda.bench.pictures.page import (
     DARK,
     DASHES,
     add_legend,
-    best_way,
     by_picture,
     draw_bar,
     find_copy,
@@ -70,8 +69,8 @@ def _bars_title(case: Case, panels: Iterable[list[Measurement]]) -> str:
     what = f"{case.subject}, {BOTH}, {case.data_format}, {case.dtype}"
     ours, others = [], []
     for ways in panels:
-        ours += [copies(m, ways) for m in [best_way(ways, ours=True)] if m]
-        others += [copies(m, ways) for m in [best_way(ways, ours=False)] if m]
+        ours += [copies(m, ways) for m in [fastest(ways, ours=True)] if m]
+        others += [copies(m, ways) for m in [fastest(ways, ours=False)] if m]
     if not ours or not others:
         return f"{what}: time in copies of the map"
     return f"{what}: ours takes as long as {range_text(ours)} copies of the map, the best other right way {range_text(others)}"
@@ -80,7 +79,7 @@ def _bars_title(case: Case, panels: Iterable[list[Measurement]]) -> str:
 def _draw_bar_panel(axis: Axes, names: list[str], ways: list[Measurement]) -> None:
     copy = find_copy(ways)
     found = {m.name: m for m in ways}
-    shown = [m for m in ways if m.seconds and m is not copy]
+    shown = [m for m in ways if m.seconds and not is_copy(m.name)]
     longest = CUT * statistics.median(m.median for m in shown) if shown else 0
     end = max((m.quartiles[1] / copy.median for m in shown if m.median <= longest), default=1)
     for row, name in enumerate(names):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_copy, is_ours
 from s2mlp_cuda.bench.pictures.style import OURS_COLOR, WRONG_COLOR
 
 DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
@@ -49,7 +49,7 @@ def by_picture(kind: str, cases: dict[Case, list[Measurement]], named: tuple[str
     pictures: dict[str, dict[Case, list[Measurement]]] = {}
     for case, ways in cases.items():
         name = "-".join([kind, *(setting_text(case, field) for field in fields)])
-        pictures.setdefault(name.replace(" ", "").replace(":", ""), {})[case] = ways
+        pictures.setdefault(name.replace(", ", "-").replace(" ", "").replace(":", ""), {})[case] = ways
     return pictures
 
 
@@ -59,20 +59,18 @@ def find_copy(ways: Iterable[Measurement]) -> Measurement:
 
 
 def with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measurement]]:
-    """The cases whose copy was timed, and something else as well."""
-    return {case: ways for case, ways in cases.items() if len(ways) > 1 and any(m.name == COPY and m.seconds for m in ways)}
+    """The cases whose copy was timed, and an implementation as well."""
+
+    def is_complete(ways: list[Measurement]) -> bool:
+        return any(m.name == COPY and m.seconds for m in ways) and not all(is_copy(m.name) for m in ways)
+
+    return {case: ways for case, ways in cases.items() if is_complete(ways)}
 
 
 def way_names(cases: dict[Case, list[Measurement]]) -> list[str]:
-    """All ways but the copy in the order of the run, ours first."""
-    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if m.name != COPY)
+    """All implementations in the order of the run, ours first."""
+    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if not is_copy(m.name))
     return sorted(names, key=lambda name: not is_ours(name))
-
-
-def best_way(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
-    """The fastest right way of ours, or of the others."""
-    right = [m for m in ways if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
-    return min(right, key=lambda m: m.median, default=None)
 
 
 def number_text(value: float) -> str:
@@ -154,7 +152,7 @@ def wrong_style() -> dict:
 
 
 def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, style: dict, height: float = 0.7) -> None:
-    """A bar of the median with whiskers at the quartiles and its number; or why there is none.
+    """A bar of the median with whiskers at the quartiles, if there are several rounds, and its number; or why there is none.
 
     Args:
         unit: seconds of one on the axis.
@@ -170,7 +168,8 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
     axis.barh(row, tip, height=height, **(wrong_style() if wrong else style))
     if length == tip:
         low, high = (quartile / unit for quartile in m.quartiles)
-        axis.plot([low, high], [row, row], color=DARK, linewidth=1.1, marker="|", markersize=6)
+        if len(m.seconds) > 1:
+            axis.plot([low, high], [row, row], color=DARK, linewidth=1.1, marker="|", markersize=6)
         tip = min(max(length, high), CUT_LENGTH * end)
     else:
         axis.text(0.93 * tip, row, "//", va="center", ha="center", fontsize=13, fontweight="bold", color="white")

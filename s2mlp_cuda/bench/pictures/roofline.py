@@ -7,13 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from s2mlp_cuda.bench.measurement import Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import Case, Measurement, Run, fastest
 from s2mlp_cuda.bench.operators import BOTH, FORWARD
 from s2mlp_cuda.bench.pictures.page import (
     DARK,
     LIGHT_TEAL,
     add_legend,
-    best_way,
     by_picture,
     find_copy,
     make_page,
@@ -69,7 +68,7 @@ def _draw_roofline(cases: dict[Case, list[Measurement]]) -> Figure:
 def _roofline_title(cases: dict[Case, list[Measurement]]) -> str:
     shares = []
     for case, ways in cases.items():
-        best = best_way(ways, ours=True)
+        best = fastest(ways, ours=True)
         if best and best.floor_bytes and map_bytes(case) >= LARGE_MAP:
             shares.append(100 * _rate(best) / _rate(find_copy(ways)))
     what = "How near operators come to the speed of a copy"
@@ -93,7 +92,7 @@ def _draw_roofline_panel(axis: Axes, cases: dict[Case, list[Measurement]]) -> No
         size = map_bytes(case)
         copy_rates.setdefault(size, []).append(_rate(find_copy(ways)))
         for ours in (False, True):
-            best = best_way(ways, ours)
+            best = fastest(ways, ours)
             if best and best.floor_bytes:
                 rates.setdefault((case.direction, ours), {}).setdefault(size, []).append(_rate(best))
     for size, values in copy_rates.items():

@@ -8,12 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, fastest, is_ours
 from s2mlp_cuda.bench.operators import BOTH, FORWARD
 from s2mlp_cuda.bench.pictures.page import (
     DASHES,
     MUTED,
-    best_way,
     by_picture,
     make_page,
     map_bytes,
@@ -89,7 +88,7 @@ def _scaling_title(cases: dict[Case, list[Measurement]]) -> str:
     case = next(iter(cases))
     ratios = []
     for ways in cases.values():
-        ours, other = best_way(ways, ours=True), best_way(ways, ours=False)
+        ours, other = fastest(ways, ours=True), fastest(ways, ours=False)
         ratios += [other.median / ours.median] if ours and other else []
     sizes = [map_bytes(case) for case in cases]
     what = f"{case.subject}, {case.dtype}, maps of {size_text(min(sizes))} to {size_text(max(sizes))}"
