@@ -17,8 +17,8 @@ namespace s2mlp {
 
 constexpr int64_t kMostDeltas = 4;            // more than that, and borders are cheaper one by one
 constexpr int64_t kMostPeriodBytes = 2048;    // masks must stay in L1, beside inputs and outputs
+constexpr int64_t kLeastBlendBytes = 1024;    // of a stretch: the first and last registers of one take longer than the others
 constexpr int64_t kPlaneAheadBytes = 2048;    // from what is read to what is prefetched
-constexpr int64_t kWidestRegister = 64;
 
 struct Blend {
   int64_t period = 0;  // bytes; 0 where there is no such form
@@ -201,18 +201,13 @@ S2MLP_INLINE inline void blend_stretch(char* out, const char* in, int64_t bytes,
   }
 }
 
-// A stretch of planes, of at least 16 bytes. Registers of 64 bytes pay where halves of words are added up; elsewhere loads, none of
+// A stretch of planes, of at least a register. Registers of 64 bytes pay where halves of words are added up; elsewhere loads, none of
 // which is aligned to a cache line, take longer than with 32.
 template <typename T, typename V>
 S2MLP_INLINE inline void blend_planes(T* out_planes, const T* in_planes, int64_t elements, const Blend& blend, V) {
   using L = Lanes<T, V::kBytes>;
   using Narrow = Lanes<T, std::min(V::kBytes, 32)>;
   const int64_t bytes = elements * static_cast<int64_t>(sizeof(T));
-  if constexpr (V::kBytes > 16) {
-    if (bytes < static_cast<int64_t>(sizeof(typename L::Register))) {
-      return blend_planes(out_planes, in_planes, elements, blend, Vectors<V::kBytes / 2, V::kStores>{});
-    }
-  }
   char* out = reinterpret_cast<char*>(out_planes);
   const char* in = reinterpret_cast<const char*>(in_planes);
   if (blend.sums.empty()) {

@@ -23,6 +23,10 @@ S2MLP_INLINE inline void map_dense_run(int64_t count, T* to, const Of& of, const
   });
 }
 
+template <typename T>
+constexpr Precision kPrecisionOf =
+    std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16 : Precision::kFloat32;
+
 template <bool kTanh>
 struct Gelu {
   template <typename T, typename V>
@@ -31,7 +35,7 @@ struct Gelu {
       if (to_stride == 1 && from_stride == 1) {
         map_dense_run<V>(count, to, [](auto x) S2MLP_INLINE {
           for (auto& part : x.parts) {
-            part = gelu<kTanh>(part);
+            part = gelu<kTanh, kPrecisionOf<T>>(part);
           }
           return x;
         }, from);
@@ -39,7 +43,7 @@ struct Gelu {
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      to[i * to_stride] = static_cast<T>(gelu<kTanh>(static_cast<accumulator_t<T>>(from[i * from_stride])));
+      to[i * to_stride] = static_cast<T>(gelu<kTanh, kPrecisionOf<T>>(static_cast<accumulator_t<T>>(from[i * from_stride])));
     }
   }
 
@@ -65,7 +69,7 @@ struct TimesGeluSlope {
       if (to_stride == 1 && from_stride == 1) {
         map_dense_run<V>(count, to, [](auto grad, const auto& x) S2MLP_INLINE {
           for (size_t part = 0; part < std::size(x.parts); ++part) {
-            grad.parts[part] *= gelu_slope<kTanh>(x.parts[part]);
+            grad.parts[part] *= gelu_slope<kTanh, kPrecisionOf<T>>(x.parts[part]);
           }
           return grad;
         }, from, at);
@@ -74,7 +78,7 @@ struct TimesGeluSlope {
     }
     using Wide = accumulator_t<T>;
     for (int64_t i = 0; i < count; ++i) {
-      const Wide slope = gelu_slope<kTanh>(static_cast<Wide>(at[i * to_stride]));
+      const Wide slope = gelu_slope<kTanh, kPrecisionOf<T>>(static_cast<Wide>(at[i * to_stride]));
       to[i * to_stride] = static_cast<T>(static_cast<Wide>(from[i * from_stride]) * slope);
     }
   }

@@ -247,7 +247,7 @@ void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused)
         T* planes_out = out + offset.out + c * p.channel.out_stride;
         const Blend& blend = blends.blends[blends.of_group[group - p.groups.begin()]];
         const int64_t elements = count * plane_elements;
-        if (blend.period != 0 && elements * static_cast<int64_t>(sizeof(T)) >= 16) {
+        if (blend.period != 0 && elements * static_cast<int64_t>(sizeof(T)) >= kLeastBlendBytes) {
           blend_planes(planes_out, planes_in, elements, blend, vectors);
         } else {
           walk_planes_by_rectangles<kAdjoint>(p, dense, planes_out, planes_in, count, *group, cached);

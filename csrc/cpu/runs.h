@@ -8,7 +8,8 @@
 
 namespace s2mlp {
 
-constexpr int64_t kLineBytes = 64;  // of a cache line
+constexpr int64_t kLineBytes = 64;       // of a cache line
+constexpr int64_t kWidestRegister = 64;  // bytes
 
 template <int kBytes, Stores kStores = Stores::kCached>
 S2MLP_INLINE inline void copy_register(void* to, const void* from) {

@@ -1,9 +1,10 @@
 // The spatial shift and its adjoint over a map in memory: threaded, any strides, no temporary of the tensor's size.
 //
-// Both walk the axis that is densest in the output innermost: see rows.h and planes.h. Every output element is computed by one thread, in
+// Both walk the axis that is densest in the output innermost: see rows.h and planes.h, and blended_rows.h for short groups. Every output element is computed by one thread, in
 // an order that does not depend on the thread count.
 #pragma once
 
+#include "blended_rows.h"
 #include "cache.h"
 #include "planes.h"
 #include "rows.h"
@@ -15,7 +16,10 @@ template <bool kAdjoint, typename T, typename Fused = Identity>
 void shift_map(const ShiftProblem& p, const T* in, T* out, const Fused& fused = {}) {
   const bool beyond_caches = p.elements() * static_cast<int64_t>(sizeof(T)) > streaming_bytes();
   if (p.channels_innermost()) {
-    if (beyond_caches && runs_are_whole_lines(p, out)) {
+    const DistinctOffsets distinct(p);
+    if (blends_rows<T, Fused>(p, distinct)) {
+      walk_rows_blended<kAdjoint>(p, distinct, in, out, fused);
+    } else if (beyond_caches && runs_are_whole_lines(p, out)) {
       walk_rows<kAdjoint, Stores::kStreaming>(p, in, out, fused);
     } else {
       walk_rows<kAdjoint, Stores::kCached>(p, in, out, fused);

@@ -15,13 +15,31 @@ BranchOffsets = Sequence[Sequence[int]] | None
 _DTYPES = frozenset(_FLOATING + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
 
 
+#: By the identity of a tuple of tuples, which cannot change: the tuple itself, so that it stays alive, and its flat form. Equality
+#: would not do as a key: (1.0, 0) equals (1, 0), and is refused.
+_known_tables: dict[int, tuple[tuple, list[int]]] = {}
+_MOST_KNOWN_TABLES = 256
+
+
 def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
-    """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``.
+    """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``, which callers must not change.
 
     Raises:
         TypeError: an offset is not a pair of integers.
         ValueError: the table is empty.
     """
+    if torch.compiler.is_compiling():
+        return _flatten(offsets)
+    known = _known_tables.get(id(offsets))
+    if known is not None:
+        return known[1]
+    flat = _flatten(offsets)
+    if type(offsets) is tuple and all(type(pair) is tuple for pair in offsets) and len(_known_tables) < _MOST_KNOWN_TABLES:
+        _known_tables[id(offsets)] = offsets, flat
+    return flat
+
+
+def _flatten(offsets: Sequence[Sequence[int]]) -> list[int]:
     flat: list[int] = []
     try:
         for dh, dw in offsets:

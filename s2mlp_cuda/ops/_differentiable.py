@@ -87,11 +87,14 @@ def differentiable(rules: type[Rules], name: str) -> tuple[Callable, type[torch.
 
     def keep(ctx, inputs):
         kept, ctx.rest = rules.keep(*inputs)
-        ctx.save_for_backward(*kept)
+        if kept:
+            ctx.save_for_backward(*kept)
         return kept
 
     def keep_for_both_modes(ctx, inputs, output):
-        ctx.save_for_forward(*keep(ctx, inputs))
+        kept = keep(ctx, inputs)
+        if kept:
+            ctx.save_for_forward(*kept)
 
     def gradients(ctx, grad):
         count = len(ctx.needs_input_grad)

@@ -14,6 +14,7 @@ TABLES = {
     "V1": offsets.V1,
     "eight-way": offsets.EIGHT_WAY,
     "far": ((2, -3), (0, 0), (-1, 40), (-50, 1)),
+    "a group for each channel": tuple((i % 7 - 3, i % 2) for i in range(50)),
 }
 STAY = ((0, 0),)
 #: Tables of the branches of a split attention.
@@ -59,8 +60,6 @@ def make_map(
         return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
     assert memory == "expanded"
     return fill(empty((1, *shape[1:]))).expand(shape)
-
-
 
 
 @dataclass(frozen=True)
@@ -172,9 +171,13 @@ def all_cases() -> Iterator[Case]:
             yield Case("far", mode, dtype, "channels_last", (2, 5, 3, 8 * full), "slice")
             yield Case("V1", mode, dtype, "channels_last", (2, 5, 6, 8), "transposed")
             yield Case("many groups", mode, dtype, "channels_last", (1, 3, 4, 150))
-            for table in TABLES:
+            for data_format, shape in (("channels_last", (2, 5, 6, 50)), ("channels_first", (1, 50, 5, 6))):
+                yield Case("a group for each channel", mode, dtype, data_format, shape)
+            for table in ("V1", "eight-way", "far"):
                 for height, width in ((14, 14), (5, 7), (4, 33)):
                     yield Case(table, mode, dtype, "channels_first", (2, 8, height, width))
+            for table in ("V1", "eight-way"):  # enough planes of a group in a row for the CPU to blend them
+                yield Case(table, mode, dtype, "channels_first", (1, 24, 14, 14))
             for height, width in ((1, 1), (1, 9), (9, 1), (32, 32)):
                 yield Case("V1", mode, dtype, "channels_first", (2, 4, height, width))
             for skip in (1, 3):
@@ -204,6 +207,8 @@ def gelu_cases() -> Iterator[GeluCase]:
             yield GeluCase("V1", mode, dtype, "channels_last", (2, 5, 6, 4 * full), "transposed", "exact", "tanh")
             yield GeluCase("V1", mode, dtype, "channels_first", (3, 8, 6, 5), "expanded")
             yield GeluCase("many groups", mode, dtype, "channels_last", (1, 3, 4, 150))
+            yield GeluCase("a group for each channel", mode, dtype, "channels_last", (1, 5, 6, 50))
+            yield GeluCase("V1", mode, dtype, "channels_first", (1, 24, 14, 14))
 
 
 def branch_cases() -> Iterator[BranchCase]:

@@ -1,0 +1,172 @@
+// The shift and its adjoint where channels are innermost and groups are so short, down to single channels, that moving them run by
+// run costs more than the memory does. A token is made a vector at a time: of each token that some channel of the vector takes,
+// masked. Groups with the same offsets count once, however many there are.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "../shift_problem.h"
+#include "map_walk.h"
+#include "rows.h"
+#include "runs.h"
+
+namespace s2mlp {
+
+constexpr size_t kMostDistinctOffsets = 32;
+
+// Pairs of offsets, each once, and which of them each channel has.
+struct DistinctOffsets {
+  std::vector<ShiftGroup> offsets;
+  std::vector<size_t> of_channel;
+
+  explicit DistinctOffsets(const ShiftProblem& p) {
+    for (const ShiftGroup& group : p.groups) {
+      const auto same = std::find_if(offsets.begin(), offsets.end(), [&](const ShiftGroup& other) {
+        return other.dh == group.dh && other.dw == group.dw;
+      });
+      of_channel.insert(of_channel.end(), group.channel_end - group.channel_begin, same - offsets.begin());
+      if (same == offsets.end()) {
+        offsets.push_back(group);
+      }
+    }
+  }
+};
+
+// Of which offsets each register of a token takes elements. L: Lanes of the elements.
+template <typename L, typename T>
+class TokenBlend {
+ public:
+  using Bits = typename VectorType<uint32_t, sizeof(typename L::Register) / 4>::type;
+  static constexpr int64_t kStep = sizeof(Bits) / sizeof(T);
+
+  TokenBlend(const DistinctOffsets& distinct, int64_t channels) {
+    for (int64_t first = 0;; first = std::min(first + kStep, channels - kStep)) {  // the last two may overlap
+      Step step{first, parts_.size(), 0};
+      for (size_t d = 0; d < distinct.offsets.size(); ++d) {
+        const auto begin = distinct.of_channel.begin() + first;
+        if (std::find(begin, begin + kStep, d) == begin + kStep) {
+          continue;
+        }
+        parts_.push_back(d);
+        for (int64_t i = 0; i < kStep; ++i) {
+          masks_.insert(masks_.end(), sizeof(T), begin[i] == d ? 255 : 0);
+        }
+      }
+      step.end = parts_.size();
+      steps_.push_back(step);
+      if (first == channels - kStep) {
+        return;
+      }
+    }
+  }
+
+  // A token of which every channel takes one element: channel c of offsets d that of from[d][c].
+  S2MLP_INLINE void move(T* to, const T* const* from) const {
+    for (const Step& step : steps_) {
+      Bits taken{};
+      for (size_t i = step.begin; i < step.end; ++i) {
+        taken |= mask(i) & load_vector<Bits>(from[parts_[i]] + step.first);
+      }
+      store_vector(to + step.first, taken);
+    }
+  }
+
+  // A token whose channels may take several: value(d, c) is the sum for offsets d of the channels from c on.
+  template <typename Value>
+  S2MLP_INLINE void sum(T* to, const Value& value) const {
+    for (const Step& step : steps_) {
+      Bits taken{};
+      for (size_t i = step.begin; i < step.end; ++i) {
+        taken |= mask(i) & reinterpret_cast<Bits>(L::pack(value(parts_[i], step.first)));
+      }
+      store_vector(to + step.first, taken);
+    }
+  }
+
+ private:
+  struct Step {
+    int64_t first;  // channel
+    size_t begin;   // of its parts
+    size_t end;
+  };
+
+  S2MLP_INLINE Bits mask(size_t part) const { return load_vector<Bits>(masks_.data() + part * sizeof(Bits)); }
+
+  std::vector<Step> steps_;
+  std::vector<size_t> parts_;   // which offsets
+  std::vector<uint8_t> masks_;  // 255 for the bytes of their channels, a register for each part
+};
+
+// Whether groups are short enough, and what else the walk below takes for granted. What is fused with a shift works on whole tokens
+// here, and on registers that are not full at the end of each run otherwise.
+template <typename T, typename Fused>
+bool blends_rows(const ShiftProblem& p, const DistinctOffsets& distinct) {
+  constexpr int64_t kShortRunBytes = std::is_same_v<Fused, Identity> ? 32 : 128;
+  const int64_t bytes = p.channel.size * static_cast<int64_t>(sizeof(T));
+  return p.channel.in_stride == 1 && p.channel.out_stride == 1 && bytes >= kWidestRegister &&
+      bytes < kShortRunBytes * static_cast<int64_t>(p.groups.size()) && distinct.offsets.size() <= kMostDistinctOffsets;
+}
+
+template <bool kAdjoint, typename T, typename Fused>
+void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, const T* in, T* out, const Fused& fused) {
+  const int64_t height = p.height.size;
+  const int64_t channels = p.channel.size;
+  const size_t count = distinct.offsets.size();
+  const int64_t rows_ahead = furthest_row<kAdjoint>(p.groups, height, p.mode);
+  const std::vector<T> zeros(channels);
+  const auto token_at = [&](const T* map, int64_t h, int64_t w) S2MLP_INLINE {
+    return map + h * p.height.in_stride + w * p.width.in_stride;
+  };
+  torch::stable::parallel_for(0, p.leading_size * height, grain_of<T>(p.width.size * channels), [&](int64_t begin, int64_t end) {
+    std::vector<Range<int64_t>> rows(count);
+    std::vector<Range<int64_t>> columns(count);
+    std::vector<const T*> from(count);
+    with_vectors([&](auto vectors) S2MLP_INLINE {
+      using L = Lanes<T, decltype(vectors)::kBytes>;
+      const TokenBlend<L, T> blend(distinct, channels);
+      for (int64_t row = begin; row < end; ++row) {
+        const MapOffset offset = map_offset(p, row / height);
+        const int64_t h = row % height;
+        const T* map = in + offset.in;
+        T* to = out + offset.out + h * p.height.out_stride;
+        for (size_t d = 0; d < count; ++d) {
+          rows[d] = source_range<kAdjoint>(h, distinct.offsets[d].dh, height, p.mode);
+        }
+        for (int64_t w = 0; w < p.width.size; ++w, to += p.width.out_stride) {
+          prefetch_run(token_at(map, h + rows_ahead, w + kTokensAhead), channels);
+          prefetch_run(to + kTokensAhead * p.width.out_stride, channels);
+          fused.prefetch(to + kTokensAhead * p.width.out_stride, channels);
+          bool several = false;
+          for (size_t d = 0; d < count; ++d) {
+            columns[d] = source_range<kAdjoint>(w, distinct.offsets[d].dw, p.width.size, p.mode);
+            const int64_t sources = rows[d].size() * columns[d].size();
+            from[d] = sources == 0 ? zeros.data() : token_at(map, rows[d].begin, columns[d].begin);
+            several |= sources > 1;
+          }
+          if (!several) {
+            blend.move(to, from.data());
+          } else if constexpr (kAdjoint) {
+            blend.sum(to, [&](size_t d, int64_t c) S2MLP_INLINE {
+              typename L::Step sum{};
+              for (int64_t i = rows[d].begin; i < rows[d].end; ++i) {
+                for (int64_t j = columns[d].begin; j < columns[d].end; ++j) {
+                  const auto values = L::load(token_at(map, i, j) + c);
+                  for (int part = 0; part < L::kParts; ++part) {
+                    sum.parts[part] += values.parts[part];
+                  }
+                }
+              }
+              return sum;
+            });
+          }
+          fused.finish(to, int64_t{1}, channels, vectors);
+        }
+      }
+    });
+  });
+}
+
+}  // namespace s2mlp
