@@ -34,11 +34,8 @@ inline int64_t amd_level_3_bytes() {
 
 // From so many bytes of output on.
 inline int64_t streaming_bytes() {
-  static const int64_t bytes = [] {
-    const int64_t cache = amd_level_3_bytes();
-    return cache > 0 ? cache : std::numeric_limits<int64_t>::max();
-  }();
-  return bytes;
+  static const int64_t cache = amd_level_3_bytes();
+  return cache > 0 ? cache : std::numeric_limits<int64_t>::max();
 }
 
 inline void finish_streaming() {

@@ -69,7 +69,7 @@ struct TimesGeluSlope {
       if (to_stride == 1 && from_stride == 1) {
         map_dense_run<V>(count, to, [](auto grad, const auto& x) S2MLP_INLINE {
           for (size_t part = 0; part < std::size(x.parts); ++part) {
-            grad.parts[part] *= gelu_slope<kTanh, kPrecisionOf<T>>(x.parts[part]);
+            grad.parts[part] *= gelu_slope<kTanh>(x.parts[part]);
           }
           return grad;
         }, from, at);
@@ -78,7 +78,7 @@ struct TimesGeluSlope {
     }
     using Wide = accumulator_t<T>;
     for (int64_t i = 0; i < count; ++i) {
-      const Wide slope = gelu_slope<kTanh, kPrecisionOf<T>>(static_cast<Wide>(at[i * to_stride]));
+      const Wide slope = gelu_slope<kTanh>(static_cast<Wide>(at[i * to_stride]));
       to[i * to_stride] = static_cast<T>(static_cast<Wide>(from[i * from_stride]) * slope);
     }
   }
