@@ -1,0 +1,85 @@
+"""The machine code of the CPU kernels, for every instruction set in the binary. The processor need not have them."""
+
+import platform
+import shutil
+from collections import Counter
+
+import pytest
+
+import x86_code
+
+#: How many loops over vectors each instruction set has at the least, by kernel. There are many more: what is left of a run takes
+#: narrower vectors, compilers vectorize loops of their own accord, and for three branches there is other code than for any number.
+LOOPS = {
+    "shift": 2 * 2 * 4,  # by rows and by planes, cached and streaming stores, element sizes
+    "adjoint": 2 * 2 * 4 * 2,  # the same for dtypes: copies and sums
+    "GELU": 3 * 2 * 3,  # by rows with both kinds of stores and by planes; exact and tanh; dtypes but float64
+    "GELU backward": 3 * 2 * 3 * 2,  # products and sums
+    "pool, correlate": 2 * 4,
+    "combine, spread": 2 * 2 * 4,  # with both kinds of stores
+}
+GELU_LOOPS = 2 * 3 * 2 * 3  # which divide: forward and backward
+
+pytestmark = [
+    pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86-64 processor"),
+    pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump"),
+]
+
+
+@pytest.fixture(scope="module")
+def loops():
+    return x86_code.hot_loops()
+
+
+@pytest.mark.parametrize("width", [16, 32, 64])  # baseline, AVX2, AVX-512
+def test_all_kernels_have_loops_over_vectors(loops, width):
+    of_width = [loop for loop in loops if loop.vector_bytes == width]
+    assert len(of_width) >= sum(LOOPS.values())
+    assert sum("divps" in str(loop) for loop in of_width) >= GELU_LOOPS
+
+
+def test_no_loop_sends_vectors_through_the_stack(loops):
+    faulty = [(loop, faults) for loop in loops if (faults := list(loop.faults()))]
+    report = "\n\n".join(f"{faults[0]}, in\n{loop}" for loop, faults in faulty[:5])
+    assert not faulty, f"{Counter(loop.vector_bytes for loop, _ in faulty)}\n{report}"
+
+
+HALVES = """
+    lea 0x40(%rsp),%r8
+    vmovdqu (%rdx),%xmm5
+    add $0x20,%rdx
+    vmovdqa %xmm5,(%r8)
+    vmovdqu -0x10(%rdx),%xmm5
+    vmovdqa %xmm5,0x10(%r8)
+    vmovaps 0x40(%rsp),%ymm0
+    vmulps %ymm0,%ymm1,%ymm0
+    vmovups %ymm0,-0x20(%rdx)
+    jne 1
+"""
+WHOLE = HALVES.replace("ymm", "xmm")
+
+
+def faults(listing: str) -> list[str]:
+    """Of the one loop in a listing. Lines are numbered from 0, and jumps name a line."""
+    lines = listing.strip().splitlines()
+    code = [x86_code.Instruction(i, *line.strip().split(" ", 1)) for i, line in enumerate(lines)]
+    (loop,) = x86_code.innermost_loops(code)
+    assert loop.is_hot
+    return [fault.partition(":")[0] for fault in loop.faults()]
+
+
+@pytest.mark.parametrize(
+    "listing, expected",
+    [
+        pytest.param(HALVES, ["cannot be forwarded"] * 2, id="two halves"),
+        pytest.param(HALVES.replace("lea", "add"), [], id="elsewhere in memory"),
+        pytest.param(HALVES.replace("0x40(%rsp),%ymm0", "0x60(%rsp),%ymm0"), [], id="a constant"),
+        pytest.param(HALVES.replace("vmovaps 0x40(%rsp),%ymm0", "vmovaps %ymm5,%ymm0"), [], id="stored only"),
+        pytest.param(WHOLE, ["stored as it was loaded"], id="whole"),
+        pytest.param(WHOLE.replace("5,(%r8)", "5,(%r8){%k1}"), ["stored as it was loaded"], id="masked"),
+        pytest.param(WHOLE.replace("vmovdqa %xmm5,(%r8)", "mov %rax,(%r8)"), ["cannot be forwarded"], id="a general register"),
+        pytest.param(WHOLE.replace("vmovdqu (%rdx),%xmm5", "vaddps (%rdx),%xmm1,%xmm5"), [], id="computed"),
+    ],
+)
+def test_what_a_fault_is(listing, expected):
+    assert faults(listing) == expected
