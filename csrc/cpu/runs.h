@@ -44,9 +44,9 @@ S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
     if (i < count) {
       copy_register<V::kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
     }
-  } else if (bytes > 32) {
+  } else if (V::kBytes > 32 && bytes > 32) {
     copy_two_registers<32>(to, from, bytes);
-  } else if (bytes > 16) {
+  } else if (V::kBytes > 16 && bytes > 16) {
     copy_two_registers<16>(to, from, bytes);
   } else if (bytes >= 8) {
     copy_two_registers<8>(to, from, bytes);
