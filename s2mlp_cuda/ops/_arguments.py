@@ -1,7 +1,7 @@
 """Checks and normal forms of the arguments that every shift op takes."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import wraps
 from operator import index
 
 import torch
@@ -15,12 +15,39 @@ BranchOffsets = Sequence[Sequence[int]] | None
 _DTYPES = frozenset(_FLOATING + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
 
 
-#: By the identity of a tuple of tuples, which cannot change: the tuple itself, so that it stays alive, and its flat form. Equality
-#: would not do as a key: (1.0, 0) equals (1, 0), and is refused.
-_known_tables: dict[int, tuple[tuple, list[int]]] = {}
-_MOST_KNOWN_TABLES = 256
+_MOST_REMEMBERED = 256
 
 
+def _is_constant(x) -> bool:
+    return type(x) is int or x is None or (type(x) is tuple and all(map(_is_constant, x)))
+
+
+def _remembering(function: Callable) -> Callable:
+    """Remembers results of ``function(table, *rest)`` for tables that are tuples of integers throughout, which cannot change.
+
+    By their identity: (1.0, 0) equals (1, 0), and is refused. Results must not be changed by those who get them.
+    """
+    known: dict[tuple, tuple] = {}  # with the table itself, which keeps its identity from being used again
+
+    @wraps(function)
+    def remembering(table, *rest):
+        if torch.compiler.is_compiling():
+            return function(table, *rest)
+        key = (id(table), *rest)
+        found = known.get(key)
+        if found is not None:
+            return found[1]
+        result = function(table, *rest)
+        if _is_constant(table):
+            if len(known) == _MOST_REMEMBERED:
+                known.clear()
+            known[key] = table, result
+        return result
+
+    return remembering
+
+
+@_remembering
 def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
     """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``, which callers must not change.
 
@@ -28,18 +55,6 @@ def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
         TypeError: an offset is not a pair of integers.
         ValueError: the table is empty.
     """
-    if torch.compiler.is_compiling():
-        return _flatten(offsets)
-    known = _known_tables.get(id(offsets))
-    if known is not None:
-        return known[1]
-    flat = _flatten(offsets)
-    if type(offsets) is tuple and all(type(pair) is tuple for pair in offsets) and len(_known_tables) < _MOST_KNOWN_TABLES:
-        _known_tables[id(offsets)] = offsets, flat
-    return flat
-
-
-def _flatten(offsets: Sequence[Sequence[int]]) -> list[int]:
     flat: list[int] = []
     try:
         for dh, dw in offsets:
@@ -148,22 +163,14 @@ def even_group_sizes(channels: int, groups: int) -> list[int]:
     return [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
 
 
+@_remembering
 def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tuple[list[int], list[int]]:
-    """Flat offsets and group sizes of all branches, of ``channels`` channels each, as one table.
+    """Flat offsets and group sizes of all branches, of ``channels`` channels each, as one table, which callers must not change.
 
     Raises:
         TypeError: offsets that are not pairs of integers.
         ValueError: an empty table, or one with more groups than channels.
     """
-    if isinstance(branch_offsets, tuple) and not torch.compiler.is_compiling():
-        try:
-            return _branch_groups_of_tuple(branch_offsets, channels)
-        except TypeError:  # a list somewhere inside, which has no hash; or wrong offsets, which are refused again below
-            pass
-    return _branch_groups(branch_offsets, channels)
-
-
-def _branch_groups(branch_offsets, channels):
     offsets: list[int] = []
     sizes: list[int] = []
     for table in branch_offsets:
@@ -173,6 +180,3 @@ def _branch_groups(branch_offsets, channels):
         offsets += flat
         sizes += even_group_sizes(channels, groups)
     return offsets, sizes
-
-
-_branch_groups_of_tuple = lru_cache(maxsize=256)(_branch_groups)

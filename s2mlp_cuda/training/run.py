@@ -72,6 +72,7 @@ def train(arguments: argparse.Namespace) -> Finished:
         with told_if_full(Path(arguments.output)):
             run = _Run(arguments, processes)
             run.all_epochs()
+            processes.wait()  # a collective's thread that frees tensors while the interpreter exits would abort the process
             return Finished(run.history, run.parameters, len(run.val_loader.dataset))
     finally:
         leave()

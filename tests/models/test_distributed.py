@@ -43,6 +43,7 @@ def work(rank, kind, name, address, folder):
     step(trained, images.chunk(WORLD)[rank])
     for (key, ours), theirs in zip(model.named_parameters(), expected.parameters()):
         torch.testing.assert_close(whole(ours), theirs, msg=lambda text: f"{key}: {text}")
+    dist.barrier()  # as in s2mlp_cuda.training.run
     dist.destroy_process_group()
     (folder / f"{rank}").touch()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from s2mlp_cuda import SpatialShift, offsets, spatial_shift
+from s2mlp_cuda import SpatialShift, offsets, shift_branch_pool, spatial_shift
 
 X = torch.zeros(2, 4, 5, 8)
 
@@ -90,3 +90,13 @@ def test_raw_operator(op, x, arguments, text, device):
 def test_integer_gradients_are_refused(device):
     with pytest.raises(RuntimeError, match="grad must be float64, float32, float16 or bfloat16"):
         torch.ops.s2mlp_cuda.spatial_shift_backward(torch.ones(3, 3, 4, dtype=torch.int32, device=device), [0, 1])
+
+
+def test_equal_tables_are_not_taken_for_known_ones():
+    """(1.0, 0) equals (1, 0), which has been accepted just before; and so for the branches of a split attention."""
+    spatial_shift(X, ((1, 0), (0, 1)))
+    with pytest.raises(TypeError, match="pairs of integers"):
+        spatial_shift(X, ((1.0, 0), (0, 1)))
+    shift_branch_pool(X, (((1, 0),), None))
+    with pytest.raises(TypeError, match="pairs of integers"):
+        shift_branch_pool(X, (((1.0, 0),), None))
