@@ -9,7 +9,8 @@ import torch
 
 import s2mlp_cuda
 from s2mlp_cuda.bench import tables
-from s2mlp_cuda.bench.measurement import load
+from s2mlp_cuda.bench.headline import shortfalls
+from s2mlp_cuda.bench.measurement import copies, is_ours, load
 from s2mlp_cuda.training import ablation
 from s2mlp_cuda.training.config import parse, plain
 from s2mlp_cuda.training.weights import load as load_weights
@@ -102,3 +103,36 @@ def test_tables_are_those_of_the_result_file():
         assert "\n".join(tables.markdown(section)) in README, section.title
         ours = [row for row, mark in zip(section.rows, section.marks) if "s2mlp_cuda" in "".join(row[:2])]
         assert ours and "**wrong**" not in str(ours)
+
+
+def test_figures_of_both_instruction_sets_are_those_of_the_result_files():
+    capabilities = {"avx512": "AVX512", "avx2": "AVX2"}
+    columns = []
+    for name, capability in capabilities.items():
+        folder = ROOT / "benchmarks" / "results" / f"cpu-epyc-{name}"
+        run = load(folder / "bench.json")
+        assert not run.commit["dirty"] and run.machine["cpu_capability"] == capability
+        assert (folder / "bench.md").read_text() == tables.document(run)
+        columns += [
+            {
+                case.subject: {way.name: (copies(way, ways), way.right) for way in ways}
+                for case, ways in run.cases("operator").items()
+                if (case.data_format, case.direction, case.dtype) == ("channels_last", "forward + backward", dtype)
+            }
+            for dtype in ("float32", "bfloat16")
+        ]
+    rows = {
+        "spatial_shift": [column["spatial_shift"]["s2mlp_cuda.spatial_shift"][0] for column in columns],
+        "gelu_spatial_shift": [column["gelu_spatial_shift"]["s2mlp_cuda.gelu_spatial_shift"][0] for column in columns],
+        "`F.gelu` alone": [column["gelu_spatial_shift"]["F.gelu alone"][0] for column in columns],
+        "shift_split_attention": [column["shift_split_attention"]["s2mlp_cuda.shift_split_attention"][0] for column in columns],
+        "its best baseline": [
+            min(time for name, (time, right) in column["shift_split_attention"].items() if right and not is_ours(name))
+            for column in columns
+        ],
+    }
+    for name, values in rows.items():
+        assert f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |" in README
+    (line,) = shortfalls(load(ROOT / "benchmarks" / "results" / "cpu-epyc-avx512" / "bench.json"))
+    assert "gelu_spatial_shift" in line and "takes 0.86 of the time" in line and "takes 0.86 of its time" in README
+    assert not shortfalls(load(ROOT / "benchmarks" / "results" / "cpu-epyc-avx2" / "bench.json"))
