@@ -63,7 +63,7 @@ Blend make_blend(const ShiftProblem& p, const ShiftGroup& group, int64_t element
           set(blend.masks[n], h * width + w);
         }
       }
-      if ((from_rows.end - from_rows.begin) * (from_columns.end - from_columns.begin) > 1) {
+      if (from_rows.size() * from_columns.size() > 1) {
         set(blend.sums, h * width + w);
       }
     }

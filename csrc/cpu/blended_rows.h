@@ -17,24 +17,6 @@ namespace s2mlp {
 
 constexpr size_t kMostDistinctOffsets = 32;
 
-// Pairs of offsets, each once, and which of them each channel has.
-struct DistinctOffsets {
-  std::vector<ShiftGroup> offsets;
-  std::vector<size_t> of_channel;
-
-  explicit DistinctOffsets(const ShiftProblem& p) {
-    for (const ShiftGroup& group : p.groups) {
-      const auto same = std::find_if(offsets.begin(), offsets.end(), [&](const ShiftGroup& other) {
-        return other.dh == group.dh && other.dw == group.dw;
-      });
-      of_channel.insert(of_channel.end(), group.channel_end - group.channel_begin, same - offsets.begin());
-      if (same == offsets.end()) {
-        offsets.push_back(group);
-      }
-    }
-  }
-};
-
 // Of which offsets each register of a token takes elements. L: Lanes of the elements.
 template <typename L, typename T>
 class TokenBlend {
@@ -42,11 +24,16 @@ class TokenBlend {
   using Bits = typename VectorType<uint32_t, sizeof(typename L::Register) / 4>::type;
   static constexpr int64_t kStep = sizeof(Bits) / sizeof(T);
 
-  TokenBlend(const DistinctOffsets& distinct, int64_t channels) {
+  TokenBlend(const DistinctOffsets& distinct, const std::vector<ShiftGroup>& groups) {
+    std::vector<size_t> of_channel;
+    for (size_t g = 0; g < groups.size(); ++g) {
+      of_channel.insert(of_channel.end(), groups[g].channel_end - groups[g].channel_begin, distinct.of_group[g]);
+    }
+    const int64_t channels = static_cast<int64_t>(of_channel.size());
     for (int64_t first = 0;; first = std::min(first + kStep, channels - kStep)) {  // the last two may overlap
       Step step{first, parts_.size(), 0};
       for (size_t d = 0; d < distinct.offsets.size(); ++d) {
-        const auto begin = distinct.of_channel.begin() + first;
+        const auto begin = of_channel.begin() + first;
         if (std::find(begin, begin + kStep, d) == begin + kStep) {
           continue;
         }
@@ -103,11 +90,11 @@ class TokenBlend {
 // Whether groups are short enough, and what else the walk below takes for granted. What is fused with a shift works on whole tokens
 // here, and on registers that are not full at the end of each run otherwise.
 template <typename T, typename Fused>
-bool blends_rows(const ShiftProblem& p, const DistinctOffsets& distinct) {
+bool has_short_groups(const ShiftProblem& p) {
   constexpr int64_t kShortRunBytes = std::is_same_v<Fused, Identity> ? 32 : 128;
   const int64_t bytes = p.channel.size * static_cast<int64_t>(sizeof(T));
   return p.channel.in_stride == 1 && p.channel.out_stride == 1 && bytes >= kWidestRegister &&
-      bytes < kShortRunBytes * static_cast<int64_t>(p.groups.size()) && distinct.offsets.size() <= kMostDistinctOffsets;
+      bytes < kShortRunBytes * static_cast<int64_t>(p.groups.size());
 }
 
 template <bool kAdjoint, typename T, typename Fused>
@@ -126,7 +113,7 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
     std::vector<const T*> from(count);
     with_vectors([&](auto vectors) S2MLP_INLINE {
       using L = Lanes<T, decltype(vectors)::kBytes>;
-      const TokenBlend<L, T> blend(distinct, channels);
+      const TokenBlend<L, T> blend(distinct, p.groups);
       for (int64_t row = begin; row < end; ++row) {
         const MapOffset offset = map_offset(p, row / height);
         const int64_t h = row % height;

@@ -1,6 +1,11 @@
 // What walks over a map share, whichever axis is innermost.
 #pragma once
 
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
 #include "../accumulator.h"
 #include "../shift_problem.h"
 #include "threads.h"
@@ -23,6 +28,23 @@ inline MapOffset map_offset(const ShiftProblem& problem, int64_t index) {
   }
   return offset;
 }
+
+// The pairs of offsets of all groups, each once, and which of them each group has.
+struct DistinctOffsets {
+  std::vector<ShiftGroup> offsets;  // the first group with each
+  std::vector<size_t> of_group;
+
+  explicit DistinctOffsets(const std::vector<ShiftGroup>& groups) {
+    std::map<std::pair<int64_t, int64_t>, size_t> known;
+    for (const ShiftGroup& group : groups) {
+      const auto [entry, is_new] = known.try_emplace({group.dh, group.dw}, offsets.size());
+      of_group.push_back(entry->second);
+      if (is_new) {
+        offsets.push_back(group);
+      }
+    }
+  }
+};
 
 // The sum over a rectangle of one channel.
 template <typename T>

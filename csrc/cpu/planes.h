@@ -152,7 +152,7 @@ S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const 
     const Range<int64_t> rows = reader_range(h, group.dh, height.size, p.mode);
     T* row_out = out + h * height.out_stride;
     if (group.dw == 0 && width.in_stride == 1 && width.out_stride == 1) {
-      sum_lines(row_out, in + rows.begin * height.in_stride, height.in_stride, rows.end - rows.begin, width.size, vectors);
+      sum_lines(row_out, in + rows.begin * height.in_stride, height.in_stride, rows.size(), width.size, vectors);
     } else {
       for (int64_t w = 0; w < width.size; ++w) {
         row_out[w * width.out_stride] = sum_of(p, in, rows, reader_range(w, group.dw, width.size, p.mode));
@@ -205,27 +205,6 @@ S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, bool dense, T* out
   }
 }
 
-// The blends of all groups, one for each pair of offsets; none where planes are not dense.
-template <bool kAdjoint>
-struct Blends {
-  std::vector<Blend> blends;
-  std::vector<size_t> of_group;
-
-  Blends(const ShiftProblem& p, bool dense, int64_t element_bytes) {
-    std::vector<const ShiftGroup*> first;  // with these offsets
-    for (const ShiftGroup& group : p.groups) {
-      const auto same = std::find_if(first.begin(), first.end(), [&](const ShiftGroup* other) {
-        return other->dh == group.dh && other->dw == group.dw;
-      });
-      of_group.push_back(same - first.begin());
-      if (same == first.end()) {
-        first.push_back(&group);
-        blends.push_back(dense ? make_blend<kAdjoint>(p, group, element_bytes) : Blend{});
-      }
-    }
-  }
-};
-
 // Streaming stores are for planes that are blended and not finished: what has left the caches is not looked at again.
 template <bool kAdjoint, Stores kStores, typename T, typename Fused>
 void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
@@ -233,7 +212,11 @@ void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused)
   const int64_t plane_elements = p.height.size * p.width.size;
   const int64_t most = std::max<int64_t>(1, kStretchBytes / static_cast<int64_t>(plane_elements * sizeof(T)));
   const bool dense = planes_are_dense(p);
-  const Blends<kAdjoint> blends(p, dense, sizeof(T));
+  const DistinctOffsets distinct(p.groups);
+  std::vector<Blend> blends(distinct.offsets.size());
+  for (size_t d = 0; dense && d < blends.size(); ++d) {
+    blends[d] = make_blend<kAdjoint>(p, distinct.offsets[d], sizeof(T));
+  }
   torch::stable::parallel_for(0, p.leading_size * channels, grain_of<T>(plane_elements), [&](int64_t begin, int64_t end) {
     with_vectors<kStores>([&](auto vectors) S2MLP_INLINE {
       constexpr Vectors<decltype(vectors)::kBytes> cached;
@@ -245,7 +228,7 @@ void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused)
         count = std::min({group->channel_end - c, end - plane, most});
         const T* planes_in = in + offset.in + c * p.channel.in_stride;
         T* planes_out = out + offset.out + c * p.channel.out_stride;
-        const Blend& blend = blends.blends[blends.of_group[group - p.groups.begin()]];
+        const Blend& blend = blends[distinct.of_group[group - p.groups.begin()]];
         const int64_t elements = count * plane_elements;
         if (blend.period != 0 && elements * static_cast<int64_t>(sizeof(T)) >= kLeastBlendBytes) {
           blend_planes(planes_out, planes_in, elements, blend, vectors);

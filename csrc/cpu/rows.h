@@ -24,6 +24,8 @@ struct GroupRow {
   Range<int64_t> rows;    // of the input
   Range<int64_t> direct;  // tokens that take one token each; that of token w is at from + w * column_stride
   int64_t from;
+
+  S2MLP_INLINE bool is_direct(int64_t w) const { return w >= direct.begin && w < direct.end; }
 };
 
 template <bool kAdjoint>
@@ -43,6 +45,14 @@ int64_t furthest_row(const std::vector<ShiftGroup>& groups, int64_t height, Padd
     furthest = std::max(furthest, source_range<kAdjoint>(h, group.dh, height, mode).end - 1 - h);
   }
   return furthest;
+}
+
+// Whether dense runs of all groups, so many elements apart from each other, start and end with a cache line.
+template <typename T>
+bool are_whole_lines(const T* out, const std::vector<int64_t>& strides, const std::vector<ShiftGroup>& groups) {
+  const auto is_whole = [](int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)) % kLineBytes == 0; };
+  return reinterpret_cast<uintptr_t>(out) % kLineBytes == 0 && std::all_of(strides.begin(), strides.end(), is_whole) &&
+      std::all_of(groups.begin(), groups.end(), [&](const ShiftGroup& group) { return is_whole(group.channel_end); });
 }
 
 // The sum of several inputs, `rows` by `columns`, for a run of channels.
@@ -101,7 +111,7 @@ S2MLP_INLINE inline void walk_row(
         prefetch_run(to + kTokensAhead * p.width.out_stride, run);
       }
       fused.prefetch(to + kTokensAhead * p.width.out_stride, run);
-      if (w >= row.direct.begin && w < row.direct.end) {
+      if (row.is_direct(w)) {
         fused.move(to, out_stride, from + row.from + w * p.width.in_stride, in_stride, run, vectors);
         continue;
       }
@@ -123,16 +133,11 @@ S2MLP_INLINE inline void walk_row(
 // Whether every run of the output starts and ends with a cache line.
 template <typename T>
 bool runs_are_whole_lines(const ShiftProblem& p, const T* out) {
-  constexpr int64_t kLine = kLineBytes / sizeof(T);
-  bool whole = p.channel.out_stride == 1 && p.channel.in_stride == 1 && reinterpret_cast<uintptr_t>(out) % kLineBytes == 0 &&
-      p.height.out_stride % kLine == 0 && p.width.out_stride % kLine == 0;
+  std::vector<int64_t> strides = {p.height.out_stride, p.width.out_stride};
   for (const Axis& axis : p.leading) {
-    whole = whole && axis.out_stride % kLine == 0;
+    strides.push_back(axis.out_stride);
   }
-  for (const ShiftGroup& group : p.groups) {
-    whole = whole && group.channel_end % kLine == 0;
-  }
-  return whole;
+  return p.channel.out_stride == 1 && p.channel.in_stride == 1 && are_whole_lines(out, strides, p.groups);
 }
 
 template <bool kAdjoint, Stores kStores, typename T, typename Fused>

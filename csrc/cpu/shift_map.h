@@ -16,10 +16,13 @@ template <bool kAdjoint, typename T, typename Fused = Identity>
 void shift_map(const ShiftProblem& p, const T* in, T* out, const Fused& fused = {}) {
   const bool beyond_caches = p.elements() * static_cast<int64_t>(sizeof(T)) > streaming_bytes();
   if (p.channels_innermost()) {
-    const DistinctOffsets distinct(p);
-    if (blends_rows<T, Fused>(p, distinct)) {
-      walk_rows_blended<kAdjoint>(p, distinct, in, out, fused);
-    } else if (beyond_caches && runs_are_whole_lines(p, out)) {
+    if (has_short_groups<T, Fused>(p)) {
+      const DistinctOffsets distinct(p.groups);
+      if (distinct.offsets.size() <= kMostDistinctOffsets) {
+        return walk_rows_blended<kAdjoint>(p, distinct, in, out, fused);
+      }
+    }
+    if (beyond_caches && runs_are_whole_lines(p, out)) {
       walk_rows<kAdjoint, Stores::kStreaming>(p, in, out, fused);
     } else {
       walk_rows<kAdjoint, Stores::kCached>(p, in, out, fused);

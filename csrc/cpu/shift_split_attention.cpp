@@ -23,11 +23,6 @@ namespace {
 constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
-// A cut along one row of the output, for one branch: GroupRow, without the channels in `from`.
-struct CutRow : GroupRow {
-  bool is_direct(int64_t w) const { return w >= direct.begin && w < direct.end; }
-};
-
 // Channels [begin, end) of every branch, and the group of each branch that they belong to.
 struct Cut {
   int64_t begin;
@@ -42,7 +37,7 @@ struct Cut {
   // The token of branch k that output token w of a row reads, or null where it reads zeros.
   template <typename T>
   S2MLP_INLINE const T* source(
-      const BranchProblem& p, int64_t k, const CutRow& row, const T* map, const MapStrides& stride, int64_t w) const {
+      const BranchProblem& p, int64_t k, const GroupRow& row, const T* map, const MapStrides& stride, int64_t w) const {
     if (row.is_direct(w)) {
       return map + row.from + w * stride.column + k * p.channels;
     }
@@ -78,12 +73,12 @@ std::vector<Cut> make_cuts(const BranchProblem& p) {
 
 // Row h of the output: the branches of the first cut, then those of the second, ...
 template <bool kAdjoint>
-std::vector<CutRow> cut_rows(const BranchProblem& p, const std::vector<Cut>& cuts, const MapStrides& stride, int64_t h) {
-  std::vector<CutRow> rows;
+std::vector<GroupRow> cut_rows(const BranchProblem& p, const std::vector<Cut>& cuts, const MapStrides& stride, int64_t h) {
+  std::vector<GroupRow> rows;
   rows.reserve(cuts.size() * p.branches);
   for (const Cut& cut : cuts) {
     for (const ShiftGroup& group : cut.groups) {
-      rows.push_back({group_row<kAdjoint>(group, h, p.height, p.width, stride.row, stride.column, p.mode)});
+      rows.push_back(group_row<kAdjoint>(group, h, p.height, p.width, stride.row, stride.column, p.mode));
     }
   }
   return rows;
@@ -122,7 +117,7 @@ template <typename L>
 S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* from) {
   typename L::Step step;
   for (int part = 0; part < L::kParts; ++part) {
-    std::memcpy(&step.parts[part], from + part * L::kCount, sizeof(step.parts[part]));
+    step.parts[part] = load_vector<typename L::Vector>(from + part * L::kCount);
   }
   return step;
 }
@@ -130,7 +125,7 @@ S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* fro
 template <typename L>
 S2MLP_INLINE inline void store_numbers(L, typename L::Wide* to, const typename L::Step& step) {
   for (int part = 0; part < L::kParts; ++part) {
-    std::memcpy(to + part * L::kCount, &step.parts[part], sizeof(step.parts[part]));
+    store_vector(to + part * L::kCount, step.parts[part]);
   }
 }
 
@@ -237,7 +232,7 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
   const std::vector<Cut> cuts = make_cuts(p);
   sum_rows<T>(p, cuts, 1, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<CutRow> rows = cut_rows<true>(p, cuts, {}, h);
+    const std::vector<GroupRow> rows = cut_rows<true>(p, cuts, {}, h);
     const T* token = x + image * stride.image + h * stride.row;
     for (int64_t w = 0; w < p.width; ++w, token += stride.column) {
       for (int64_t k = 0; k < p.branches; ++k) {
@@ -245,7 +240,7 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
         prefetch_run(from + kTokensAhead * stride.column, p.channels);
         for (size_t n = 0; n < cuts.size(); ++n) {
           const Cut& cut = cuts[n];
-          const CutRow& row = rows[n * p.branches + k];
+          const GroupRow& row = rows[n * p.branches + k];
           const int64_t readers = row.is_direct(w) ? 1 : row.rows.size() * cut.columns<true>(p, k, w).size();
           if (readers == 0) {
             continue;
@@ -284,13 +279,13 @@ void correlate(
   };
   sum_rows<T>(p, cuts, p.branches, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<CutRow> rows = cut_rows<false>(p, cuts, x_stride, h);
+    const std::vector<GroupRow> rows = cut_rows<false>(p, cuts, x_stride, h);
     std::vector<Part> parts(p.branches);
     const T* map = x + image * x_stride.image;
     const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
     const T* token_grad = grad + image * grad_stride.image + h * grad_stride.row;
     for (int64_t w = 0; w < p.width; ++w, token_grad += grad_stride.column, ahead += x_stride.column) {
-      const CutRow* row = rows.data();
+      const GroupRow* row = rows.data();
       for (size_t n = 0; n < cuts.size(); ++n) {
         const Cut& cut = cuts[n];
         const int64_t begin = cut.begin;
@@ -371,13 +366,13 @@ void combine_rows(
   };
   const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<CutRow> rows = cut_rows<false>(p, cuts, x_stride, h);
+    const std::vector<GroupRow> rows = cut_rows<false>(p, cuts, x_stride, h);
     std::vector<Part> parts(p.branches);
     const T* map = x + image * x_stride.image;
     const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
     T* token_out = out + image * out_stride.image + h * out_stride.row;
     for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column, ahead += x_stride.column) {
-      const CutRow* row = rows.data();
+      const GroupRow* row = rows.data();
       for (size_t n = 0; n < cuts.size(); ++n) {
         const Cut& cut = cuts[n];
         const int64_t begin = cut.begin;
@@ -442,7 +437,7 @@ void spread_rows(
   };
   const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<CutRow> rows = cut_rows<true>(p, cuts, grad_stride, h);
+    const std::vector<GroupRow> rows = cut_rows<true>(p, cuts, grad_stride, h);
     const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
     T* token_out = out + image * out_stride.image + h * out_stride.row;
     for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column) {
@@ -456,7 +451,7 @@ void spread_rows(
         }
         for (size_t n = 0; n < cuts.size(); ++n) {
           const Cut& cut = cuts[n];
-          const CutRow& row = rows[n * p.branches + k];
+          const GroupRow& row = rows[n * p.branches + k];
           const Wide* const factors = numbers + k * padded + n * kPadding;
           const Wide* const sums = numbers + p.branches * padded + n * kPadding;
           const auto finish = [=](auto lanes, int64_t first, int64_t count, auto sum, Wide readers) S2MLP_INLINE {
@@ -498,17 +493,12 @@ void spread_rows(
   for_each_image_row<kStores, T>(p, (p.branches + 1) * padded, prepare, row_of_tokens);
 }
 
-// Whether a map is written past the caches: it is larger than they are, and each cut starts and ends with a cache line.
+// Whether a map of so many channels is written past the caches.
 template <typename T>
 bool streams(const BranchProblem& p, int64_t channels, const T* out, const MapStrides& stride) {
-  constexpr int64_t kLine = kLineBytes / sizeof(T);
-  bool whole = reinterpret_cast<uintptr_t>(out) % kLineBytes == 0 && p.channels % kLine == 0 && stride.image % kLine == 0 &&
-      stride.row % kLine == 0 && stride.column % kLine == 0;
-  for (const ShiftGroup& group : p.groups) {
-    whole = whole && group.channel_begin % kLine == 0;
-  }
   const int64_t elements = p.images * p.height * p.width * channels;
-  return whole && elements * static_cast<int64_t>(sizeof(T)) > streaming_bytes();
+  return elements * static_cast<int64_t>(sizeof(T)) > streaming_bytes() &&
+      are_whole_lines(out, {stride.image, stride.row, stride.column, p.channels}, p.groups);
 }
 
 // ---- Dtypes ----------------------------------------------------------------------------------------------------------
