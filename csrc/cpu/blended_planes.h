@@ -152,10 +152,7 @@ S2MLP_INLINE inline void blend_step(char* out, const char* in, int64_t bytes, in
     if (blend.has_sums[phase]) {
       typename L::Step sum{};
       for (int n = 0; n < kDeltas; ++n) {
-        const typename L::Step values = L::unpack(reinterpret_cast<Register>(bits[n]));
-        for (int k = 0; k < L::kParts; ++k) {
-          sum.parts[k] += values.parts[k];
-        }
+        sum += L::unpack(reinterpret_cast<Register>(bits[n]));
       }
       const Bits several = load_vector<Bits>(blend.sums + phase);
       taken = (several & reinterpret_cast<Bits>(L::pack(sum))) | (~several & taken);

@@ -137,16 +137,7 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
             blend.move(to, from.data());
           } else if constexpr (kAdjoint) {
             blend.sum(to, [&](size_t d, int64_t c) S2MLP_INLINE {
-              typename L::Step sum{};
-              for (int64_t i = rows[d].begin; i < rows[d].end; ++i) {
-                for (int64_t j = columns[d].begin; j < columns[d].end; ++j) {
-                  const auto values = L::load(token_at(map, i, j) + c);
-                  for (int part = 0; part < L::kParts; ++part) {
-                    sum.parts[part] += values.parts[part];
-                  }
-                }
-              }
-              return sum;
+              return sum_of_step(L{}, map + c, p.height.in_stride, p.width.in_stride, rows[d], columns[d], L::kStep);
             });
           }
           fused.finish(to, int64_t{1}, channels, vectors);

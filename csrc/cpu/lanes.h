@@ -65,6 +65,13 @@ struct Lanes {
 
   struct Step {
     Vector parts[kParts];
+
+    S2MLP_INLINE Step& operator+=(const Step& other) {
+      for (int part = 0; part < kParts; ++part) {
+        parts[part] += other.parts[part];
+      }
+      return *this;
+    }
   };
 
   // Elements as they lie in memory.

@@ -8,6 +8,7 @@
 
 #include "../accumulator.h"
 #include "../shift_problem.h"
+#include "lanes.h"
 #include "threads.h"
 
 namespace s2mlp {
@@ -56,6 +57,25 @@ T sum_of(const ShiftProblem& p, const T* in, const Range<int64_t>& rows, const R
     }
   }
   return static_cast<T>(sum);
+}
+
+// The same for a step of neighbouring channels, `count` of them, or of neighbouring columns.
+template <typename L, typename T>
+S2MLP_INLINE inline typename L::Step sum_of_step(
+    L lanes,
+    const T* in,
+    int64_t row_stride,
+    int64_t column_stride,
+    const Range<int64_t>& rows,
+    const Range<int64_t>& columns,
+    int64_t count) {
+  typename L::Step sum{};
+  for (int64_t h = rows.begin; h < rows.end; ++h) {
+    for (int64_t w = columns.begin; w < columns.end; ++w) {
+      sum += load_step(lanes, in + h * row_stride + w * column_stride, count);
+    }
+  }
+  return sum;
 }
 
 }  // namespace s2mlp

@@ -127,24 +127,9 @@ S2MLP_INLINE inline void copy_planes(
   }
 }
 
-// out[i] = the sum of `readers` inputs, in[i + r * reader_stride].
-template <typename T, typename V>
-S2MLP_INLINE inline void sum_lines(T* out, const T* in, int64_t reader_stride, int64_t readers, int64_t count, V) {
-  for_each_step<T, V::kBytes>(0, count, [=](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
-    typename decltype(lanes)::Step sum{};
-    for (int64_t r = 0; r < readers; ++r) {
-      const auto values = load_step(lanes, in + first + r * reader_stride, step_count);
-      for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-        sum.parts[part] += values.parts[part];
-      }
-    }
-    store_step(lanes, out + first, sum, step_count);
-  });
-}
-
 // Under replicate, the border row and column of a plane, whose tokens have more than one reader.
 template <typename T, typename V>
-S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V vectors) {
+S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V) {
   const Axis& height = p.height;
   const Axis& width = p.width;
   if (group.dh != 0) {
@@ -152,7 +137,9 @@ S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const 
     const Range<int64_t> rows = reader_range(h, group.dh, height.size, p.mode);
     T* row_out = out + h * height.out_stride;
     if (group.dw == 0 && width.in_stride == 1 && width.out_stride == 1) {
-      sum_lines(row_out, in + rows.begin * height.in_stride, height.in_stride, rows.size(), width.size, vectors);
+      for_each_step<T, V::kBytes>(0, width.size, [&](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+        store_step(lanes, row_out + first, sum_of_step(lanes, in + first, height.in_stride, 0, rows, {0, 1}, count), count);
+      });
     } else {
       for (int64_t w = 0; w < width.size; ++w) {
         row_out[w * width.out_stride] = sum_of(p, in, rows, reader_range(w, group.dw, width.size, p.mode));

@@ -72,16 +72,7 @@ S2MLP_INLINE inline void sum_tokens(
     return;
   }
   for_each_step<T, V::kBytes>(0, count, [&](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
-    typename decltype(lanes)::Step sum{};
-    for (int64_t h = rows.begin; h < rows.end; ++h) {
-      for (int64_t w = columns.begin; w < columns.end; ++w) {
-        const auto values =
-            load_step(lanes, in + h * p.height.in_stride + w * p.width.in_stride + first, step_count);
-        for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-          sum.parts[part] += values.parts[part];
-        }
-      }
-    }
+    const auto sum = sum_of_step(lanes, in + first, p.height.in_stride, p.width.in_stride, rows, columns, step_count);
     store_step(lanes, out + first, sum, step_count);
   });
 }

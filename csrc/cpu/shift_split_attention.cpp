@@ -475,14 +475,8 @@ void spread_rows(
           for_each_step<T, kBytes>(
               cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
                 typename decltype(lanes)::Step sum{};
-                for (int64_t i = row.rows.begin; map != nullptr && i < row.rows.end; ++i) {
-                  for (int64_t j = columns.begin; j < columns.end; ++j) {
-                    const auto values =
-                        load_step(lanes, map + i * grad_stride.row + j * grad_stride.column + first, count);
-                    for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                      sum.parts[part] += values.parts[part];
-                    }
-                  }
+                if (map != nullptr) {
+                  sum = sum_of_step(lanes, map + first, grad_stride.row, grad_stride.column, row.rows, columns, count);
                 }
                 finish(lanes, first, count, sum, readers);
               });

@@ -1,6 +1,7 @@
 """What a user reads when the compiled part is missing, damaged or too new for the installed PyTorch."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -75,3 +76,19 @@ def test_build_facts():
 def test_build_facts_of_another_python(monkeypatch):
     monkeypatch.setitem(sys.modules, "s2mlp_cuda._build_info", None)
     assert _extension.build_facts()["build"].startswith("not known (")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="not an x86-64 processor")
+@pytest.mark.parametrize("variable", [None, "avx2", "default"])
+def test_instruction_set_is_chosen_as_pytorch_chooses(variable):
+    code = (
+        "import torch; from s2mlp_cuda._extension import cpu_capability; "
+        "print(cpu_capability(), torch.backends.cpu.get_cpu_capability())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ATEN_CPU_CAPABILITY"}
+    if variable:
+        environment["ATEN_CPU_CAPABILITY"] = variable
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    ours, of_torch = result.stdout.split()
+    assert ours == of_torch
+    assert variable != "default" or ours == "DEFAULT"
