@@ -72,6 +72,20 @@ struct Lanes {
       }
       return *this;
     }
+
+    S2MLP_INLINE Step& operator*=(const Step& other) {
+      for (int part = 0; part < kParts; ++part) {
+        parts[part] *= other.parts[part];
+      }
+      return *this;
+    }
+
+    S2MLP_INLINE Step& operator*=(Wide factor) {
+      for (int part = 0; part < kParts; ++part) {
+        parts[part] *= factor;
+      }
+      return *this;
+    }
   };
 
   // Elements as they lie in memory.

@@ -1,10 +1,13 @@
 // The branch ops of the split attention on a CPU.
 //
-// Each walks tokens in the order of memory and, within a token, the branches' channels in cuts: stretches of channels that
-// belong to one group in every branch, so that what is the same for a token and a cut is found once. Sums over tokens are
-// made row by row, and rows are added up in fixed chunks, in order: few roundings, and the same ones for any number of threads.
+// Each walks the rows of a map in tiles of a few tokens and, within a tile, channels in runs: those of one branch that belong to
+// one group in every branch. What is the same along a row is found once per row, and numbers per channel are loaded once per tile.
+// Tiles are so short that memory is still read and written nearly in order.
 //
-// Numbers per channel (weights, sums) are kept in the order in which Lanes has the elements of a cut: see to_lane_order.
+// Sums over tokens are made tile by tile and row by row, and rows are added up in fixed chunks, in order: few roundings, and the
+// same ones for any number of threads.
+//
+// Numbers per channel (weights, sums) are kept in the order in which Lanes has the elements of a run: see to_lane_order.
 #include <algorithm>
 #include <memory>
 #include <vector>
@@ -23,65 +26,102 @@ namespace {
 constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
-// Channels [begin, end) of every branch, and the group of each branch that they belong to.
-struct Cut {
+// Bytes of the wide map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which longer
+// tiles save. Others cost memory accesses, whose order shorter tiles keep: that of reads, since stores are not waited for.
+template <typename T>
+constexpr int64_t kReadTileBytes = sizeof(T) == 2 ? 8192 : 5120;
+constexpr int64_t kWriteTileBytes = 12288;
+
+// Channels [begin, end) of one branch.
+struct Run {
+  int64_t branch;
   int64_t begin;
   int64_t end;
-  std::vector<ShiftGroup> groups;  // one per branch
+  int64_t padding;  // of the numbers of these channels: see kPadding
+  ShiftGroup group;
+  GroupRow row;  // of the row that is walked
 
   template <bool kAdjoint>
-  Range<int64_t> columns(const BranchProblem& p, int64_t k, int64_t w) const {
-    return source_range<kAdjoint>(w, groups[k].dw, p.width, p.mode);
+  S2MLP_INLINE Range<int64_t> columns(const BranchProblem& p, int64_t w) const {
+    return source_range<kAdjoint>(w, group.dw, p.width, p.mode);
   }
 
-  // The token of branch k that output token w of a row reads, or null where it reads zeros.
+  // The token that output token w of the row reads, or null where it reads zeros.
   template <typename T>
-  S2MLP_INLINE const T* source(
-      const BranchProblem& p, int64_t k, const GroupRow& row, const T* map, const MapStrides& stride, int64_t w) const {
+  S2MLP_INLINE const T* source(const BranchProblem& p, const T* map, const MapStrides& stride, int64_t w) const {
     if (row.is_direct(w)) {
-      return map + row.from + w * stride.column + k * p.channels;
+      return map + row.from + w * stride.column + branch * p.channels;
     }
-    const Range<int64_t> from = columns<false>(p, k, w);
+    const Range<int64_t> from = columns<false>(p, w);
     if (row.rows.size() == 0 || from.size() == 0) {
       return nullptr;
     }
-    return map + row.rows.begin * stride.row + from.begin * stride.column + k * p.channels;
+    return map + row.rows.begin * stride.row + from.begin * stride.column + branch * p.channels;
   }
 };
 
-std::vector<Cut> make_cuts(const BranchProblem& p) {
-  std::vector<int64_t> borders;
-  for (const ShiftGroup& group : p.groups) {
-    borders.push_back(group.channel_begin % p.channels);
-  }
-  std::sort(borders.begin(), borders.end());
-  borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
-  borders.push_back(p.channels);
-  std::vector<Cut> cuts;
-  for (size_t i = 0; i + 1 < borders.size(); ++i) {
-    Cut cut{borders[i], borders[i + 1], {}};
-    for (int64_t k = 0; k < p.branches; ++k) {
-      const int64_t channel = k * p.channels + cut.begin;
-      cut.groups.push_back(*std::upper_bound(
-          p.groups.begin(), p.groups.end(), channel,
-          [](int64_t c, const ShiftGroup& group) { return c < group.channel_end; }));
+// Numbers of a run lie at its first channel, plus this many per run before it: the last step of a run may be a partial one.
+constexpr int64_t kPadding = 16;
+
+// The runs of a wide map: those of the first branch, then those of the second, ... Each branch has as many.
+struct Runs {
+  std::vector<Run> all;
+  int64_t count;  // of one branch
+
+  explicit Runs(const BranchProblem& p) {
+    std::vector<int64_t> borders;
+    for (const ShiftGroup& group : p.groups) {
+      borders.push_back(group.channel_begin % p.channels);
     }
-    cuts.push_back(std::move(cut));
+    std::sort(borders.begin(), borders.end());
+    borders.erase(std::unique(borders.begin(), borders.end()), borders.end());
+    borders.push_back(p.channels);
+    count = static_cast<int64_t>(borders.size()) - 1;
+    auto group = p.groups.begin();
+    for (int64_t k = 0; k < p.branches; ++k) {
+      for (int64_t n = 0; n < count; ++n) {
+        group += k * p.channels + borders[n] == group->channel_end;
+        all.push_back({k, borders[n], borders[n + 1], n * kPadding, *group, {}});
+      }
+    }
   }
-  return cuts;
+
+  int64_t padded_channels(const BranchProblem& p) const { return p.channels + count * kPadding; }
+
+  // The runs along row h of the output.
+  template <bool kAdjoint>
+  std::vector<Run> along(const BranchProblem& p, const MapStrides& stride, int64_t h) const {
+    std::vector<Run> runs = all;
+    for (Run& run : runs) {
+      run.row = group_row<kAdjoint>(run.group, h, p.height, p.width, stride.row, stride.column, p.mode);
+    }
+    return runs;
+  }
+};
+
+// Tokens of a tile.
+template <typename T>
+int64_t tile_tokens(const BranchProblem& p, int64_t bytes) {
+  return std::max<int64_t>(1, bytes / (p.branches * p.channels * static_cast<int64_t>(sizeof(T))));
 }
 
-// Row h of the output: the branches of the first cut, then those of the second, ...
-template <bool kAdjoint>
-std::vector<GroupRow> cut_rows(const BranchProblem& p, const std::vector<Cut>& cuts, const MapStrides& stride, int64_t h) {
-  std::vector<GroupRow> rows;
-  rows.reserve(cuts.size() * p.branches);
-  for (const Cut& cut : cuts) {
-    for (const ShiftGroup& group : cut.groups) {
-      rows.push_back(group_row<kAdjoint>(group, h, p.height, p.width, stride.row, stride.column, p.mode));
-    }
+// walk(tile, ahead) for the tiles of a row, in order; what is prefetched meanwhile starts at token `ahead` of the row.
+template <typename Walk>
+S2MLP_INLINE inline void for_each_tile(int64_t tokens, int64_t width, const Walk& walk) {
+  for (int64_t w = 0; w < width; w += tokens) {
+    walk(Range<int64_t>{w, std::min(w + tokens, width)}, w + tokens + kTokensAhead);
   }
-  return rows;
+}
+
+// walk(span) for the spans of a tile: its direct tokens at once, the others one by one.
+template <typename Walk>
+S2MLP_INLINE inline void for_each_span(const Range<int64_t>& direct, const Range<int64_t>& tile, const Walk& walk) {
+  for (int64_t w = tile.begin; w < tile.end;) {
+    const bool is_direct = w >= direct.begin && tile.end <= direct.end;
+    const int64_t end = is_direct ? tile.end : w + 1;
+    walk(Range<int64_t>{w, end});
+    w = end;
+  }
 }
 
 // An array whose size is a constant, and one whose size is not.
@@ -109,9 +149,6 @@ S2MLP_INLINE inline void with_parts(const Part* begin, const Part* end, const Us
   }
 }
 
-// Numbers of a cut lie at its first channel, plus this many per cut before it: the last step of a cut may be a partial one.
-constexpr int64_t kPadding = 16;
-
 // Numbers in lane order.
 template <typename L>
 S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* from) {
@@ -137,29 +174,27 @@ S2MLP_INLINE inline int64_t lane_of(L, int64_t i) {
 
 // All channels of one branch, padded as above.
 template <typename T, int kBytes>
-void to_lane_order(const std::vector<Cut>& cuts, const accumulator_t<T>* in, accumulator_t<T>* out) {
-  for (size_t n = 0; n < cuts.size(); ++n) {
-    for_each_step<T, kBytes>(cuts[n].begin, cuts[n].end - cuts[n].begin, [&](auto lanes, int64_t first, int64_t count) {
+void to_lane_order(const Runs& runs, const accumulator_t<T>* in, accumulator_t<T>* out) {
+  for (int64_t n = 0; n < runs.count; ++n) {
+    const Run& run = runs.all[n];
+    for_each_step<T, kBytes>(run.begin, run.end - run.begin, [&](auto lanes, int64_t first, int64_t count) {
       for (int64_t i = 0; i < count; ++i) {
-        out[first + n * kPadding + lane_of(lanes, i)] = in[first + i];
+        out[first + run.padding + lane_of(lanes, i)] = in[first + i];
       }
     });
   }
 }
 
 template <typename T, int kBytes>
-void from_lane_order(const std::vector<Cut>& cuts, const accumulator_t<T>* in, accumulator_t<T>* out) {
-  for (size_t n = 0; n < cuts.size(); ++n) {
-    for_each_step<T, kBytes>(cuts[n].begin, cuts[n].end - cuts[n].begin, [&](auto lanes, int64_t first, int64_t count) {
+void from_lane_order(const Runs& runs, const accumulator_t<T>* in, accumulator_t<T>* out) {
+  for (int64_t n = 0; n < runs.count; ++n) {
+    const Run& run = runs.all[n];
+    for_each_step<T, kBytes>(run.begin, run.end - run.begin, [&](auto lanes, int64_t first, int64_t count) {
       for (int64_t i = 0; i < count; ++i) {
-        out[first + i] = in[first + n * kPadding + lane_of(lanes, i)];
+        out[first + i] = in[first + run.padding + lane_of(lanes, i)];
       }
     });
   }
-}
-
-int64_t padded_channels(const BranchProblem& p, const std::vector<Cut>& cuts) {
-  return p.channels + static_cast<int64_t>(cuts.size()) * kPadding;
 }
 
 // ---- Sums over tokens ------------------------------------------------------------------------------------------------
@@ -181,10 +216,10 @@ struct Chunks {
 // out[image, n] = sum over the rows of an image; row(vectors, sums, image, h) adds those of one to `sums`, which are `lines`
 // branches of numbers in lane order.
 template <typename T, typename Row>
-void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t lines, accumulator_t<T>* out, const Row& row) {
+void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulator_t<T>* out, const Row& row) {
   using Wide = accumulator_t<T>;
   const Chunks chunks(p);
-  const int64_t padded = padded_channels(p, cuts);
+  const int64_t padded = runs.padded_channels(p);
   const int64_t numbers = lines * padded;
   const std::unique_ptr<Wide[]> sums_of_chunks(new Wide[p.images * chunks.count * numbers]);
   const int64_t chunk_elements = chunks.rows * p.width * p.branches * p.channels;
@@ -218,46 +253,60 @@ void sum_rows(const BranchProblem& p, const std::vector<Cut>& cuts, int64_t line
         }
         for (int64_t line = 0; line < lines; ++line) {
           from_lane_order<T, decltype(vectors)::kBytes>(
-              cuts, sums + line * padded, out + (image * lines + line) * p.channels);
+              runs, sums + line * padded, out + (image * lines + line) * p.channels);
         }
       }
     });
   });
 }
 
-// Reads in the order of memory, which is what hardware prefetchers follow.
+// sums[c] += the sum over tokens, at least one, of step(lanes, token, first channel, count).
+template <typename T, int kBytes, typename Wide, typename Step>
+S2MLP_INLINE inline void sum_span(Wide* sums, const Run& run, int64_t tokens, const Step& step) {
+  for_each_step<T, kBytes>(run.begin, run.end - run.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+    auto sum = step(lanes, 0, first, count);
+    for (int64_t token = 1; token < tokens; ++token) {
+      sum += step(lanes, token, first, count);
+    }
+    sum += load_numbers(lanes, sums + first);
+    store_numbers(lanes, sums + first, sum);
+  });
+}
+
 template <typename T>
 void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumulator_t<T>* out) {
   using Wide = accumulator_t<T>;
-  const std::vector<Cut> cuts = make_cuts(p);
-  sum_rows<T>(p, cuts, 1, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+  const Runs runs(p);
+  const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
+  sum_rows<T>(p, runs, 1, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<GroupRow> rows = cut_rows<true>(p, cuts, {}, h);
-    const T* token = x + image * stride.image + h * stride.row;
-    for (int64_t w = 0; w < p.width; ++w, token += stride.column) {
-      for (int64_t k = 0; k < p.branches; ++k) {
-        const T* const from = token + k * p.channels;
-        prefetch_run(from + kTokensAhead * stride.column, p.channels);
-        for (size_t n = 0; n < cuts.size(); ++n) {
-          const Cut& cut = cuts[n];
-          const GroupRow& row = rows[n * p.branches + k];
-          const int64_t readers = row.is_direct(w) ? 1 : row.rows.size() * cut.columns<true>(p, k, w).size();
+    const std::vector<Run> row_runs = runs.along<true>(p, {}, h);
+    const T* const line = x + image * stride.image + h * stride.row;
+    const int64_t column_stride = stride.column;
+    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+      const T* ahead = line + token_ahead * column_stride;
+      for (const Run& run : row_runs) {
+        const int64_t elements = tile.size() * (run.end - run.begin);
+        prefetch_run(ahead, elements);
+        ahead += elements;
+        for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
+          const int64_t w = span.begin;
+          const int64_t readers = run.row.is_direct(w) ? 1 : run.row.rows.size() * run.columns<true>(p, w).size();
           if (readers == 0) {
-            continue;
+            return;
           }
-          Wide* const to = sums + n * kPadding;
-          for_each_step<T, kBytes>(
-              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                const auto values = load_step(lanes, from + first, count);
-                auto sum = load_numbers(lanes, to + first);
-                for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                  sum.parts[part] += values.parts[part] * static_cast<Wide>(readers);
-                }
-                store_numbers(lanes, to + first, sum);
+          const T* const from = line + w * column_stride + run.branch * p.channels;
+          const Wide factor = static_cast<Wide>(readers);
+          sum_span<T, kBytes>(
+              sums + run.padding, run, span.size(),
+              [=](auto lanes, int64_t token, int64_t first, int64_t count) S2MLP_INLINE {
+                auto values = load_step(lanes, from + token * column_stride + first, count);
+                values *= factor;
+                return values;
               });
-        }
+        });
       }
-    }
+    });
   });
 }
 
@@ -270,51 +319,42 @@ void correlate(
     const MapStrides& x_stride,
     accumulator_t<T>* out) {
   using Wide = accumulator_t<T>;
-  const std::vector<Cut> cuts = make_cuts(p);
-  const int64_t padded = padded_channels(p, cuts);
+  const Runs runs(p);
+  const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
+  const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
-  struct Part {
-    const T* token;
-    Wide* sums;
-  };
-  sum_rows<T>(p, cuts, p.branches, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+  sum_rows<T>(p, runs, p.branches, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<GroupRow> rows = cut_rows<false>(p, cuts, x_stride, h);
-    std::vector<Part> parts(p.branches);
-    const T* map = x + image * x_stride.image;
-    const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
-    const T* token_grad = grad + image * grad_stride.image + h * grad_stride.row;
-    for (int64_t w = 0; w < p.width; ++w, token_grad += grad_stride.column, ahead += x_stride.column) {
-      const GroupRow* row = rows.data();
-      for (size_t n = 0; n < cuts.size(); ++n) {
-        const Cut& cut = cuts[n];
-        const int64_t begin = cut.begin;
-        const int64_t run = cut.end - cut.begin;
-        prefetch_run(token_grad + begin + kTokensAhead * grad_stride.column, run);
-        prefetch_run(ahead + p.branches * begin, p.branches * run);  // a share of the token, in the order of memory
-        Part* end = parts.data();
-        for (int64_t k = 0; k < p.branches; ++k, ++row) {
-          if (const T* from = cut.source(p, k, *row, map, x_stride, w)) {
-            *end++ = {from, sums + k * padded + n * kPadding};
+    const std::vector<Run> row_runs = runs.along<false>(p, x_stride, h);
+    const T* const map = x + image * x_stride.image;
+    const T* const grad_line = grad + image * grad_stride.image + h * grad_stride.row;
+    const int64_t x_column = x_stride.column;
+    const int64_t grad_column = grad_stride.column;
+    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+      const T* ahead = map + (h + rows_ahead) * x_stride.row + token_ahead * x_column;
+      const T* grad_ahead = grad_line + token_ahead * grad_column;
+      for (const Run& run : row_runs) {
+        const int64_t elements = tile.size() * (run.end - run.begin);
+        prefetch_run(ahead, elements);
+        ahead += elements;
+        prefetch_run(grad_ahead, elements / p.branches);
+        grad_ahead += elements / p.branches;
+        for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
+          const T* const from = run.source(p, map, x_stride, span.begin);
+          if (from == nullptr) {
+            return;
           }
-        }
-        const T* const factor = token_grad;
-        with_parts<Part>(parts.data(), end, [=](auto parts) S2MLP_INLINE {
-          for_each_step<T, kBytes>(
-              begin, run, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                const auto factors = load_step(lanes, factor + first, count);
-                for (int i = 0; i < parts.count; ++i) {
-                  const auto values = load_step(lanes, parts[i].token + first, count);
-                  auto sum = load_numbers(lanes, parts[i].sums + first);
-                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                    sum.parts[part] += values.parts[part] * factors.parts[part];
-                  }
-                  store_numbers(lanes, parts[i].sums + first, sum);
-                }
+          const T* const factors = grad_line + span.begin * grad_column;
+          sum_span<T, kBytes>(
+              sums + run.branch * padded + run.padding, run, span.size(),
+              [=](auto lanes, int64_t token, int64_t first, int64_t count) S2MLP_INLINE {
+                auto values = load_step(lanes, from + token * x_column + first, count);
+                values *= load_step(lanes, factors + token * grad_column + first, count);
+                return values;
               });
         });
       }
-    }
+    });
   });
 }
 
@@ -351,13 +391,14 @@ void combine_rows(
     T* out,
     const MapStrides& out_stride) {
   using Wide = accumulator_t<T>;
-  const std::vector<Cut> cuts = make_cuts(p);
-  const int64_t padded = padded_channels(p, cuts);
+  const Runs runs(p);
+  const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
+  const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
   const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
     for (int64_t k = 0; k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(
-          cuts, weights + image * weights_stride + k * p.channels, numbers + k * padded);
+          runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
   };
   struct Part {
@@ -366,44 +407,72 @@ void combine_rows(
   };
   const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<GroupRow> rows = cut_rows<false>(p, cuts, x_stride, h);
-    std::vector<Part> parts(p.branches);
-    const T* map = x + image * x_stride.image;
-    const T* ahead = map + (h + rows_ahead) * x_stride.row + kTokensAhead * x_stride.column;
-    T* token_out = out + image * out_stride.image + h * out_stride.row;
-    for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column, ahead += x_stride.column) {
-      const GroupRow* row = rows.data();
-      for (size_t n = 0; n < cuts.size(); ++n) {
-        const Cut& cut = cuts[n];
-        const int64_t begin = cut.begin;
-        const int64_t run = cut.end - cut.begin;
-        if constexpr (kStores == Stores::kCached) {
-          prefetch_run(token_out + begin + kTokensAhead * out_stride.column, run);
-        }
-        prefetch_run(ahead + p.branches * begin, p.branches * run);  // a share of the token, in the order of memory
-        Part* end = parts.data();
-        for (int64_t k = 0; k < p.branches; ++k, ++row) {
-          if (const T* from = cut.source(p, k, *row, map, x_stride, w)) {
-            *end++ = {from, numbers + k * padded + n * kPadding};
-          }
-        }
-        T* const to = token_out;
-        with_parts<Part>(parts.data(), end, [=](auto parts) S2MLP_INLINE {
-          for_each_step<T, kBytes>(
-              begin, run, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                typename decltype(lanes)::Step sum{};
-                for (int i = 0; i < parts.count; ++i) {
-                  const auto values = load_step(lanes, parts[i].token + first, count);
-                  const auto factors = load_numbers(lanes, parts[i].weights + first);
-                  for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-                    sum.parts[part] += values.parts[part] * factors.parts[part];
-                  }
-                }
-                store_step<kStores>(lanes, to + first, sum, count);
-              });
-        });
+    const std::vector<Run> row_runs = runs.along<false>(p, x_stride, h);
+    const T* const map = x + image * x_stride.image;
+    T* const line = out + image * out_stride.image + h * out_stride.row;
+    const int64_t x_column = x_stride.column;
+    const int64_t out_column = out_stride.column;
+    // For each stretch of the output's channels: its runs, one per branch, at token 0 as if that were direct; tokens direct in all.
+    std::vector<Part> row_parts;
+    std::vector<Range<int64_t>> direct(runs.count, Range<int64_t>{0, p.width});
+    for (int64_t n = 0; n < runs.count; ++n) {
+      for (int64_t k = 0; k < p.branches; ++k) {
+        const Run& run = row_runs[k * runs.count + n];
+        row_parts.push_back({map + run.row.from + k * p.channels, numbers + k * padded + run.padding});
+        direct[n].begin = std::max(direct[n].begin, run.row.direct.begin);
+        direct[n].end = std::min(direct[n].end, run.row.direct.end);
       }
     }
+    std::vector<Part> parts(p.branches);
+    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+      const T* ahead = map + (h + rows_ahead) * x_stride.row + token_ahead * x_column;
+      const T* out_ahead = line + token_ahead * out_column;
+      for (int64_t n = 0; n < runs.count; ++n) {
+        const int64_t begin = row_runs[n].begin;
+        const int64_t channels = row_runs[n].end - begin;
+        for_each_span(direct[n], tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
+          const Part* first_part = row_parts.data() + n * p.branches;
+          const Part* last_part = first_part + p.branches;
+          int64_t from = span.begin * x_column;
+          if (span.begin < direct[n].begin || span.begin >= direct[n].end) {
+            Part* end = parts.data();
+            for (int64_t k = 0; k < p.branches; ++k) {
+              const Run& run = row_runs[k * runs.count + n];
+              if (const T* token = run.source(p, map, x_stride, span.begin)) {
+                *end++ = {token, numbers + k * padded + run.padding};
+              }
+            }
+            first_part = parts.data();
+            last_part = end;
+            from = 0;
+          }
+          const int64_t tokens = span.size();
+          const int64_t wide_channels = p.branches * channels;
+          T* const to = line + span.begin * out_column;
+          const T* const span_ahead = ahead + (span.begin - tile.begin) * wide_channels;
+          const T* const span_out_ahead = out_ahead + (span.begin - tile.begin) * channels;
+          with_parts<Part>(first_part, last_part, [=](auto parts) S2MLP_INLINE {
+            for (int64_t token = 0; token < tokens; ++token) {
+              prefetch_run(span_ahead + token * wide_channels, wide_channels);
+              if constexpr (kStores == Stores::kCached) {
+                prefetch_run(span_out_ahead + token * channels, channels);
+              }
+              for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                typename decltype(lanes)::Step sum{};
+                for (int i = 0; i < parts.count; ++i) {
+                  auto values = load_step(lanes, parts[i].token + from + token * x_column + first, count);
+                  values *= load_numbers(lanes, parts[i].weights + first);
+                  sum += values;
+                }
+                store_step<kStores>(lanes, to + token * out_column + first, sum, count);
+              });
+            }
+          });
+        });
+        ahead += tile.size() * p.branches * channels;
+        out_ahead += tile.size() * channels;
+      }
+    });
   };
   for_each_image_row<kStores, T>(p, p.branches * padded, prepare, row_of_tokens);
 }
@@ -421,68 +490,77 @@ void spread_rows(
     T* out,
     const MapStrides& out_stride) {
   using Wide = accumulator_t<T>;
-  const std::vector<Cut> cuts = make_cuts(p);
-  const int64_t padded = padded_channels(p, cuts);
+  const Runs runs(p);
+  const int64_t tokens_of_tile = tile_tokens<T>(p, kWriteTileBytes);
+  const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<true>(p.groups, p.height, p.mode);
   // Lines of numbers: the weights of each branch, then the gradient of the pooled sums; zeros where there are none.
   const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
     for (int64_t k = 0; weights != nullptr && k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(
-          cuts, weights + image * weights_stride + k * p.channels, numbers + k * padded);
+          runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
     if (pool_grad != nullptr) {
       to_lane_order<T, decltype(vectors)::kBytes>(
-          cuts, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
+          runs, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
     }
   };
   const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
-    const std::vector<GroupRow> rows = cut_rows<true>(p, cuts, grad_stride, h);
+    const std::vector<Run> row_runs = runs.along<true>(p, grad_stride, h);
     const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
-    T* token_out = out + image * out_stride.image + h * out_stride.row;
-    for (int64_t w = 0; w < p.width; ++w, token_out += out_stride.column) {
-      if (map != nullptr) {
-        prefetch_run(map + (h + rows_ahead) * grad_stride.row + (w + kTokensAhead) * grad_stride.column, p.channels);
-      }
-      for (int64_t k = 0; k < p.branches; ++k) {
-        T* const to = token_out + k * p.channels;
+    T* const line = out + image * out_stride.image + h * out_stride.row;
+    const int64_t grad_column = grad_stride.column;
+    const int64_t out_column = out_stride.column;
+    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+      T* ahead = line + token_ahead * out_column;
+      int64_t grad_ahead = (h + rows_ahead) * grad_stride.row + token_ahead * grad_column;
+      for (const Run& run : row_runs) {
+        const int64_t begin = run.begin;
+        const int64_t channels = run.end - begin;
+        const int64_t elements = tile.size() * channels;
         if constexpr (kStores == Stores::kCached) {
-          prefetch_run(to + kTokensAhead * out_stride.column, p.channels);
+          prefetch_run(ahead, elements);
+          ahead += elements;
         }
-        for (size_t n = 0; n < cuts.size(); ++n) {
-          const Cut& cut = cuts[n];
-          const GroupRow& row = rows[n * p.branches + k];
-          const Wide* const factors = numbers + k * padded + n * kPadding;
-          const Wide* const sums = numbers + p.branches * padded + n * kPadding;
-          const auto finish = [=](auto lanes, int64_t first, int64_t count, auto sum, Wide readers) S2MLP_INLINE {
-            const auto weight = load_numbers(lanes, factors + first);
-            const auto pooled = load_numbers(lanes, sums + first);
-            for (int part = 0; part < decltype(lanes)::kParts; ++part) {
-              sum.parts[part] = sum.parts[part] * weight.parts[part] + pooled.parts[part] * readers;
-            }
-            store_step<kStores>(lanes, to + first, sum, count);
+        if (map != nullptr) {
+          prefetch_run(map + grad_ahead, elements / p.branches);
+          grad_ahead += elements / p.branches;
+        }
+        const Wide* const factors = numbers + run.branch * padded + run.padding;
+        const Wide* const sums = numbers + p.branches * padded + run.padding;
+        for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
+          T* const to = line + span.begin * out_column + run.branch * p.channels;
+          const auto finish = [=](auto lanes, int64_t token, int64_t first, int64_t count, auto sum, Wide readers) S2MLP_INLINE {
+            sum *= load_numbers(lanes, factors + first);
+            auto pooled = load_numbers(lanes, sums + first);
+            pooled *= readers;
+            sum += pooled;
+            store_step<kStores>(lanes, to + token * out_column + first, sum, count);
           };
-          if (map != nullptr && row.is_direct(w)) {
-            const T* const reader = map + row.from + w * grad_stride.column;
-            for_each_step<T, kBytes>(
-                cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                  finish(lanes, first, count, load_step(lanes, reader + first, count), Wide(1));
-                });
-            continue;
-          }
-          const Range<int64_t> columns = cut.columns<true>(p, k, w);
-          const Wide readers = static_cast<Wide>(row.rows.size() * columns.size());
-          for_each_step<T, kBytes>(
-              cut.begin, cut.end - cut.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                typename decltype(lanes)::Step sum{};
-                if (map != nullptr) {
-                  sum = sum_of_step(lanes, map + first, grad_stride.row, grad_stride.column, row.rows, columns, count);
-                }
-                finish(lanes, first, count, sum, readers);
+          if (map != nullptr && run.row.is_direct(span.begin)) {
+            const T* const reader = map + run.row.from + span.begin * grad_column;
+            for (int64_t token = 0; token < span.size(); ++token) {
+              for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+                finish(lanes, token, first, count, load_step(lanes, reader + token * grad_column + first, count), Wide(1));
               });
-        }
+            }
+            return;
+          }
+          for (int64_t token = 0; token < span.size(); ++token) {
+            const Range<int64_t> columns = run.columns<true>(p, span.begin + token);
+            const Wide readers = static_cast<Wide>(run.row.rows.size() * columns.size());
+            for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+              typename decltype(lanes)::Step sum{};
+              if (map != nullptr) {
+                sum = sum_of_step(lanes, map + first, grad_stride.row, grad_column, run.row.rows, columns, count);
+              }
+              finish(lanes, token, first, count, sum, readers);
+            });
+          }
+        });
       }
-    }
+    });
   };
   for_each_image_row<kStores, T>(p, (p.branches + 1) * padded, prepare, row_of_tokens);
 }
