@@ -26,8 +26,8 @@ namespace {
 constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
-// Bytes of the wide map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which longer
-// tiles save. Others cost memory accesses, whose order shorter tiles keep: that of reads, since stores are not waited for.
+// Bytes of the wide map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which
+// longer tiles save. Others cost memory accesses, whose order shorter tiles keep: that of reads, since stores are not waited for.
 template <typename T>
 constexpr int64_t kReadTileBytes = sizeof(T) == 2 ? 8192 : 5120;
 constexpr int64_t kWriteTileBytes = 12288;

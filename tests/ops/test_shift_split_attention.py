@@ -102,16 +102,21 @@ def test_pool_and_combine(dtype, name, mode, device):
 @pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_split_attention(dtype, name, mode, device):
-    """Off by no more than a few roundings, or than PyTorch's own operators in the same dtype are."""
+    """Off by no more than a few roundings, or about as much as PyTorch's own operators in the same dtype are.
+
+    Logits are large here, so that one rounding of a pooled sum moves all weights of an image. Norms over many images are compared:
+    with few, the largest error is a matter of luck.
+    """
     branches = BRANCHES[name]
+    images = 16
 
     def run(function, inputs, grad):
         out = function(*inputs)
         return (out, *torch.autograd.grad(out, inputs, grad))
 
     for size in SIZES:
-        inputs = make(size, len(branches), dtype, device)
-        grad = torch.randn(2, *size, device=device).to(dtype)
+        inputs = make(size, len(branches), dtype, device, batch=(images,))
+        grad = torch.randn(images, *size, device=device).to(dtype)
         ours = run(lambda *t: shift_split_attention(*t, branches, padding_mode=mode), inputs, grad)
         assert [t.dtype for t in ours] == [dtype, *(t.dtype for t in inputs)]
         exact_inputs = [t.detach().double().requires_grad_() for t in inputs]
@@ -119,8 +124,8 @@ def test_split_attention(dtype, name, mode, device):
         same_dtype = [t.detach().to(dtype).requires_grad_() for t in inputs]
         composed = run(lambda *t: judge(*t, branches, mode), same_dtype, grad)
         for our, other, right in zip(ours, composed, exact):
-            error, composed_error = ((t.double() - right).abs().max().item() for t in (our, other))
-            assert error <= max(2 * composed_error, 3 * ROUNDING[dtype] * right.abs().max().item())
+            error, composed_error = ((t.double() - right).norm().item() for t in (our, other))
+            assert error <= max(2 * composed_error, 3 * ROUNDING[dtype] * right.norm().item())
 
 
 def test_bfloat16_is_more_accurate_than_the_composed_form(device):
