@@ -62,11 +62,11 @@ def assert_close(ours, exact, dtype):
 
 
 def make(size, count, dtype, device, hidden=3, batch=(2,)):
-    """A wide map, the two weight matrices (of the accumulator's dtype), all requiring gradients."""
+    """A wide map, the two weight matrices (of the accumulator's dtype), all requiring gradients. Hidden numbers are about 1."""
     height, width, channels = size
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
-    scale = 1 / (height * width * count) ** 0.5
+    scale = 1 / (height * width * count * channels) ** 0.5
     fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=wide)
     fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=wide)
     return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
@@ -104,8 +104,7 @@ def test_pool_and_combine(dtype, name, mode, device):
 def test_split_attention(dtype, name, mode, device):
     """Off by no more than a few roundings, or about as much as PyTorch's own operators in the same dtype are.
 
-    Logits are large here, so that one rounding of a pooled sum moves all weights of an image. Norms over many images are compared:
-    with few, the largest error is a matter of luck.
+    Norms over many images are compared: one rounding of a pooled sum moves all weights of an image.
     """
     branches = BRANCHES[name]
     images = 16
@@ -125,7 +124,7 @@ def test_split_attention(dtype, name, mode, device):
         composed = run(lambda *t: judge(*t, branches, mode), same_dtype, grad)
         for our, other, right in zip(ours, composed, exact):
             error, composed_error = ((t.double() - right).norm().item() for t in (our, other))
-            assert error <= max(2 * composed_error, 3 * ROUNDING[dtype] * right.norm().item())
+            assert error <= max(1.5 * composed_error, ROUNDING[dtype] * right.norm().item())
 
 
 def test_bfloat16_is_more_accurate_than_the_composed_form(device):
