@@ -8,8 +8,8 @@
 // Nothing cancels for negative x, where x * (1 + erf(x / sqrt 2)) / 2 loses every digit. In float32 the exact tail is
 // exp(-t^2 / 2) times half the scaled complementary error function, which is smooth: a polynomial of degree 8 in
 // 1 / (1 + 0.34 t), relative error 2.3e-8, made by iteratively reweighted least squares over 0 <= t <= 13. Where GELU itself is
-// rounded to bfloat16, whose half unit is 2e-3, shorter polynomials do, of relative error 1.1e-4 in all, and with AVX-512 an estimate
-// of the reciprocal; its slope, which is near 1 for half of all inputs, would not always be rounded to the nearest.
+// rounded to bfloat16, whose half unit is 2e-3, shorter polynomials do, of relative error 1.1e-4 in all, and with AVX-512 an
+// estimate of the reciprocal; its slope, which is near 1 for half of all inputs, would not always be rounded to the nearest.
 #pragma once
 
 #include <cmath>
@@ -92,6 +92,31 @@ S2MLP_HOST_DEVICE F reciprocal(const F& x) {
 #endif
 }
 
+// a < b ? a : b and a > b ? a : b; b where one is NaN. Of vectors the compiler makes a comparison and a selection.
+template <typename F>
+S2MLP_HOST_DEVICE F lesser(const F& a, const F& b) {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  if constexpr (sizeof(F) >= 32) {
+    F out;
+    asm("vminps %2, %1, %0" : "=v"(out) : "v"(a), "v"(b));
+    return out;
+  }
+#endif
+  return a < b ? a : b;
+}
+
+template <typename F>
+S2MLP_HOST_DEVICE F greater(const F& a, const F& b) {
+#if defined(__x86_64__) && !defined(__CUDACC__)
+  if constexpr (sizeof(F) >= 32) {
+    F out;
+    asm("vmaxps %2, %1, %0" : "=v"(out) : "v"(a), "v"(b));
+    return out;
+  }
+#endif
+  return a > b ? a : b;
+}
+
 template <typename F>
 S2MLP_HOST_DEVICE F absolute(const F& x) {
   if constexpr (std::is_arithmetic_v<F>) {
@@ -118,7 +143,7 @@ S2MLP_HOST_DEVICE GeluSides<F> gelu_sides(const F& t) {
     power = square * static_cast<float>(-kLog2E / 2);
   }
   const F least = constant<F>(-127.0f);  // below, tails would be denormal
-  const F e = exp2_of_negative<kPrecision, F>(power > least ? power : least);
+  const F e = exp2_of_negative<kPrecision, F>(greater(power, least));
   if constexpr (kTanh) {
     const F tail = e * reciprocal<kPrecision, F>(e + 1.0f);
     const F derivative = square * static_cast<float>(3 * kTanhCube * kTanhScale) + static_cast<float>(kTanhScale);
@@ -164,14 +189,13 @@ template <typename F>
 S2MLP_HOST_DEVICE F gelu_argument(const F& x) {
   const F t = absolute(x);
   const F end = constant<F>(std::is_same_v<F, double> ? 64.0f : 16.0f);
-  return t > end ? end : t;
+  return lesser(end, t);
 }
 
 template <bool kTanh, Precision kPrecision = Precision::kFloat32, typename F>
 S2MLP_HOST_DEVICE F gelu(const F& x) {
   const F t = gelu_argument(x);
-  const F zero = constant<F>(0.0f);
-  return (x > zero ? x : zero) - t * gelu_sides<kTanh, kPrecision>(t).tail;
+  return greater(x, constant<F>(0.0f)) - t * gelu_sides<kTanh, kPrecision>(t).tail;
 }
 
 template <bool kTanh, typename F>

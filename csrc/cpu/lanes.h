@@ -97,7 +97,7 @@ struct Lanes {
       step.parts[0] = reinterpret_cast<Vector>(elements << 16);
       step.parts[1] = reinterpret_cast<Vector>(elements & 0xffff0000u);
     } else if constexpr (kHalf) {
-      step.parts[0] = from_half(__builtin_convertvector(elements, Words));
+      step.parts[0] = from_half(elements);
     } else {
       step.parts[0] = elements;
     }
@@ -108,7 +108,7 @@ struct Lanes {
     if constexpr (kPairs) {
       return (to_bfloat16(step.parts[0]) >> 16) | (to_bfloat16(step.parts[1]) & 0xffff0000u);
     } else if constexpr (kHalf) {
-      return __builtin_convertvector(to_half(step.parts[0]), Halves);
+      return to_half(step.parts[0]);
     } else {
       return step.parts[0];
     }
@@ -142,10 +142,17 @@ struct Lanes {
     return v == v ? nearest : bits | 0x00400000u;
   }
 
-  // What torch::headeronly::Half does for one number, for the low halves of words (M. Dukhan's FP16). Multiplication scales the exponent
-  // of normal numbers, infinities and NaN; subtraction normalises the others.
-  S2MLP_INLINE static Vector from_half(const Words& halves) {
-    const Words word = halves << 16;
+  // AVX2 and AVX-512 come with instructions for float16. Without them: what torch::headeronly::Half does for one number (M.
+  // Dukhan's FP16). Multiplication scales the exponent of normal numbers, infinities and NaN; subtraction normalises the others.
+  S2MLP_INLINE static Vector from_half(const Halves& halves) {
+#if defined(__x86_64__)
+    if constexpr (kBytes > 16) {
+      Vector out;
+      asm("vcvtph2ps %1, %0" : "=v"(out) : "v"(halves));
+      return out;
+    }
+#endif
+    const Words word = __builtin_convertvector(halves, Words) << 16;
     const Words sign = word & 0x80000000u;
     const Words twice = word + word;
     const Vector normal = reinterpret_cast<Vector>((twice >> 4) + (0xe0u << 23)) * 0x1p-112f;
@@ -154,7 +161,14 @@ struct Lanes {
         sign | (twice < (1u << 27) ? reinterpret_cast<Words>(subnormal) : reinterpret_cast<Words>(normal)));
   }
 
-  S2MLP_INLINE static Words to_half(const Vector& v) {
+  S2MLP_INLINE static Halves to_half(const Vector& v) {
+#if defined(__x86_64__)
+    if constexpr (kBytes > 16) {
+      Halves out;
+      asm("vcvtps2ph $0, %1, %0" : "=v"(out) : "v"(v));  // to the nearest, ties to even
+      return out;
+    }
+#endif
     const Words word = reinterpret_cast<Words>(v);
     const Words twice = word + word;
     const Words sign = word & 0x80000000u;
@@ -164,7 +178,7 @@ struct Lanes {
     const Vector offset = reinterpret_cast<Vector>(((bias < at_least ? at_least : bias) >> 1) + 0x07800000u);
     const Words bits = reinterpret_cast<Words>(magnitude * 0x1p112f * 0x1p-110f + offset);
     const Words nonsign = ((bits >> 13) & 0x7c00u) + (bits & 0x0fffu);
-    return (sign >> 16) | (twice > 0xff000000u ? Words{} + 0x7e00u : nonsign);
+    return __builtin_convertvector((sign >> 16) | (twice > 0xff000000u ? Words{} + 0x7e00u : nonsign), Halves);
   }
 };
 
