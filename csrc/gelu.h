@@ -56,9 +56,9 @@ S2MLP_HOST_DEVICE F exp2_of_negative(const F& y) {
   return exp2f(y);
 #else
   using Bits = std::conditional_t<std::is_arithmetic_v<F>, uint32_t, decltype(y < y)>;
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, kept in the low bits
+  constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer, kept in the low bits; exponents start at 127
   const F rounded = y + kRound;
-  const F power = bit_cast<F>((bit_cast<Bits>(rounded) + 127) << 23);
+  const F power = bit_cast<F>(bit_cast<Bits>(rounded) << 23);
   const F f = y - (rounded - kRound);
   F sum;  // 2^f over -1/2 <= f <= 1/2
   if constexpr (kPrecision == Precision::kBFloat16) {
@@ -151,14 +151,14 @@ S2MLP_HOST_DEVICE GeluSides<F> gelu_sides(const F& t) {
   } else {
     constexpr float kSlope = kPrecision == Precision::kBFloat16 ? 0.38f : 0.34f;
     const F u = reciprocal<kPrecision, F>(t * kSlope + 1.0f);
-    const F v = 1.0f - u * 2.0f;
     F sum;
     if constexpr (kPrecision == Precision::kBFloat16) {
-      sum = v * -5.62041776e-3f - 1.12742284e-3f;  // relative error 3.5e-5
-      sum = sum * v + 6.01004398e-2f;
-      sum = sum * v - 1.73251204e-1f;
-      sum = sum * v + 2.71123848e-1f;
+      sum = u * -8.99266842e-2f + 1.88872751e-1f;  // relative error 3.5e-5
+      sum = sum * u + 9.19826589e-2f;
+      sum = sum * u + 1.57828528e-1f;
+      sum = sum * u + 1.51225243e-1f;
     } else {
+      const F v = 1.0f - u * 2.0f;
       sum = v * -1.04008701e-4f - 2.76343810e-4f;
       sum = sum * v + 5.05028060e-4f;
       sum = sum * v + 2.11714860e-3f;
