@@ -56,7 +56,7 @@ S2MLP_HOST_DEVICE F exp2_of_negative(const F& y) {
   return exp2f(y);
 #else
   using Bits = std::conditional_t<std::is_arithmetic_v<F>, uint32_t, decltype(y < y)>;
-  constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer, kept in the low bits; exponents start at 127
+  constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer, in the low bits; 127 is added to exponents
   const F rounded = y + kRound;
   const F power = bit_cast<F>(bit_cast<Bits>(rounded) << 23);
   const F f = y - (rounded - kRound);
