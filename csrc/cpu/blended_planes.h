@@ -18,7 +18,6 @@ namespace s2mlp {
 constexpr int64_t kMostDeltas = 4;            // more than that, and borders are cheaper one by one
 constexpr int64_t kMostPeriodBytes = 2048;    // masks must stay in L1, beside inputs and outputs
 constexpr int64_t kLeastBlendBytes = 1024;    // of a stretch: the first and last registers of one take longer than the others
-constexpr int64_t kPlaneAheadBytes = 2048;    // from what is read to what is prefetched
 
 struct Blend {
   int64_t period = 0;  // bytes; 0 where there is no such form
@@ -182,9 +181,9 @@ S2MLP_INLINE inline void blend_stretch(char* out, const char* in, int64_t bytes,
     }
     advance(i == 0 ? kStepBytes - static_cast<int64_t>(reinterpret_cast<uintptr_t>(out) % kStepBytes) : kStepBytes);
     for (const bool inside = i >= first_inside; inside && i <= last_inside; advance(kStepBytes)) {
-      __builtin_prefetch(in + i + kPlaneAheadBytes);
+      __builtin_prefetch(in + i + kBytesAhead);
       if constexpr (kStores == Stores::kCached) {
-        __builtin_prefetch(out + i + kPlaneAheadBytes);
+        __builtin_prefetch(out + i + kBytesAhead);
       }
       blend_step<L, kSums, true, kStores>(out, in, bytes, i, phase, blend);
     }

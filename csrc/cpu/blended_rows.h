@@ -103,6 +103,8 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
   const int64_t channels = p.channel.size;
   const size_t count = distinct.offsets.size();
   const int64_t rows_ahead = furthest_row<kAdjoint>(p.groups, height, p.mode);
+  const int64_t ahead_of_token = tokens_ahead<T>(channels);
+  const int64_t ahead_of_output = ahead_of_token * p.width.out_stride;
   const std::vector<T> zeros(channels);
   const auto token_at = [&](const T* map, int64_t h, int64_t w) S2MLP_INLINE {
     return map + h * p.height.in_stride + w * p.width.in_stride;
@@ -123,9 +125,9 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
           rows[d] = source_range<kAdjoint>(h, distinct.offsets[d].dh, height, p.mode);
         }
         for (int64_t w = 0; w < p.width.size; ++w, to += p.width.out_stride) {
-          prefetch_run(token_at(map, h + rows_ahead, w + kTokensAhead), channels);
-          prefetch_run(to + kTokensAhead * p.width.out_stride, channels);
-          fused.prefetch(to + kTokensAhead * p.width.out_stride, channels);
+          prefetch_run(token_at(map, h + rows_ahead, w + ahead_of_token), channels);
+          prefetch_run(to + ahead_of_output, channels);
+          fused.prefetch(to + ahead_of_output, channels);
           bool several = false;
           for (size_t d = 0; d < count; ++d) {
             columns[d] = source_range<kAdjoint>(w, distinct.offsets[d].dw, p.width.size, p.mode);

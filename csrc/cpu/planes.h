@@ -21,7 +21,7 @@ constexpr int64_t kStretchBytes = 16384;
 template <typename V, typename T>
 S2MLP_INLINE inline void copy_stretch(T* to, const T* from, int64_t count, V) {
   constexpr int64_t kStep = V::kBytes / sizeof(T);
-  constexpr int64_t kAhead = kPlaneAheadBytes / sizeof(T);
+  constexpr int64_t kAhead = kBytesAhead / sizeof(T);
   int64_t i = 0;
   if (count >= kStep) {
     copy_register<V::kBytes>(to, from);

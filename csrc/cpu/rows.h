@@ -2,7 +2,7 @@
 // order of memory: token by token, group by group. What is the same for a group all along a row is found once per row.
 //
 // Groups read different rows of the input, which hardware prefetchers lose track of. So each input line is prefetched once, in the order
-// of memory: that of the row that the furthest group reads, a few tokens ahead. The other groups read what has been in cache
+// of memory: that of the row that the furthest group reads, kBytesAhead on. The other groups read what has been in cache
 // since then.
 #pragma once
 
@@ -16,8 +16,6 @@
 #include "runs.h"
 
 namespace s2mlp {
-
-constexpr int64_t kTokensAhead = 2;  // from what is written to what is prefetched
 
 // A group along one row of the output: what the tokens of the row take of the input.
 struct GroupRow {
@@ -88,7 +86,9 @@ S2MLP_INLINE inline void walk_row(
   }
   const int64_t in_stride = p.channel.in_stride;
   const int64_t out_stride = p.channel.out_stride;
-  const T* ahead = map_in + (h + rows_ahead) * p.height.in_stride + kTokensAhead * p.width.in_stride;
+  const int64_t ahead_of_token = tokens_ahead<T>(p.channel.size);
+  const T* ahead = map_in + (h + rows_ahead) * p.height.in_stride + ahead_of_token * p.width.in_stride;
+  const int64_t ahead_of_output = ahead_of_token * p.width.out_stride;
   T* token_out = map_out + h * p.height.out_stride;
   for (int64_t w = 0; w < p.width.size; ++w, token_out += p.width.out_stride, ahead += p.width.in_stride) {
     for (int64_t g = 0; g < groups; ++g) {
@@ -99,9 +99,9 @@ S2MLP_INLINE inline void walk_row(
       T* to = token_out + group.channel_begin * out_stride;
       prefetch_run(ahead + group.channel_begin * in_stride, run);
       if constexpr (V::kStores == Stores::kCached) {
-        prefetch_run(to + kTokensAhead * p.width.out_stride, run);
+        prefetch_run(to + ahead_of_output, run);
       }
-      fused.prefetch(to + kTokensAhead * p.width.out_stride, run);
+      fused.prefetch(to + ahead_of_output, run);
       if (row.is_direct(w)) {
         fused.move(to, out_stride, from + row.from + w * p.width.in_stride, in_stride, run, vectors);
         continue;

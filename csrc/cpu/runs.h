@@ -75,6 +75,17 @@ void zero_run(T* out, int64_t out_stride, int64_t count) {
   }
 }
 
+// From what is read or written to what is prefetched: about twice what a core reads while a line is on its way from memory. Less
+// than 4 KB is too little, more than 8 KB brings nothing.
+constexpr int64_t kBytesAhead = 6144;
+
+// The same in tokens, of so many elements each.
+template <typename T>
+int64_t tokens_ahead(int64_t token_elements) {
+  const int64_t bytes = std::max<int64_t>(1, token_elements * static_cast<int64_t>(sizeof(T)));
+  return (kBytesAhead + bytes - 1) / bytes;
+}
+
 template <typename T>
 S2MLP_INLINE inline void prefetch_run(const T* run, int64_t count) {
   for (int64_t i = 0; i < count; i += kLineBytes / static_cast<int64_t>(sizeof(T))) {

@@ -106,10 +106,11 @@ int64_t tile_tokens(const BranchProblem& p, int64_t bytes) {
 }
 
 // walk(tile, ahead) for the tiles of a row, in order; what is prefetched meanwhile starts at token `ahead` of the row.
-template <typename Walk>
-S2MLP_INLINE inline void for_each_tile(int64_t tokens, int64_t width, const Walk& walk) {
-  for (int64_t w = 0; w < width; w += tokens) {
-    walk(Range<int64_t>{w, std::min(w + tokens, width)}, w + tokens + kTokensAhead);
+template <typename T, typename Walk>
+S2MLP_INLINE inline void for_each_tile(const BranchProblem& p, int64_t tokens, const Walk& walk) {
+  const int64_t ahead_of_tile = tokens_ahead<T>(p.branches * p.channels);
+  for (int64_t w = 0; w < p.width; w += tokens) {
+    walk(Range<int64_t>{w, std::min(w + tokens, p.width)}, w + tokens + ahead_of_tile);
   }
 }
 
@@ -283,7 +284,7 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
     const std::vector<Run> row_runs = runs.along<true>(p, {}, h);
     const T* const line = x + image * stride.image + h * stride.row;
     const int64_t column_stride = stride.column;
-    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+    for_each_tile<T>(p, tokens_of_tile, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
       const T* ahead = line + token_ahead * column_stride;
       for (const Run& run : row_runs) {
         const int64_t elements = tile.size() * (run.end - run.begin);
@@ -330,7 +331,7 @@ void correlate(
     const T* const grad_line = grad + image * grad_stride.image + h * grad_stride.row;
     const int64_t x_column = x_stride.column;
     const int64_t grad_column = grad_stride.column;
-    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+    for_each_tile<T>(p, tokens_of_tile, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
       const T* ahead = map + (h + rows_ahead) * x_stride.row + token_ahead * x_column;
       const T* grad_ahead = grad_line + token_ahead * grad_column;
       for (const Run& run : row_runs) {
@@ -424,7 +425,7 @@ void combine_rows(
       }
     }
     std::vector<Part> parts(p.branches);
-    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+    for_each_tile<T>(p, tokens_of_tile, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
       const T* ahead = map + (h + rows_ahead) * x_stride.row + token_ahead * x_column;
       const T* out_ahead = line + token_ahead * out_column;
       for (int64_t n = 0; n < runs.count; ++n) {
@@ -512,7 +513,7 @@ void spread_rows(
     T* const line = out + image * out_stride.image + h * out_stride.row;
     const int64_t grad_column = grad_stride.column;
     const int64_t out_column = out_stride.column;
-    for_each_tile(tokens_of_tile, p.width, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
+    for_each_tile<T>(p, tokens_of_tile, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
       T* ahead = line + token_ahead * out_column;
       int64_t grad_ahead = (h + rows_ahead) * grad_stride.row + token_ahead * grad_column;
       for (const Run& run : row_runs) {
