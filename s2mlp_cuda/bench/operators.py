@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import cycle
 
 import torch
 from torch.nn import functional
@@ -16,8 +16,11 @@ from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 from s2mlp_cuda.offsets import AXIAL_5_WIDTH, chunk_sizes
 
 FORWARD, BOTH = "forward", "forward + backward"
-#: On a GPU, calls go through more bytes of inputs in turn than any L2 cache holds.
-ROTATE_BYTES = 256 * 2**20
+#: Calls go through more bytes of inputs in turn than a last-level cache holds, so that each finds its inputs in memory, whatever
+#: ran before it.
+ROTATE_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
+#: At most so many sets of inputs: on a GPU, all are in one graph.
+MOST_SETS = {"cpu": 32, "cuda": 8}
 #: Above this many elements only two images are compared with the reference, which works in float64.
 CHECKED_ELEMENTS = 2**26
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
@@ -137,6 +140,32 @@ def _error(found: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
     return (found.double() - exact).abs().max()
 
 
+class Arguments:
+    """What a call works on: inputs, the same as leaves that require a gradient, and the gradient of the output."""
+
+    def __init__(self, inputs: list[torch.Tensor], grad: torch.Tensor):
+        self.inputs = inputs
+        self.leaves = [x.detach().requires_grad_() for x in inputs]
+        self.grad = grad
+
+
+def _copy(on: Arguments) -> None:
+    on.grad.clone()
+
+
+def _two_copies(on: Arguments) -> None:
+    on.inputs[0].clone(), on.grad.clone()
+
+
+def _forward(way: Callable, on: Arguments) -> None:
+    with torch.no_grad():
+        way(*on.inputs)
+
+
+def _forward_backward(way: Callable, on: Arguments) -> None:
+    torch.autograd.grad(way(*on.leaves), on.leaves, on.grad)
+
+
 @dataclass(frozen=True)
 class OperatorJob:
     """One operator on one kind of map.
@@ -192,36 +221,21 @@ class OperatorJob:
         torch._dynamo.reset()
         arguments = (self.shape, self.data_format, self.dtype, self.device)
         inputs = self.operator.make_inputs(*arguments)
-        count = 1 if self.device.type == "cpu" else max(1, min(8, -(-ROTATE_BYTES // inputs[0].nbytes)))
-        sets = [inputs] + [self.operator.make_inputs(*arguments) for _ in range(count - 1)]
-        leaves = [[x.detach().requires_grad_() for x in one] for one in sets]
-        maps = [_one_map(*arguments)[0] for _ in range(count)]
-
-        def copy() -> None:
-            for x in maps:
-                x.clone()
-
-        def two_copies() -> None:
-            for one, unit in zip(sets, maps):
-                one[0].clone(), unit.clone()
-
-        def forward(way: Callable) -> None:
-            with torch.no_grad():
-                for one in sets:
-                    way(*one)
-
-        def both(way: Callable) -> None:
-            for one, unit in zip(leaves, maps):
-                torch.autograd.grad(way(*one), one, unit)
+        grad = _one_map(*arguments)[0]
+        count = self._set_count(inputs[0].nbytes)
+        sets = [Arguments(inputs, grad), *(Arguments([x.clone() for x in inputs], grad.clone()) for _ in range(1, count))]
 
         checked = checked_inputs(inputs)
         oracle = Oracle(self.operator, checked, self.data_format)
-        works: dict[tuple[str, str], Callable] = {(BOTH, COPY): copy}
+        works: dict[tuple[str, str], Callable] = {(BOTH, COPY): self._in_turn(_copy, sets)}
         right: dict[str, bool | None] = {COPY: None, TWO_COPIES: None}
-        size = maps[0].nbytes
+        size = grad.nbytes
         failures, peaks = {}, {(FORWARD, COPY): size, (BOTH, COPY): size, (BOTH, TWO_COPIES): 2 * size}
         for name, way in self.ways().items():
-            own = {(FORWARD, name): partial(forward, way), (BOTH, name): partial(both, way)}
+            own = {
+                (FORWARD, name): self._in_turn(partial(_forward, way), sets),
+                (BOTH, name): self._in_turn(partial(_forward_backward, way), sets),
+            }
             try:
                 right[name] = None if name == peers.GELU_ALONE else oracle.accepts(way)
                 if checked[0].shape != inputs[0].shape:  # it may have been compiled for those alone
@@ -233,12 +247,31 @@ class OperatorJob:
                 failures[name] = failure_text(error)
             release_freed_memory()
         del oracle
-        if self.has_two_copies:  # behind the first implementation: next to the copy, one would find its maps in the cache
-            works = {**dict(islice(works.items(), 3)), (BOTH, TWO_COPIES): two_copies, **works}
+        if self.has_two_copies:
+            works[BOTH, TWO_COPIES] = self._in_turn(_two_copies, sets)
         samples = interleave(works, self.rounds, self.device, unit=(BOTH, COPY))
-        return list(self._measurements(samples, count, size, right, failures, peaks))
+        calls = count if self.device.type == "cuda" else 1
+        return list(self._measurements(samples, calls, size, right, failures, peaks))
 
-    def _measurements(self, samples, count, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
+    def _set_count(self, map_bytes: int) -> int:
+        device = self.device.type
+        if (device, self.level) == ("cpu", "scale"):
+            return 1  # what caches do for small maps is to be seen
+        return min(MOST_SETS[device], -(-ROTATE_BYTES[device] // map_bytes))
+
+    def _in_turn(self, work: Callable[[Arguments], None], sets: list[Arguments]) -> Callable[[], None]:
+        """``work`` on the next set each time; on a GPU on all of them each time, because a graph has its inputs built in."""
+        if self.device.type == "cuda":
+
+            def on_all() -> None:
+                for one in sets:
+                    work(one)
+
+            return on_all
+        turns = cycle(sets)
+        return lambda: work(next(turns))
+
+    def _measurements(self, samples, calls, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
         maps = {FORWARD: self.operator.forward_maps, BOTH: self.operator.forward_maps + self.operator.backward_maps}
         for direction, name in self.results():
             case = self.case(direction)
@@ -249,7 +282,7 @@ class OperatorJob:
             yield Measurement(
                 case,
                 name,
-                tuple(s / count for s in seconds),
+                tuple(s / calls for s in seconds),
                 right[name],
                 peaks[direction, name],
                 map_bytes * (2 if name == COPY else maps[direction]),

@@ -12,7 +12,10 @@ Work = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
 
 #: A sample on a CPU takes at least so long, if need be by repetition.
-LEAST_SECONDS = 2e-4
+LEAST_SECONDS = 5e-3
+#: What the caches hold makes a difference of a few milliseconds at the most: a call on a CPU that takes longer than this is not
+#: repeated for it.
+LONG_SECONDS = 0.05
 #: What takes more than so many of the unit, and more than so many seconds, is timed once. The overhead of a call alone is a
 #: hundred copies of a tiny map.
 SLOW_UNITS, SLOW_SECONDS = 100, 0.1
@@ -57,22 +60,17 @@ def _synchronized_timer(work: Work, _) -> Callable[[], float]:
 
 
 def _cpu_timer(work: Work, _) -> Callable[[], float]:
+    """A sample follows a call that is not counted, so that it finds in the caches what the work itself leaves there."""
+
     def seconds(repetitions: int) -> float:
         begin = time.perf_counter()
         for _ in range(repetitions):
             work()
         return (time.perf_counter() - begin) / repetitions
 
-    repetitions = 0  # until the first call has shown how long one takes
-
     def timer() -> float:
-        nonlocal repetitions
-        if repetitions == 0:
-            first = seconds(1)
-            repetitions = max(1, round(LEAST_SECONDS / max(first, 1e-7)))
-            if repetitions == 1:
-                return first
-        return seconds(repetitions)
+        first = seconds(1)
+        return first if first > LONG_SECONDS else seconds(max(1, round(LEAST_SECONDS / max(first, 1e-7))))
 
     return timer
 

@@ -29,9 +29,28 @@ def make_work(monkeypatch):
 
 def test_works_run_in_turn(make_work):
     runs = []
-    samples = interleave({name: make_work(1e-3, runs, name) for name in "ab"}, 3, CPU)
-    assert runs == ["a", "b"] * 3
-    assert samples == {name: [pytest.approx(1e-3)] * 3 for name in "ab"}
+    samples = interleave({name: make_work(1e-2, runs, name) for name in "ab"}, 3, CPU)
+    assert runs == ["a", "a", "b", "b"] * 3  # each once untimed
+    assert samples == {name: [pytest.approx(1e-2)] * 3 for name in "ab"}
+
+
+def test_what_another_work_left_in_the_caches_does_not_count(make_work):
+    """A copy takes twice as long behind another work."""
+    runs: list[str] = []
+    cold, warm = (make_work(seconds, runs, "copy") for seconds in (2e-2, 1e-2))
+
+    def copy():
+        (warm if runs[-1:] == ["copy"] else cold)()
+
+    samples = interleave({"copy": copy, "other": make_work(3e-2, runs, "other")}, 3, CPU)
+    assert samples == {"copy": [pytest.approx(1e-2)] * 3, "other": [pytest.approx(3e-2)] * 3}
+
+
+def test_long_works_run_once_a_round(make_work):
+    runs = []
+    works = {"long": make_work(2 * stopwatch.LONG_SECONDS, runs, "long")}
+    assert interleave(works, 3, CPU)["long"] == [pytest.approx(2 * stopwatch.LONG_SECONDS)] * 3
+    assert len(runs) == 3
 
 
 def test_what_takes_a_hundred_units_runs_in_the_first_round_alone(make_work):
