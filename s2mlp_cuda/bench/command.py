@@ -26,6 +26,9 @@ several shapes their median and range. "x ours" is the ratio to ours. Every valu
 first: what is wrong is marked, however fast it is. "once" marks what takes more than 100 copies and 0.1 s, and is timed in one \
 round. "memory" is the most that tensors took during a call, in maps (for models in MB, beyond weights and optimizer state).
 
+Maps come from memory and go to memory, as in a training step: calls take many inputs in turn, and their results are kept \
+meanwhile. Otherwise the copy of a small map would take half the time or all of it, depending on what the caches hold.
+
 The process keeps the memory that it frees. Otherwise the C library gets every output above 32 MB afresh from the system, page \
 by page, which takes longer than any of the shifts, and all differences vanish."""
 

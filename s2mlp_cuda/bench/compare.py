@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_copy, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
 
 #: A smaller difference of medians, as a ratio, is no change, however sure it is.
 SMALLEST_RATIO = 1.05
@@ -69,7 +69,7 @@ def compare(a: Run, b: Run) -> list[Change]:
     ways_a, ways_b = _by_way(a), _by_way(b)
     changes = []
     for key in ways_a | ways_b:
-        if is_copy(key[1]):
+        if key[1] == COPY:
             continue
         if key not in ways_b:
             changes.append(Change(*key, ONLY_A))

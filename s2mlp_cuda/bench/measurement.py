@@ -12,14 +12,6 @@ from s2mlp_cuda.bench.machine import commit_facts, machine_facts
 
 #: What a map costs that is only read and written once.
 COPY = "copy"
-#: Copies of the input and of the output's gradient, which is all that forward + backward of a shift has to move. Where a copy's
-#: two maps fit into the cache and these four do not, they take more than two of :data:`COPY`.
-TWO_COPIES = "two copies, four maps"
-
-
-def is_copy(name: str) -> bool:
-    """Whether a measurement is one of copies, which implementations are compared with, rather than an implementation."""
-    return name in (COPY, TWO_COPIES)
 
 
 def is_ours(name: str) -> bool:
@@ -192,7 +184,7 @@ def _case(params: dict) -> Case:
 
 def fastest(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
     """The fastest right implementation of ours, or of the others."""
-    right = [m for m in ways if m.seconds and m.right and not is_copy(m.name) and is_ours(m.name) == ours]
+    right = [m for m in ways if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
     return min(right, key=lambda m: m.median, default=None)
 
 

@@ -1,5 +1,6 @@
 """One operator on one kind of map: every way to compute it, checked against the reference and timed side by side."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +12,13 @@ from torch.nn import functional
 from s2mlp_cuda import reference
 from s2mlp_cuda.bench import peers
 from s2mlp_cuda.bench.machine import exact_convolutions, release_freed_memory
-from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, Case, Measurement, failure_text, is_copy
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
 from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 from s2mlp_cuda.offsets import AXIAL_5_WIDTH, chunk_sizes
 
 FORWARD, BOTH = "forward", "forward + backward"
-#: Calls go through more bytes of inputs in turn than a last-level cache holds, so that each finds its inputs in memory, whatever
-#: ran before it.
+#: Calls go through more bytes of inputs in turn than a last-level cache holds, and their results are kept as long: all maps come
+#: from memory and go to memory, whatever ran before and wherever the allocator puts them.
 ROTATE_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
 #: At most so many sets of inputs: on a GPU, all are in one graph.
 MOST_SETS = {"cpu": 32, "cuda": 8}
@@ -149,21 +150,18 @@ class Arguments:
         self.grad = grad
 
 
-def _copy(on: Arguments) -> None:
-    on.grad.clone()
+def _copy(on: Arguments) -> torch.Tensor:
+    return on.grad.clone()
 
 
-def _two_copies(on: Arguments) -> None:
-    on.inputs[0].clone(), on.grad.clone()
-
-
-def _forward(way: Callable, on: Arguments) -> None:
+def _forward(way: Callable, on: Arguments) -> torch.Tensor:
     with torch.no_grad():
-        way(*on.inputs)
+        return way(*on.inputs)
 
 
-def _forward_backward(way: Callable, on: Arguments) -> None:
-    torch.autograd.grad(way(*on.leaves), on.leaves, on.grad)
+def _forward_backward(way: Callable, on: Arguments) -> tuple[torch.Tensor, ...]:
+    out = way(*on.leaves)
+    return out.detach(), *torch.autograd.grad(out, on.leaves, on.grad)
 
 
 @dataclass(frozen=True)
@@ -205,15 +203,9 @@ class OperatorJob:
         ways = self.operator.peers(self.data_format)
         return {name: way for name, way in ways.items() if self.names is None or name in self.names}
 
-    @property
-    def has_two_copies(self) -> bool:
-        """Whether forward + backward could be two copies: of shifts, whose scale has its own picture."""
-        return self.operator.exact and self.level == "operator"
-
     def results(self) -> list[tuple[str, str]]:
         """(direction, name) of each measurement that :meth:`run` returns, in its order."""
-        found = [(direction, name) for direction in (FORWARD, BOTH) for name in (COPY, *self.ways())]
-        return [*found, (BOTH, TWO_COPIES)] if self.has_two_copies else found
+        return [(direction, name) for direction in (FORWARD, BOTH) for name in (COPY, *self.ways())]
 
     @exact_convolutions()
     def run(self) -> list[Measurement]:
@@ -227,29 +219,29 @@ class OperatorJob:
 
         checked = checked_inputs(inputs)
         oracle = Oracle(self.operator, checked, self.data_format)
-        works: dict[tuple[str, str], Callable] = {(BOTH, COPY): self._in_turn(_copy, sets)}
-        right: dict[str, bool | None] = {COPY: None, TWO_COPIES: None}
+        works: dict[tuple[str, str], Callable] = {(BOTH, COPY): _copy}
+        right: dict[str, bool | None] = {COPY: None}
         size = grad.nbytes
-        failures, peaks = {}, {(FORWARD, COPY): size, (BOTH, COPY): size, (BOTH, TWO_COPIES): 2 * size}
+        failures, peaks = {}, {(FORWARD, COPY): size, (BOTH, COPY): size}
         for name, way in self.ways().items():
-            own = {
-                (FORWARD, name): self._in_turn(partial(_forward, way), sets),
-                (BOTH, name): self._in_turn(partial(_forward_backward, way), sets),
+            own: dict[tuple[str, str], Callable] = {
+                (FORWARD, name): partial(_forward, way),
+                (BOTH, name): partial(_forward_backward, way),
             }
             try:
                 right[name] = None if name == peers.GELU_ALONE else oracle.accepts(way)
                 if checked[0].shape != inputs[0].shape:  # it may have been compiled for those alone
                     for work in own.values():
-                        work()
-                peaks.update({key: tensor_bytes_at_peak(work, self.device) for key, work in own.items()})
+                        work(sets[0])
+                peaks.update({key: tensor_bytes_at_peak(partial(work, sets[0]), self.device) for key, work in own.items()})
                 works.update(own)
             except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
                 failures[name] = failure_text(error)
             release_freed_memory()
         del oracle
-        if self.has_two_copies:
-            works[BOTH, TWO_COPIES] = self._in_turn(_two_copies, sets)
-        samples = interleave(works, self.rounds, self.device, unit=(BOTH, COPY))
+        kept: deque = deque(maxlen=count - 1)
+        in_turn = {key: self._in_turn(work, sets, kept) for key, work in works.items()}
+        samples = interleave(in_turn, self.rounds, self.device, unit=(BOTH, COPY))
         calls = count if self.device.type == "cuda" else 1
         return list(self._measurements(samples, calls, size, right, failures, peaks))
 
@@ -259,17 +251,12 @@ class OperatorJob:
             return 1  # what caches do for small maps is to be seen
         return min(MOST_SETS[device], -(-ROTATE_BYTES[device] // map_bytes))
 
-    def _in_turn(self, work: Callable[[Arguments], None], sets: list[Arguments]) -> Callable[[], None]:
-        """``work`` on the next set each time; on a GPU on all of them each time, because a graph has its inputs built in."""
+    def _in_turn(self, work: Callable[[Arguments], object], sets: list[Arguments], kept: deque) -> Callable[[], object]:
+        """``work`` on the next arguments each time, its results kept; on a GPU on all of them each time, for a graph to hold."""
         if self.device.type == "cuda":
-
-            def on_all() -> None:
-                for one in sets:
-                    work(one)
-
-            return on_all
+            return lambda: [work(one) for one in sets]
         turns = cycle(sets)
-        return lambda: work(next(turns))
+        return lambda: kept.append(work(next(turns)))
 
     def _measurements(self, samples, calls, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
         maps = {FORWARD: self.operator.forward_maps, BOTH: self.operator.forward_maps + self.operator.backward_maps}
@@ -278,7 +265,7 @@ class OperatorJob:
             if name in failures:
                 yield Measurement(case, name, (), failure=failures[name])
                 continue
-            seconds = samples[BOTH if is_copy(name) else direction, name]
+            seconds = samples[BOTH if name == COPY else direction, name]
             yield Measurement(
                 case,
                 name,

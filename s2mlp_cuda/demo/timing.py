@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from s2mlp_cuda.bench.measurement import copies, is_copy
+from s2mlp_cuda.bench.measurement import COPY, copies
 from s2mlp_cuda.bench.operators import BOTH, SPATIAL_SHIFT, OperatorJob
 from s2mlp_cuda.bench.peers import OURS
 
@@ -34,4 +34,4 @@ def time_alternatives(shape: tuple[int, int, int, int], device: torch.device, ro
     """One Timing per alternative on a float32 map (B, H, W, C), ours first."""
     job = OperatorJob(SPATIAL_SHIFT, shape, "channels_last", torch.float32, device, rounds, frozenset(ALTERNATIVES))
     ways = [m for m in job.run() if m.case.direction == BOTH]
-    return [Timing(m.name, copies(m, ways), bool(m.right), m.failure.partition(":")[0]) for m in ways if not is_copy(m.name)]
+    return [Timing(m.name, copies(m, ways), bool(m.right), m.failure.partition(":")[0]) for m in ways if m.name != COPY]

@@ -25,7 +25,7 @@ def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
     assert f"{IN_PLACE} WRONG" in out and "slices + cat WRONG" not in out
     assert "threads, PyTorch" in out and "keeps the memory that it frees" in out
     assert "spatial_shift, float32, forward + backward: " in out and " than slices + cat (2x6x7x16 channels-last)" in out
-    assert len(load(tmp_path / "bench.json").measurements) == 9
+    assert len(load(tmp_path / "bench.json").measurements) == 8
     assert f"| {IN_PLACE} **wrong** |" in (tmp_path / "bench.md").read_text()
     assert "- spatial_shift, float32, forward + backward: " in (tmp_path / "bench.md").read_text()
     assert (tmp_path / "bars-spatial_shift-channels_last-float32.svg").exists()

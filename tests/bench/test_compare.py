@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from s2mlp_cuda.bench.compare import compare, remarks, show, summary
-from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run
 
 OURS = "s2mlp_cuda.spatial_shift"
 SHIFT = Case("operator", "spatial_shift", "forward + backward", (32, 14, 14, 384), "channels_last", "float32", "cpu", 2)
@@ -105,12 +105,6 @@ def test_without_a_copy_in_both_runs_times_are_milliseconds():
 def test_one_round_shows_no_change():
     assert kinds(run(way((1e-3,))), run(way((9e-3,)))) == ["the same"]
     assert kinds(run(copy(), way((0.1,))), run(copy(), way(seconds(0.9)))) == ["the same"]
-
-
-def test_two_copies_are_no_implementation():
-    two = way(seconds(2e-3), TWO_COPIES, right=None)
-    assert kinds(run(copy(), two), run(copy(), way(seconds(9e-3), TWO_COPIES, right=None))) == []
-    assert kinds(run(copy()), run(copy(), two)) == []
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from s2mlp_cuda import spatial_shift
 from s2mlp_cuda.bench import operators, peers
-from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, is_copy, is_ours
+from s2mlp_cuda.bench.measurement import COPY
 from s2mlp_cuda.bench.operators import (
     BOTH,
     FORWARD,
@@ -47,7 +47,7 @@ def test_all_are_right_but_those_in_place(operator, data_format, dtype, device):
         if m.failure:
             assert m.name == peers.DEFORM and dtype == torch.bfloat16, m  # torchvision has no such kernel for CPUs
             continue
-        expected = None if is_copy(m.name) or m.name == peers.GELU_ALONE else peers.IN_PLACE not in m.name
+        expected = None if m.name == COPY or m.name == peers.GELU_ALONE else peers.IN_PLACE not in m.name
         assert m.right is expected, m
         assert len(m.seconds) == 2 and min(m.seconds) > 0
         assert m.floor_bytes > 0
@@ -59,18 +59,27 @@ def test_all_are_right_with_other_groups(operator, channels, data_format):
     names = eager(operator, data_format)
     assert {peers.OURS, "slices + cat", "hand-written Function of slices", "padded roll", "index_select + cat"} < names
     found = replace(job(operator, data_format, names=names), shape=(2, 6, 7, channels)).run()
-    assert all(m.right for m in found if not is_copy(m.name)), found
+    assert all(m.right for m in found if m.name != COPY), found
     assert found[0].case.subject == operator.name
 
 
-def test_two_copies_are_those_of_a_shift_forward_and_backward():
-    tiny = job(SPATIAL_SHIFT, names=frozenset({peers.OURS}))
-    (found,) = (m for m in tiny.run() if m.name == TWO_COPIES)
-    assert (found.case.direction, found.right, len(found.seconds)) == (BOTH, None, 2)
-    assert (found.peak_bytes, found.floor_bytes) == (2 * MAP_BYTES, 4 * MAP_BYTES)
-    assert not is_ours(TWO_COPIES)
-    for other in (replace(tiny, level="scale"), job(OPERATORS[1]), job(OPERATORS[2])):
-        assert TWO_COPIES not in {name for _, name in other.results()}
+def test_maps_come_from_memory_and_go_to_memory(monkeypatch):
+    """Before a call meets its inputs again, and before its output may go where another one was, calls have gone through
+    ``ROTATE_BYTES`` of other maps."""
+    monkeypatch.setitem(operators.ROTATE_BYTES, "cpu", 5 * MAP_BYTES)
+    calls = []  # without a gradient: addresses of input and output
+
+    def way(x):
+        y = spatial_shift(x)
+        if not x.requires_grad:
+            calls.append((x.data_ptr(), y.data_ptr()))
+        return y
+
+    replace(job(replace(SPATIAL_SHIFT, peers=lambda _: {"way": way})), rounds=1).run()
+    inputs, outputs = zip(*calls[2:])  # the first was checked, the second profiled
+    assert len(inputs) >= 10
+    assert len(set(inputs)) == 5 and inputs[5:] == inputs[:-5]
+    assert all(len(set(outputs[i : i + 5])) == 5 for i in range(len(outputs) - 4))
 
 
 def test_hopelessly_slow_ones_are_timed_once():
@@ -83,7 +92,7 @@ def test_hopelessly_slow_ones_are_timed_once():
 
     ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "slow": slow}
     found = replace(job(replace(SPATIAL_SHIFT, peers=lambda _: ways)), rounds=5).run()
-    assert {(m.name, len(m.seconds)) for m in found if not is_copy(m.name)} == {("s2mlp_cuda.spatial_shift", 5), ("slow", 1)}
+    assert {(m.name, len(m.seconds)) for m in found if m.name != COPY} == {("s2mlp_cuda.spatial_shift", 5), ("slow", 1)}
     assert all(m.right for m in found if m.name == "slow")
     assert len(calls) == 6  # with and without autograd: checked, profiled, timed
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from s2mlp_cuda.bench import pictures
-from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, Breakdown, Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
 from s2mlp_cuda.bench.models import FUSED, SLICES
 from s2mlp_cuda.bench.pictures import bars, model_times, page
 
@@ -129,16 +129,6 @@ def test_a_single_sample_has_no_whisker(tmp_path):
     rows = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "-"]
     assert rows == [0, 1]  # of three bars that are shown in full
     assert len(pictures.draw_all(run, tmp_path)) == 4
-
-
-def test_two_copies_are_not_drawn_as_an_implementation(tmp_path):
-    run = make_run([SHIFT])
-    run.measurements.append(Measurement(SHIFT, TWO_COPIES, (1e-3,) * 3, floor_bytes=8000))
-    ((_, figure),) = bars.figures(run)
-    assert TWO_COPIES not in [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    only_copies = make_run([])
-    only_copies.measurements = [Measurement(SHIFT, name, (1e-3,), floor_bytes=2000) for name in (COPY, TWO_COPIES)]
-    assert pictures.draw_all(only_copies, tmp_path) == []
 
 
 def test_names_of_files_have_no_commas():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from s2mlp_cuda.bench import tables
 from s2mlp_cuda.bench.headline import headline, shortfalls
-from s2mlp_cuda.bench.measurement import COPY, TWO_COPIES, Case, Measurement, Run
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run
 from s2mlp_cuda.bench.peers import GELU_ALONE
 
 OURS = "s2mlp_cuda.spatial_shift"
@@ -26,16 +26,6 @@ def test_a_single_sample_is_marked():
     slow = Measurement(SHIFT, "slow", (856.0,), True)
     (section,) = tables.sections(run(*ways(roll=3.0), slow))
     assert [row[:3] for row in section.rows] == [(OURS, "2.00", "1.0"), ("roll", "3.00", "1.5"), ("slow", "856.00, once", "428.0")]
-
-
-def test_two_copies_are_a_row_and_no_implementation():
-    found = run(*ways(ours=2.0, roll=3.0), Measurement(SHIFT, TWO_COPIES, (1.5,) * 3))
-    (section,) = tables.sections(found)
-    assert section.rows[-1][:3] == (TWO_COPIES, "1.50", "0.8") and section.marks[-1] == ""
-    assert headline(found) == [
-        "spatial_shift, float32, forward + backward: 1.50x faster than roll (32x14x14x384 channels-last)"
-    ]
-    assert shortfalls(found) == []
 
 
 def test_ours_is_found_by_its_name_whatever_the_subject():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from s2mlp_cuda.bench.measurement import Case, Measurement, Run, copies, fastest, is_copy, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies, fastest, is_ours
 from s2mlp_cuda.bench.operators import BOTH
 from s2mlp_cuda.bench.pictures.page import (
     DARK,
@@ -79,7 +79,7 @@ def _bars_title(case: Case, panels: Iterable[list[Measurement]]) -> str:
 def _draw_bar_panel(axis: Axes, names: list[str], ways: list[Measurement]) -> None:
     copy = find_copy(ways)
     found = {m.name: m for m in ways}
-    shown = [m for m in ways if m.seconds and not is_copy(m.name)]
+    shown = [m for m in ways if m.seconds and m.name != COPY]
     longest = CUT * statistics.median(m.median for m in shown) if shown else 0
     end = max((m.quartiles[1] / copy.median for m in shown if m.median <= longest), default=1)
     for row, name in enumerate(names):

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_copy, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_ours
 from s2mlp_cuda.bench.pictures.style import OURS_COLOR, WRONG_COLOR
 
 DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
@@ -62,14 +62,14 @@ def with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measureme
     """The cases whose copy was timed, and an implementation as well."""
 
     def is_complete(ways: list[Measurement]) -> bool:
-        return any(m.name == COPY and m.seconds for m in ways) and not all(is_copy(m.name) for m in ways)
+        return any(m.name == COPY and m.seconds for m in ways) and not all(m.name == COPY for m in ways)
 
     return {case: ways for case, ways in cases.items() if is_complete(ways)}
 
 
 def way_names(cases: dict[Case, list[Measurement]]) -> list[str]:
     """All implementations in the order of the run, ours first."""
-    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if not is_copy(m.name))
+    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if m.name != COPY)
     return sorted(names, key=lambda name: not is_ours(name))
 
 
