@@ -78,23 +78,26 @@ def _cpu_timer(work: Work, _) -> Callable[[], float]:
 def interleave(
     works: Mapping[Key, Work], rounds: int, device: torch.device, graphs: bool = True, unit: Key | None = None
 ) -> dict[Key, list[float]]:
-    """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike.
+    """Seconds of each work, one number per round: all in turn, so that a slow moment hits all alike. A first round, which
+    still gets memory from the system, does not count.
 
     Args:
         works: what to run; each has run before.
         rounds: how often.
         device: where the works run.
         graphs: on a GPU, time a CUDA graph of each; then none may keep its results.
-        unit: the work that others are measured in; those that are hopelessly slow relative to it run in the first round alone.
+        unit: the work that others are measured in; those that are hopelessly slow relative to it run in that first round alone,
+            and for them it counts.
     """
     make = _cpu_timer if device.type == "cpu" else _graph_timer if graphs else _synchronized_timer
     # None runs while another does: all graphs can use the same memory.
     pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
     timers = {name: make(work, pool) for name, work in works.items()}
-    samples = {name: [timer()] for name, timer in timers.items()}
-    limit = math.inf if unit is None else max(SLOW_UNITS * samples[unit][0], SLOW_SECONDS)
-    repeated = {name: timer for name, timer in timers.items() if samples[name][0] <= limit}
-    for _ in range(rounds - 1):
+    first = {name: timer() for name, timer in timers.items()}
+    limit = math.inf if unit is None else max(SLOW_UNITS * first[unit], SLOW_SECONDS)
+    samples = {name: [] if seconds <= limit else [seconds] for name, seconds in first.items()}
+    repeated = {name: timer for name, timer in timers.items() if not samples[name]}
+    for _ in range(rounds):
         for name, timer in repeated.items():
             samples[name].append(timer())
     return samples

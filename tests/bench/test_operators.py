@@ -67,19 +67,19 @@ def test_maps_come_from_memory_and_go_to_memory(monkeypatch):
     """Before a call meets its inputs again, and before its output may go where another one was, calls have gone through
     ``ROTATE_BYTES`` of other maps."""
     monkeypatch.setitem(operators.ROTATE_BYTES, "cpu", 5 * MAP_BYTES)
-    calls = []  # without a gradient: addresses of input and output
+    calls = []  # with a gradient or without, addresses of input and output
 
     def way(x):
         y = spatial_shift(x)
-        if not x.requires_grad:
-            calls.append((x.data_ptr(), y.data_ptr()))
+        calls.append((x.requires_grad, x.data_ptr(), y.data_ptr()))
         return y
 
     replace(job(replace(SPATIAL_SHIFT, peers=lambda _: {"way": way})), rounds=1).run()
-    inputs, outputs = zip(*calls[2:])  # the first was checked, the second profiled
-    assert len(inputs) >= 10
-    assert len(set(inputs)) == 5 and inputs[5:] == inputs[:-5]
-    assert all(len(set(outputs[i : i + 5])) == 5 for i in range(len(outputs) - 4))
+    timed = calls[4:]  # two were checked, two profiled
+    for with_grad in (False, True):
+        inputs, outputs = zip(*((x, y) for grad, x, y in timed if grad is with_grad))
+        assert len(inputs) >= 40 and len(set(inputs)) == 5 and inputs[5:] == inputs[:-5]
+        assert all(len(set(outputs[i : i + 5])) == 5 for i in range(10))  # later on copies come between
 
 
 def test_hopelessly_slow_ones_are_timed_once():
