@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections import deque
 from functools import partial
-from itertools import cycle
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +17,8 @@ from torch.utils.cpp_extension import load
 
 from s2mlp_cuda.bench.machine import keep_freed_memory
 from s2mlp_cuda.bench.operators import ROTATE_BYTES
-from s2mlp_cuda.bench.stopwatch import interleave
+from s2mlp_cuda.bench.stopwatch import in_turn, interleave
+from s2mlp_cuda.offsets import V1
 
 from results import write_result
 
@@ -26,7 +26,7 @@ CSRC = Path(__file__).parent.parent / "csrc"
 FLAGS = ["-O3", "-fno-signed-zeros", "-g0", "-Wno-psabi", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
 #: What `streaming_bytes` returns: from so many bytes of output on.
 THRESHOLDS = {"cached": "std::numeric_limits<int64_t>::max()", "streaming": "cache * 0"}
-OFFSETS = [0, 1, 0, -1, 1, 0, -1, 0]
+OFFSETS = [n for pair in V1 for n in pair]
 CHANNELS = (384, 768, 1152, 1536, 2304, 3072)
 ROUNDS = 15
 
@@ -59,16 +59,12 @@ def measure(libraries: dict[str, str], channels: int, dtype: torch.dtype) -> dic
     maps = [x.clone() for _ in range(max(2, -(-ROTATE_BYTES["cpu"] // x.nbytes)))]
     kept: deque = deque(maxlen=len(maps) - 1)
 
-    def in_turn(work):
-        turns = cycle(maps)
-        return lambda: kept.append(work(next(turns)))
-
     shifts = {name: partial(shift, library) for name, library in libraries.items()}
     assert torch.equal(shifts["cached"](x), shifts["streaming"](x))
     works = {}
     for name, way in shifts.items():
-        works[name, "alone"] = in_turn(way)
-        works[name, "and relu"] = in_turn(lambda x, way=way: torch.relu(way(x)))
+        works[name, "alone"] = in_turn(way, maps, kept)
+        works[name, "and relu"] = in_turn(lambda x, way=way: torch.relu(way(x)), maps, kept)
     samples = {key: median(values) for key, values in interleave(works, ROUNDS, x.device).items()}
     return {
         "map": f"32x14x14x{channels} {str(dtype)[6:]}",

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-import statistics
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -106,18 +106,10 @@ TARGETS = (
 )
 
 
-def our_times(run, subject, direction, unit=COPY):
-    """Case: time of ours in that of ``unit``."""
-    found = {}
-    for case, ways in run.cases("operator").items():
-        if (case.subject, case.direction) == (subject, direction):
-            (ours,) = (way for way in ways if way.name == f"s2mlp_cuda.{subject}")
-            found[case] = ours.median / next(way.median for way in ways if way.name == unit)
-    return found
-
-
-def spread(values):
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def time_of(ways, name, unit=COPY):
+    """Median of a way in that of another."""
+    medians = {way.name: way.median for way in ways if way.seconds}
+    return medians[name] / medians[unit]
 
 
 def table_of_instruction_sets(runs):
@@ -128,13 +120,7 @@ def table_of_instruction_sets(runs):
         for run in runs:
             for dtype in DTYPES:
                 cases = {c: ways for c, ways in run.cases("operator").items() if (c.subject, c.direction) == (subject, both)}
-                yield spread([way(w) for c, w in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)])
-
-    def named(name):
-        return lambda ways: copies(next(way for way in ways if way.name == name), ways)
-
-    def best_other(ways):
-        return copies(fastest(ways, ours=False), ways)
+                yield tables.spread([way(w) for c, w in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)])
 
     rows = [
         (text, subject, data_format, way)
@@ -145,9 +131,9 @@ def table_of_instruction_sets(runs):
         )
         for data_format in formats
         for text, way in (
-            (f"{subject}, {data_format.replace('_', '-')}", named(f"s2mlp_cuda.{subject}")),
-            *([("`F.gelu` alone", named(GELU_ALONE))] if subject.startswith("gelu") else []),
-            ("its best baseline", best_other),
+            (f"{subject}, {data_format.replace('_', '-')}", partial(time_of, name=f"s2mlp_cuda.{subject}")),
+            *([("`F.gelu` alone", partial(time_of, name=GELU_ALONE))] if subject.startswith("gelu") else []),
+            ("its best baseline", lambda ways: copies(fastest(ways, ours=False), ways)),
         )
     ]
     return [f"| {text} | {' | '.join(cells(*row))} |" for text, *row in rows]
@@ -160,9 +146,10 @@ def table_of_targets(runs):
         cells = []
         for run in runs:
             found = {
-                case: ratio
-                for case, ratio in our_times(run, subject, direction, unit).items()
-                if dtype in (None, case.dtype)
+                case: time_of(ways, f"s2mlp_cuda.{subject}", unit)
+                for case, ways in run.cases("operator").items()
+                if (case.subject, case.direction) == (subject, direction)
+                and dtype in (None, case.dtype)
                 and math.prod(case.shape) * (4 if case.dtype == "float32" else 2) >= megabytes * 1e6
             }
             case, worst = max(found.items(), key=lambda item: item[1])

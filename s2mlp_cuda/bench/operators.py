@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import cycle
 
 import torch
 from torch.nn import functional
@@ -13,7 +12,7 @@ from s2mlp_cuda import reference
 from s2mlp_cuda.bench import peers
 from s2mlp_cuda.bench.machine import exact_convolutions, release_freed_memory
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
-from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
+from s2mlp_cuda.bench.stopwatch import in_turn, interleave, tensor_bytes_at_peak
 from s2mlp_cuda.offsets import AXIAL_5_WIDTH, chunk_sizes
 
 FORWARD, BOTH = "forward", "forward + backward"
@@ -239,9 +238,7 @@ class OperatorJob:
                 failures[name] = failure_text(error)
             release_freed_memory()
         del oracle
-        kept: deque = deque(maxlen=count - 1)
-        in_turn = {key: self._in_turn(work, sets, kept) for key, work in works.items()}
-        samples = interleave(in_turn, self.rounds, self.device, unit=(BOTH, COPY))
+        samples = interleave(self._on_all(works, sets), self.rounds, self.device, unit=(BOTH, COPY))
         calls = count if self.device.type == "cuda" else 1
         return list(self._measurements(samples, calls, size, right, failures, peaks))
 
@@ -251,12 +248,12 @@ class OperatorJob:
             return 1  # what caches do for small maps is to be seen
         return min(MOST_SETS[device], -(-ROTATE_BYTES[device] // map_bytes))
 
-    def _in_turn(self, work: Callable[[Arguments], object], sets: list[Arguments], kept: deque) -> Callable[[], object]:
-        """``work`` on the next arguments each time, its results kept; on a GPU on all of them each time, for a graph to hold."""
+    def _on_all(self, works: dict[tuple[str, str], Callable], sets: list[Arguments]) -> dict[tuple[str, str], Callable]:
+        """The works on one set of arguments after the other; on a GPU on all of them each time, because a graph holds them all."""
         if self.device.type == "cuda":
-            return lambda: [work(one) for one in sets]
-        turns = cycle(sets)
-        return lambda: kept.append(work(next(turns)))
+            return {key: lambda work=work: [work(one) for one in sets] for key, work in works.items()}
+        kept: deque = deque(maxlen=len(sets) - 1)
+        return {key: in_turn(work, sets, kept) for key, work in works.items()}
 
     def _measurements(self, samples, calls, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
         maps = {FORWARD: self.operator.forward_maps, BOTH: self.operator.forward_maps + self.operator.backward_maps}

@@ -3,13 +3,15 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
 
 Work = Callable[[], object]
 Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
 
 #: A sample on a CPU takes at least so long, if need be by repetition.
 LEAST_SECONDS = 5e-3
@@ -101,6 +103,13 @@ def interleave(
         for name, timer in repeated.items():
             samples[name].append(timer())
     return samples
+
+
+def in_turn(work: Callable[[Item], object], items: Sequence[Item], kept: deque) -> Work:
+    """``work`` on the next of ``items`` each time, its results in ``kept``: with many of both, all maps come from memory and go to
+    memory."""
+    turns = itertools.cycle(items)
+    return lambda: kept.append(work(next(turns)))
 
 
 def tensor_bytes_at_peak(work: Work, device: torch.device) -> int:

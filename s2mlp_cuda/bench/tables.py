@@ -58,8 +58,8 @@ def _operator(kind: tuple[str, str, str], cases: list[tuple[Case, list[Measureme
                 once |= len(way.seconds) < len(unit.seconds)
                 if way.peak_bytes is not None and unit.peak_bytes:
                     memory.append(way.peak_bytes / unit.peak_bytes)
-            spread = _spread(ratios) + (", once" if once else "")
-            cells += [spread or ", ".join(dict.fromkeys(failures)), _median(to_ours)]
+            times = spread(ratios) + (", once" if once else "")
+            cells += [times or ", ".join(dict.fromkeys(failures)), _median(to_ours)]
         rows.append((name + (" **wrong**" if wrong else ""), *cells, _median(memory)))
         marks.append("wrong" if wrong else "ours" if name == ours else "")
     title = f"{subject}, {data_format.replace('_', '-')}, {direction}"
@@ -67,7 +67,7 @@ def _operator(kind: tuple[str, str, str], cases: list[tuple[Case, list[Measureme
     return Section(title, header, rows, marks)
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
     """Median, and the range where there are several."""
     if not values:
         return ""
