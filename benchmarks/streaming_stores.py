@@ -35,7 +35,7 @@ def build(name: str, threshold: str, folder: Path) -> str:
     """The shift's kernels with one kind of stores for maps of every size; returns the name of their operators."""
     csrc, library = folder / name / "csrc", f"s2mlp_{name}"
     shutil.copytree(CSRC, csrc)
-    cache, original = csrc / "cpu" / "cache.h", "return cache > 0 ? cache : std::numeric_limits<int64_t>::max();"
+    cache, original = csrc / "cpu" / "cache.h", "return cache > 0 ? cache / 2 : std::numeric_limits<int64_t>::max();"
     text = cache.read_text()
     assert text.count(original) == 1
     cache.write_text(text.replace(original, f"return {threshold};"))
