@@ -37,8 +37,6 @@ TORCH_TARGET_VERSION = "0x020b000000000000"
 # Code for sm_80 also runs on 8.6 and 8.9; PTX of the last one serves everything newer.
 DEFAULT_ARCH_LIST = ["8.0", "9.0", "10.0"]
 FIRST_TOOLKIT_WITH_10_0 = (12, 8)
-#: Each has a file in csrc/cpu and one in csrc/cuda.
-OPERATORS = ("spatial_shift", "gelu_spatial_shift", "shift_split_attention")
 
 
 def find_cuda_home() -> Path | None:
@@ -72,6 +70,11 @@ def toolkit_version(home: Path) -> str:
     return re.search(r"release (\d+\.\d+)", banner).group(1)
 
 
+def files(pattern: str) -> list[str]:
+    """Relative to this folder, in an order that is always the same."""
+    return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
+
+
 def extensions() -> list:
     home = cuda_toolkit()
     # -Wno-psabi: vectors are arguments of inlined functions only, so how they would be passed does not matter.
@@ -79,7 +82,7 @@ def extensions() -> list:
     cxx_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
     nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2"]
     nvcc_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
-    sources = ["csrc/registration.cpp", *(f"csrc/cpu/{name}.cpp" for name in OPERATORS)]
+    sources = ["csrc/registration.cpp", *files("csrc/cpu/*.cpp")]
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:
         cuda_version = toolkit_version(home)
@@ -91,14 +94,14 @@ def extensions() -> list:
         # torch insists on its own CUDA major version. This binary carries its own CUDA runtime and
         # uses torch through the stable ABI only, so any toolkit the driver understands will do.
         cpp_extension._check_cuda_version = lambda *_: None
-        sources += [f"csrc/cuda/{name}.cu" for name in OPERATORS]
+        sources += files("csrc/cuda/*.cu")
         include_dirs.append(str(home / "include"))
         library_dirs += [str(home / folder) for folder in ("lib64", "lib") if (home / folder).is_dir()]
         libraries += ["cudart_static", "dl", "rt", "pthread"]
     kernels = cpp_extension.CppExtension(
         "s2mlp_cuda._C",
         sources,
-        depends=[str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")],
+        depends=files("csrc/**/*.h"),
         include_dirs=include_dirs,
         library_dirs=library_dirs,
         libraries=libraries,

@@ -53,27 +53,27 @@ inline Tensor readable_numbers(const Tensor& x, int64_t inner) {
   return is_dense && merged_stride(x, inner) >= 0 ? x : torch::stable::contiguous(x);
 }
 
-// The problem of a map of `rank` dimensions, given by its sizes.
+// The problem of a map, given by its sizes.
 inline BranchProblem make_branch_problem(
     int64_t images,
     int64_t height,
     int64_t width,
-    int64_t wide_channels,
+    int64_t expanded_channels,
     int64_t branches,
     IntHeaderOnlyArrayRef offsets,
     IntHeaderOnlyArrayRef group_sizes,
     std::string_view padding_mode) {
   STD_TORCH_CHECK(
-      branches > 0 && wide_channels % branches == 0, "cannot cut ", wide_channels, " channels into ", branches,
+      branches > 0 && expanded_channels % branches == 0, "cannot cut ", expanded_channels, " channels into ", branches,
       " branches of equal size");
   BranchProblem problem;
   problem.images = images;
   problem.height = height;
   problem.width = width;
   problem.branches = branches;
-  problem.channels = wide_channels / branches;
+  problem.channels = expanded_channels / branches;
   problem.mode = parse_padding_mode(padding_mode);
-  problem.groups = make_groups(offsets, group_sizes, wide_channels, height, width, problem.mode);
+  problem.groups = make_groups(offsets, group_sizes, expanded_channels, height, width, problem.mode);
   for (const ShiftGroup& group : problem.groups) {
     STD_TORCH_CHECK(
         group.channel_begin / problem.channels == (group.channel_end - 1) / problem.channels,
@@ -92,7 +92,7 @@ inline int64_t leading_size(const Tensor& x, int64_t inner) {
 }
 
 inline void check_map_rank(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, got ", x.dim());
+  STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, (..., H, W, C), got shape ", shape_of(x));
 }
 
 // `numbers` belongs to the map `x`: same leading sizes, then the inner sizes given, accumulator dtype, same device.

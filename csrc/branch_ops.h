@@ -1,6 +1,6 @@
 // The branch ops up to their kernels: arguments checked, outputs made. A Backend has the kernels, for one kind of device.
 //
-// With x_k branch k of the wide map x, S_k its shift and S_k^T the adjoint, over the tokens of one image:
+// With x_k branch k of the expanded map x, S_k its shift and S_k^T the adjoint, over the tokens of one image:
 //
 //     pool               p[c]      = sum over k and tokens of S_k x_k
 //     pool_backward      gx_k      = S_k^T 1 * gp[c]                       1: a map of ones
@@ -19,14 +19,14 @@ namespace s2mlp {
 template <typename Backend>
 struct BranchOps {
   static BranchProblem problem_of(
-      const Tensor& wide,
+      const Tensor& expanded,
       int64_t branches,
       IntHeaderOnlyArrayRef offsets,
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
-    const int64_t rank = wide.dim();
+    const int64_t rank = expanded.dim();
     return make_branch_problem(
-        leading_size(wide, 3), wide.size(rank - 3), wide.size(rank - 2), wide.size(rank - 1), branches, offsets,
+        leading_size(expanded, 3), expanded.size(rank - 3), expanded.size(rank - 2), expanded.size(rank - 1), branches, offsets,
         group_sizes, padding_mode);
   }
 
@@ -71,15 +71,15 @@ struct BranchOps {
       std::string_view padding_mode) {
     STD_TORCH_CHECK(grad.dim() >= 1, "grad must have at least 1 dimension, got ", grad.dim());
     STD_TORCH_CHECK(height >= 0 && width >= 0, "height and width must not be negative");
-    const int64_t wide_channels = grad.size(-1) * branches;
+    const int64_t expanded_channels = grad.size(-1) * branches;
     const BranchProblem problem = make_branch_problem(
-        leading_size(grad, 1), height, width, wide_channels, branches, offsets, group_sizes, padding_mode);
-    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, wide_channels}), dtype);
+        leading_size(grad, 1), height, width, expanded_channels, branches, offsets, group_sizes, padding_mode);
+    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, expanded_channels}), dtype);
     check_floating_dtype(out, "dtype");
     check_numbers(grad, "grad", out, {problem.channels});
     if (out.numel() != 0) {
       const Tensor sums = readable_numbers(grad, 1);
-      Backend::spread(problem, nullptr, {}, nullptr, 0, &sums, merged_stride(sums, 1), out, map_strides(out));
+      Backend::combine_backward(problem, nullptr, {}, nullptr, 0, &sums, merged_stride(sums, 1), out, map_strides(out));
     }
     return out;
   }
@@ -114,8 +114,8 @@ struct BranchOps {
     check_floating_dtype(grad, "grad");
     check_map_rank(grad, "grad");
     STD_TORCH_CHECK(weights.dim() >= 2, "weights must have at least 2 dimensions, got ", weights.dim());
-    const int64_t wide_channels = weights.size(-2) * grad.size(-1);
-    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {wide_channels}));
+    const int64_t expanded_channels = weights.size(-2) * grad.size(-1);
+    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {expanded_channels}));
     const BranchProblem problem = problem_of(out, weights.size(-2), offsets, group_sizes, padding_mode);
     check_numbers(weights, "weights", grad, {problem.branches, problem.channels});
     if (pool_grad.has_value()) {
@@ -129,10 +129,10 @@ struct BranchOps {
     const int64_t numbers_stride = merged_stride(numbers, 2);
     if (pool_grad.has_value()) {
       const Tensor sums = readable_numbers(*pool_grad, 1);
-      Backend::spread(problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out,
+      Backend::combine_backward(problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out,
                       map_strides(out));
     } else {
-      Backend::spread(problem, &map, map_strides(map), &numbers, numbers_stride, nullptr, 0, out, map_strides(out));
+      Backend::combine_backward(problem, &map, map_strides(map), &numbers, numbers_stride, nullptr, 0, out, map_strides(out));
     }
     return out;
   }
@@ -154,9 +154,7 @@ struct BranchOps {
       fits = x.size(d) == grad.size(d);
     }
     STD_TORCH_CHECK(fits, "x must have the shape of grad, with a multiple of its channels");
-    STD_TORCH_CHECK(
-        x.scalar_type() == grad.scalar_type() && x.device() == grad.device(),
-        "x and grad must have one dtype and one device");
+    check_same_dtype_and_device(x, grad);
     const ScalarType sums = accumulator_dtype(x.scalar_type());
     const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.branches, channels});
     if (x.numel() == 0) {
@@ -164,8 +162,8 @@ struct BranchOps {
     }
     Tensor out = torch::stable::new_empty(x, sizes, sums);
     const Tensor map = readable_map(x);
-    const Tensor narrow = readable_map(grad);
-    Backend::correlate(problem, narrow, map_strides(narrow), map, map_strides(map), out);
+    const Tensor grad_map = readable_map(grad);
+    Backend::combine_backward_weights(problem, grad_map, map_strides(grad_map), map, map_strides(map), out);
     return out;
   }
 };

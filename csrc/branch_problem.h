@@ -1,4 +1,4 @@
-// One call of a branch op as numbers. The branches of a split attention lie side by side: a wide map has K * C channels,
+// One call of a branch op as numbers. The branches of a split attention lie side by side: a expanded map has K * C channels,
 // channel k * C + c being channel c of branch k, and each branch has a shift table of its own. Host only, no PyTorch types.
 #pragma once
 

@@ -1,48 +1,52 @@
-// From the arguments of an op to a ShiftProblem: everything that PyTorch hands over is checked here, for the CPU and the
-// CUDA kernels alike.
+// From the arguments of an op to a ShiftProblem, checked, for the CPU and the CUDA kernels alike.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "dtypes.h"
 #include "shift_problem.h"
 
 namespace s2mlp {
 
 using torch::headeronly::IntHeaderOnlyArrayRef;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
-// empty_like(x). Dense maps, which is nearly all of them, do without the dispatcher: about a microsecond of a call's eight.
-inline Tensor new_map_like(const Tensor& x) {
-  if (!x.is_contiguous()) {
-    return torch::stable::empty_like(x);
+// Numbers as Python prints a list of them.
+inline std::string in_brackets(IntHeaderOnlyArrayRef numbers) {
+  std::string text;
+  for (const int64_t number : numbers) {
+    text += (text.empty() ? "" : ", ") + std::to_string(number);
   }
-  int32_t dtype = 0;
-  int32_t device_type = 0;
-  AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      x.dim(), x.sizes().data(), x.strides().data(), dtype, device_type, x.get_device_index(), &handle));
-  return Tensor(handle);
+  return "[" + text + "]";
+}
+
+// A shape as Python prints it.
+inline std::string shape_of(const Tensor& x) {
+  std::string text;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    text += (d == 0 ? "" : ", ") + std::to_string(x.size(d));
+  }
+  return "(" + text + (x.dim() == 1 ? ",)" : ")");
 }
 
 inline PaddingMode parse_padding_mode(std::string_view name) {
-  if (name == "replicate") {
-    return PaddingMode::kReplicate;
+  for (const NamedPaddingMode& known : kPaddingModes) {
+    if (name == known.name) {
+      return known.mode;
+    }
   }
-  if (name == "zeros") {
-    return PaddingMode::kZeros;
+  std::string names;
+  for (const NamedPaddingMode& known : kPaddingModes) {
+    names += (names.empty() ? "'" : ", '") + std::string(known.name) + "'";
   }
-  STD_TORCH_CHECK(name == "circular", "padding_mode must be 'replicate', 'zeros' or 'circular', got '", name, "'");
-  return PaddingMode::kCircular;
+  STD_TORCH_CHECK(false, "padding_mode must be one of ", names, ", got '", name, "'");
 }
 
 inline std::vector<ShiftGroup> make_groups(
@@ -53,30 +57,34 @@ inline std::vector<ShiftGroup> make_groups(
     int64_t width,
     PaddingMode mode) {
   const int64_t count = static_cast<int64_t>(offsets.size()) / 2;
+  STD_TORCH_CHECK(offsets.size() > 0, "offsets is empty: give at least one (dh, dw) pair");
   STD_TORCH_CHECK(
-      count > 0 && offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got ",
-      offsets.size(), " numbers");
-  STD_TORCH_CHECK(
-      group_sizes.has_value() || count <= channels || channels == 0, "cannot cut ", channels, " channels into ",
-      count, " groups");
-  STD_TORCH_CHECK(
-      !group_sizes.has_value() || static_cast<int64_t>(group_sizes->size()) == count, "group_sizes has ",
-      group_sizes.has_value() ? group_sizes->size() : 0, " entries for ", count, " offsets");
+      offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got ", offsets.size(), " numbers");
+  if (group_sizes.has_value()) {
+    const int64_t sizes = static_cast<int64_t>(group_sizes->size());
+    STD_TORCH_CHECK(sizes == count, "group_sizes has ", sizes, " entries, but there are ", count, " offsets");
+    STD_TORCH_CHECK(
+        std::all_of(group_sizes->begin(), group_sizes->end(), [](int64_t size) { return size >= 0; }),
+        "group_sizes must not be negative, got ", in_brackets(*group_sizes));
+  } else {
+    STD_TORCH_CHECK(
+        count <= channels || channels == 0, "cannot cut ", channels, " channels into ", count,
+        " groups: give at most one offset per channel");
+  }
   std::vector<ShiftGroup> groups;
   groups.reserve(count);
   int64_t begin = 0;
   for (int64_t g = 0; g < count; ++g) {
-    STD_TORCH_CHECK(
-        !group_sizes.has_value() || ((*group_sizes)[g] >= 0 && (*group_sizes)[g] <= channels - begin),
-        "group_sizes must be non-negative and sum to the ", channels, " channels");
-    const int64_t end = group_sizes.has_value() ? begin + (*group_sizes)[g] : even_group_begin(g + 1, count, channels);
+    const int64_t end =
+        group_sizes.has_value() ? begin + std::min((*group_sizes)[g], channels + 1 - begin) : even_group_begin(g + 1, count, channels);
     if (end > begin) {
       groups.push_back(
           {begin, end, reduce_offset(offsets[2 * g], height, mode), reduce_offset(offsets[2 * g + 1], width, mode)});
     }
     begin = end;
   }
-  STD_TORCH_CHECK(begin == channels, "group_sizes sum to ", begin, ", but there are ", channels, " channels");
+  STD_TORCH_CHECK(
+      begin == channels, "group_sizes ", in_brackets(*group_sizes), " do not sum to the ", channels, " channels of x");
   return groups;
 }
 
@@ -88,12 +96,14 @@ inline ShiftProblem make_problem(
     std::string_view padding_mode,
     std::string_view data_format) {
   const int64_t rank = in.dim();
-  STD_TORCH_CHECK(rank >= 3, "expected at least 3 dimensions, got ", rank);
-  STD_TORCH_CHECK(
-      data_format == "channels_last" || data_format == "channels_first",
-      "data_format must be 'channels_last' or 'channels_first', got '", data_format, "'");
-  const auto axis = [&](int64_t d) { return Axis{in.size(d), in.stride(d), out.stride(d)}; };
   const bool last = data_format == "channels_last";
+  STD_TORCH_CHECK(
+      last || data_format == "channels_first", "data_format must be one of 'channels_last', 'channels_first', got '",
+      data_format, "'");
+  STD_TORCH_CHECK(
+      rank >= 3, "x must have at least 3 dimensions, ", last ? "(..., H, W, C)" : "(..., C, H, W)", ", got shape ",
+      shape_of(in));
+  const auto axis = [&](int64_t d) { return Axis{in.size(d), in.stride(d), out.stride(d)}; };
 
   ShiftProblem problem;
   problem.height = axis(last ? rank - 3 : rank - 2);
@@ -110,60 +120,23 @@ inline ShiftProblem make_problem(
   return problem;
 }
 
-inline void check_forward_dtype(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Bool:
-    case ScalarType::Byte:
-    case ScalarType::Char:
-    case ScalarType::Short:
-    case ScalarType::Int:
-    case ScalarType::Long:
-    case ScalarType::Half:
-    case ScalarType::BFloat16:
-    case ScalarType::Float:
-    case ScalarType::Double:
-      return;
-    default:
-      STD_TORCH_CHECK(false, "unsupported dtype: spatial_shift takes real floating-point, integer and bool tensors");
-  }
-}
-
-inline void check_floating_dtype(const Tensor& x, const char* name) {
-  const ScalarType dtype = x.scalar_type();
+// What a shift alone takes: it moves bits.
+inline void check_dtype(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(
-      dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
-          dtype == ScalarType::BFloat16,
-      "unsupported dtype: ", name, " must be float64, float32, float16 or bfloat16");
+      is_one_of(FloatingTypes{}, x.scalar_type()) || is_one_of(IntegerTypes{}, x.scalar_type()), name,
+      " must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool");
 }
 
-// The other map of a backward op: same shape, dtype and device.
-inline void check_like(const Tensor& x, const Tensor& grad) {
+// What derivatives are defined for.
+inline void check_floating_dtype(const Tensor& x, const char* name) {
+  STD_TORCH_CHECK(
+      is_one_of(FloatingTypes{}, x.scalar_type()), name, " must be float64, float32, float16 or bfloat16");
+}
+
+inline void check_same_dtype_and_device(const Tensor& x, const Tensor& grad) {
   STD_TORCH_CHECK(
       x.scalar_type() == grad.scalar_type() && x.device() == grad.device(),
       "x and grad must have one dtype and one device");
-  bool same = x.dim() == grad.dim();
-  for (int64_t d = 0; same && d < x.dim(); ++d) {
-    same = x.size(d) == grad.size(d);
-  }
-  STD_TORCH_CHECK(same, "x and grad must have one shape");
-}
-
-// x itself where it lies in memory as `out` does, else a copy of it that does; `out` is empty_like(x).
-inline Tensor with_strides_of(const Tensor& x, const Tensor& out) {
-  for (int64_t d = 0; d < x.dim(); ++d) {
-    if (x.size(d) > 1 && x.stride(d) != out.stride(d)) {
-      Tensor copy = torch::stable::empty_like(x);
-      torch::stable::copy_(copy, x);
-      return copy;
-    }
-  }
-  return x;
-}
-
-// Whether GELU's tanh approximation is meant.
-inline bool parse_approximate(std::string_view name) {
-  STD_TORCH_CHECK(name == "none" || name == "tanh", "approximate must be 'none' or 'tanh', got '", name, "'");
-  return name == "tanh";
 }
 
 }  // namespace s2mlp

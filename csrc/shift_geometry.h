@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "padding.h"
+
 #if defined(__CUDACC__)
 #define S2MLP_HOST_DEVICE __host__ __device__ __forceinline__
 #else
@@ -16,25 +18,46 @@
 
 namespace s2mlp {
 
-enum class PaddingMode : int32_t { kReplicate, kZeros, kCircular };
-
 // First channel of group `group` when `channels` are cut evenly: floor(group * channels / groups).
 S2MLP_HOST_DEVICE int64_t even_group_begin(int64_t group, int64_t groups, int64_t channels) {
   return group * channels / groups;
 }
 
-// The same shift with an offset small enough that i - offset and i + offset cannot overflow:
-// in [0, size) for circular, in [-size, size] otherwise.
+// The same shift with an offset small enough that i - offset and i + offset cannot overflow: in [0, size) for circular,
+// in (-size, size) for reflect, in [-size, size] otherwise.
 S2MLP_HOST_DEVICE int64_t reduce_offset(int64_t offset, int64_t size, PaddingMode mode) {
   if (size == 0) {
     return 0;
   }
-  if (mode == PaddingMode::kCircular) {
-    const int64_t remainder = offset % size;
-    return remainder < 0 ? remainder + size : remainder;
+  switch (mode) {
+    case PaddingMode::kReplicate:
+    case PaddingMode::kZeros:
+      return offset > size ? size : (offset < -size ? -size : offset);
+    case PaddingMode::kCircular: {
+      const int64_t remainder = offset % size;
+      return remainder < 0 ? remainder + size : remainder;
+    }
+    case PaddingMode::kReflect: {  // periodic: ... 2 1 | 0 1 2 3 | 2 1 ...
+      if (size == 1) {
+        return 0;
+      }
+      const int64_t period = 2 * (size - 1);
+      const int64_t remainder = offset % period;
+      return remainder >= size ? remainder - period : (remainder <= -size ? remainder + period : remainder);
+    }
   }
-  return offset > size ? size : (offset < -size ? -size : offset);
+  return 0;
 }
+
+// Positions [begin, end).
+template <typename Index>
+struct Range {
+  Index begin;
+  Index end;
+
+  S2MLP_HOST_DEVICE Index size() const { return end - begin; }
+  S2MLP_HOST_DEVICE bool contains(Index i) const { return i >= begin && i < end; }
+};
 
 // Forward: the input position that output i reads, or -1 where it reads a zero.
 template <typename Index>
@@ -43,65 +66,116 @@ S2MLP_HOST_DEVICE Index source_index(Index i, Index offset, Index size, PaddingM
   switch (mode) {
     case PaddingMode::kReplicate:
       return source < 0 ? 0 : (source >= size ? size - 1 : source);
+    case PaddingMode::kZeros:
+      return source >= 0 && source < size ? source : -1;
     case PaddingMode::kCircular:
       return source < 0 ? source + size : source;
-    default:
-      return source >= 0 && source < size ? source : -1;
+    case PaddingMode::kReflect:
+      return source < 0 ? -source : (source >= size ? 2 * (size - 1) - source : source);
   }
+  return -1;
 }
 
+// What position i of an axis takes from the other side: forward the input that it reads, if it reads one; adjoint the outputs that
+// read it. At most two ranges; the first is empty only if both are.
 template <typename Index>
-struct Range {
-  Index begin;
-  Index end;
+struct Sources {
+  Range<Index> first;
+  Range<Index> second;
 
-  S2MLP_HOST_DEVICE Index size() const { return end - begin; }
+  S2MLP_HOST_DEVICE Index size() const { return first.size() + second.size(); }
+  S2MLP_HOST_DEVICE Index operator[](Index n) const {
+    return n < first.size() ? first.begin + n : second.begin + (n - first.size());
+  }
 };
 
-// Adjoint: the outputs that read input i. They are always neighbours.
+// Adjoint: the outputs that read input i.
 template <typename Index>
-S2MLP_HOST_DEVICE Range<Index> reader_range(Index i, Index offset, Index size, PaddingMode mode) {
+S2MLP_HOST_DEVICE Sources<Index> readers(Index i, Index offset, Index size, PaddingMode mode) {
   const Index reader = i + offset;
-  if (mode == PaddingMode::kCircular) {
-    const Index wrapped = reader >= size ? reader - size : reader;
-    return {wrapped, wrapped + 1};
+  const Range<Index> none = {0, 0};
+  const Range<Index> direct = reader >= 0 && reader < size ? Range<Index>{reader, reader + 1} : none;
+  switch (mode) {
+    case PaddingMode::kReplicate: {
+      // The first input is also read by all outputs before its own reader, the last input by all outputs after it.
+      Index begin = i == 0 ? 0 : reader;
+      Index end = i == size - 1 ? size : reader + 1;
+      begin = begin < 0 ? 0 : (begin > size ? size : begin);
+      end = end < begin ? begin : (end > size ? size : end);
+      return {{begin, end}, none};
+    }
+    case PaddingMode::kZeros:
+      return {direct, none};
+    case PaddingMode::kCircular: {
+      const Index wrapped = reader >= size ? reader - size : reader;
+      return {{wrapped, wrapped + 1}, none};
+    }
+    case PaddingMode::kReflect: {
+      const Index mirrored = offset > 0 ? offset - i : 2 * (size - 1) + offset - i;
+      const bool has_mirrored = mirrored >= 0 && mirrored < size && mirrored != reader;
+      const Range<Index> folded = has_mirrored ? Range<Index>{mirrored, mirrored + 1} : none;
+      return direct.size() == 0 ? Sources<Index>{folded, none} : Sources<Index>{direct, folded};
+    }
   }
-  const bool replicate = mode == PaddingMode::kReplicate;
-  // Under replicate the first input is also read by all outputs before its own reader, the last
-  // input by all outputs after it.
-  Index begin = replicate && i == 0 ? 0 : reader;
-  Index end = replicate && i == size - 1 ? size : reader + 1;
-  begin = begin < 0 ? 0 : (begin > size ? size : begin);
-  end = end < begin ? begin : (end > size ? size : end);
-  return {begin, end};
+  return {none, none};
 }
 
-// What position i takes: forward the input that it reads, if it reads one; adjoint the outputs that read it.
 template <bool kAdjoint, typename Index>
-S2MLP_HOST_DEVICE Range<Index> source_range(Index i, Index offset, Index size, PaddingMode mode) {
+S2MLP_HOST_DEVICE Sources<Index> sources(Index i, Index offset, Index size, PaddingMode mode) {
   if constexpr (kAdjoint) {
-    return reader_range(i, offset, size, mode);
+    return readers(i, offset, size, mode);
   } else {
     const Index source = source_index(i, offset, size, mode);
-    return {source, source < 0 ? source : source + 1};
+    return {{source, source < 0 ? source : source + 1}, {0, 0}};
   }
 }
 
-// Positions of an axis that are simply shifted: forward, outputs i that read input i - offset; adjoint, inputs i with the
-// one reader i + offset. May be empty, with end < begin.
+// Adjoint: the inputs that the border folds further outputs onto, so that they may have other readers than i + offset. None in modes
+// in which no input has more than one reader.
 template <typename Index>
-S2MLP_HOST_DEVICE Range<Index> plain_range(Index offset, Index size, PaddingMode mode, bool adjoint) {
-  const Index back = adjoint ? -offset : offset;
+S2MLP_HOST_DEVICE Range<Index> folded_range(Index offset, Index size, PaddingMode mode) {
+  const Range<Index> none = {0, 0};
+  switch (mode) {
+    case PaddingMode::kReplicate:
+      return offset > 0 ? Range<Index>{0, 1} : (offset < 0 ? Range<Index>{size - 1, size} : none);
+    case PaddingMode::kZeros:
+    case PaddingMode::kCircular:
+      return none;
+    case PaddingMode::kReflect:
+      return offset > 0 ? Range<Index>{1, offset + 1} : (offset < 0 ? Range<Index>{size - 1 + offset, size - 1} : none);
+  }
+  return none;
+}
+
+// The mode of the shift back by -offset, which the adjoint is outside of folded_range().
+S2MLP_HOST_DEVICE PaddingMode mode_of_shift_back(PaddingMode mode) {
+  switch (mode) {
+    case PaddingMode::kReplicate:
+    case PaddingMode::kZeros:
+    case PaddingMode::kReflect:
+      return PaddingMode::kZeros;
+    case PaddingMode::kCircular:
+      return PaddingMode::kCircular;
+  }
+  return mode;
+}
+
+// Positions of an axis that take one source, at a distance that is the same for all: forward, outputs i that read input i - offset;
+// adjoint, inputs i whose only reader is i + offset. May be empty, with end < begin.
+template <bool kAdjoint, typename Index>
+S2MLP_HOST_DEVICE Range<Index> direct_range(Index offset, Index size, PaddingMode mode) {
+  const Index back = kAdjoint ? -offset : offset;
   Index begin = back > 0 ? back : 0;
   Index end = back < 0 ? size + back : size;
-  if (adjoint && mode == PaddingMode::kReplicate) {
-    begin = offset > 0 && begin < 1 ? 1 : begin;
-    end = offset < 0 && end > size - 1 ? size - 1 : end;
+  if (kAdjoint) {
+    const Range<Index> folded = folded_range(offset, size, mode);  // empty, or near the border that content comes from
+    begin = offset > 0 && begin < folded.end ? folded.end : begin;
+    end = offset < 0 && folded.size() > 0 && end > folded.begin ? folded.begin : end;
   }
   return {begin, end};
 }
 
-// Outputs [begin, end) read inputs source, source + step, ...; a negative source stands for zeros.
+// Outputs begin + n of a segment read inputs source + n * step; a negative source stands for zeros.
 template <typename Index>
 struct Segment {
   Index begin;
@@ -110,21 +184,36 @@ struct Segment {
   Index step;
 };
 
+// From one output of a segment to the next, beyond the border.
+template <typename Index>
+S2MLP_HOST_DEVICE Index step_beyond_border(PaddingMode mode) {
+  switch (mode) {
+    case PaddingMode::kReplicate:
+    case PaddingMode::kZeros:
+      return 0;
+    case PaddingMode::kCircular:
+      return 1;
+    case PaddingMode::kReflect:
+      return -1;
+  }
+  return 0;
+}
+
 // Forward, a whole axis at once: at most three segments that cover [0, size) in order.
 template <typename Index>
 S2MLP_HOST_DEVICE int axis_segments(Index offset, Index size, PaddingMode mode, Segment<Index> (&segments)[3]) {
   const Index lead = offset > 0 ? offset : 0;
   const Index tail = offset < 0 ? size + offset : size;
+  const Index step = step_beyond_border<Index>(mode);
   int count = 0;
   if (lead > 0) {
-    segments[count++] = {0, lead, source_index<Index>(0, offset, size, mode),
-                         static_cast<Index>(mode == PaddingMode::kCircular)};
+    segments[count++] = {0, lead, source_index<Index>(0, offset, size, mode), step};
   }
   if (tail > lead) {
     segments[count++] = {lead, tail, lead - offset, 1};
   }
   if (tail < size) {
-    segments[count++] = {tail, size, source_index<Index>(size - 1, offset, size, mode), 0};
+    segments[count++] = {tail, size, source_index<Index>(tail, offset, size, mode), step};
   }
   return count;
 }

@@ -1,4 +1,4 @@
-"""The operators written out in PyTorch's own, for what knows no others: ONNX, and any other exporter.
+"""The operators in terms of PyTorch's own, for exporters that do not know ours: ONNX, and any other.
 
 Shifts are gathers with computed indices here, so that one graph serves every size. Results are those of the kernels: equal
 for shifts, within rounding for sums.
@@ -20,6 +20,10 @@ def _shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> to
     source = torch.arange(size, device=x.device) - offset
     if padding_mode == "circular":
         return x.index_select(dim, source.remainder(torch.full_like(source, size)))
+    if padding_mode == "reflect":
+        period = (torch.full_like(source, size) * 2 - 2).clamp(min=1)
+        ahead = source.remainder(period)
+        return x.index_select(dim, torch.minimum(ahead, period - ahead))
     moved = x.index_select(dim, source.clamp(0, size - 1))
     if padding_mode == "replicate":
         return moved

@@ -72,7 +72,25 @@ NINE_WAY: OffsetTable = tuple((dh, dw) for dh in (-1, 0, 1) for dw in (-1, 0, 1)
 
 #: Every table of this module that stands for a model's or an ablation's setting, by name.
 PRESETS: dict[str, OffsetTable] = {
-    name: value for name, value in list(globals().items()) if name.isupper() and isinstance(value, tuple)
+    "V1": V1,
+    "SS1": SS1,
+    "SS2": SS2,
+    "IDENTITY": IDENTITY,
+    "UP": UP,
+    "DOWN": DOWN,
+    "LEFT": LEFT,
+    "RIGHT": RIGHT,
+    "VERTICAL": VERTICAL,
+    "HORIZONTAL": HORIZONTAL,
+    "UP_RIGHT": UP_RIGHT,
+    "LEFT_DOWN": LEFT_DOWN,
+    "EIGHT_WAY": EIGHT_WAY,
+    "AXIAL_5_HEIGHT": AXIAL_5_HEIGHT,
+    "AXIAL_5_WIDTH": AXIAL_5_WIDTH,
+    "SHIFT_VIT": SHIFT_VIT,
+    "TSM": TSM,
+    "FOUR_CONNECTED": FOUR_CONNECTED,
+    "NINE_WAY": NINE_WAY,
 }
 
 

@@ -1,4 +1,4 @@
-"""The spatial shift in plain PyTorch, four ways. Slow, obvious, and the judge of the compiled operator.
+"""The spatial shift in plain PyTorch, four ways. Slow, obvious, and what the compiled operator is compared with.
 
 All take the arguments of :func:`s2mlp_cuda.spatial_shift` and return the same values. Nothing here uses the compiled
 operator. The last three are the alternatives named beside slicing in public write-ups of S2-MLP; they take floating
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from s2mlp_cuda.offsets import V1
 
-_PAD_MODES = {"replicate": "replicate", "zeros": "constant", "circular": "circular"}
+_PAD_MODES = {"replicate": "replicate", "zeros": "constant", "circular": "circular", "reflect": "reflect"}
 
 
 def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] | None = None) -> list[int]:
@@ -23,6 +23,13 @@ def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] |
     return [sum(group_sizes[:g]) for g in range(groups + 1)]
 
 
+def _reduce_reflected(offset: int, size: int) -> int:
+    """The same shift of a reflected axis, by less than its size: reflection repeats itself after 2 * (size - 1) positions."""
+    if size == 1:
+        return 0
+    return (offset + size - 2) % (2 * size - 2) - (size - 2)
+
+
 def shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
     """Move the content of one axis toward higher indices by ``offset``, by ``torch.cat`` of slices."""
     size = x.shape[dim]
@@ -31,6 +38,12 @@ def shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> tor
     if padding_mode == "circular":
         cut = -offset % size
         return torch.cat([x.narrow(dim, cut, size - cut), x.narrow(dim, 0, cut)], dim)
+    if padding_mode == "reflect":
+        offset = _reduce_reflected(offset, size)
+        distance = abs(offset)
+        mirrored = x.narrow(dim, 1 if offset > 0 else size - 1 - distance, distance).flip(dim)
+        kept = x.narrow(dim, max(0, -offset), size - distance)
+        return torch.cat([mirrored, kept] if offset > 0 else [kept, mirrored], dim)
     distance = min(abs(offset), size)
     border = x.narrow(dim, 0 if offset > 0 else size - 1, 1)
     if padding_mode == "zeros":
@@ -49,7 +62,7 @@ def spatial_shift(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """Slices and ``torch.cat``: the judge. Any dtype, any number of leading dimensions; differentiable by PyTorch."""
+    """Slices and ``torch.cat``: what tests compare with. Any dtype, any number of leading dimensions; differentiable by PyTorch."""
     channel_dim = -1 if data_format == "channels_last" else -3
     height_dim = -3 if data_format == "channels_last" else -2
     borders = group_borders(x.shape[channel_dim], offsets, group_sizes)
@@ -81,15 +94,18 @@ def _near_offsets(offsets: Sequence, height: int, width: int, padding_mode: str)
     def near(offset: int, size: int) -> int:
         if padding_mode == "circular":
             return (offset + size // 2) % size - size // 2
+        if padding_mode == "reflect":
+            return _reduce_reflected(offset, size)
         return max(-size, min(size, offset))
 
     return [(near(dh, height), near(dw, width)) for dh, dw in offsets]
 
 
-def _pad(x: torch.Tensor, offsets: Sequence, padding_mode: str) -> tuple[torch.Tensor, int]:
-    """``x`` (N, C, H, W), padded on all four sides by the largest offset, and that width."""
-    border = max(abs(d) for pair in offsets for d in pair)
-    return F.pad(x, [border] * 4, mode=_PAD_MODES[padding_mode]), border
+def _pad(x: torch.Tensor, offsets: Sequence, padding_mode: str) -> tuple[torch.Tensor, int, int]:
+    """``x`` (N, C, H, W), padded on both sides of each axis by the largest offset along it, and these two widths."""
+    rows = max(abs(dh) for dh, _ in offsets)
+    columns = max(abs(dw) for _, dw in offsets)
+    return F.pad(x, [columns, columns, rows, rows], mode=_PAD_MODES[padding_mode]), rows, columns
 
 
 def spatial_shift_roll(
@@ -105,7 +121,7 @@ def spatial_shift_roll(
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
     borders = group_borders(channels, offsets, group_sizes)
-    padded, border = _pad(maps, offsets, padding_mode)
+    padded, rows, columns = _pad(maps, offsets, padding_mode)
     rolled = torch.cat(
         [
             torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3))
@@ -113,7 +129,7 @@ def spatial_shift_roll(
         ],
         dim=1,
     )
-    return _restore(rolled[:, :, border : border + height, border : border + width], x, data_format)
+    return _restore(rolled[:, :, rows : rows + height, columns : columns + width], x, data_format)
 
 
 def spatial_shift_conv2d(
@@ -129,10 +145,10 @@ def spatial_shift_conv2d(
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
     borders = group_borders(channels, offsets, group_sizes)
-    padded, border = _pad(maps, offsets, padding_mode)
-    weight = maps.new_zeros(channels, 1, 2 * border + 1, 2 * border + 1)
+    padded, rows, columns = _pad(maps, offsets, padding_mode)
+    weight = maps.new_zeros(channels, 1, 2 * rows + 1, 2 * columns + 1)
     for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
-        weight[begin:end, 0, border - dh, border - dw] = 1
+        weight[begin:end, 0, rows - dh, columns - dw] = 1
     return _restore(F.conv2d(padded, weight, groups=channels), x, data_format)
 
 
@@ -160,7 +176,7 @@ def spatial_shift_deform_conv2d(
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
     borders = group_borders(channels, offsets, group_sizes)
-    padded, border = _pad(maps, offsets, padding_mode)
+    padded, rows, columns = _pad(maps, offsets, padding_mode)
     sampling = maps.new_zeros(channels, 2, 1, 1)
     for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
         sampling[begin:end, 0] = -dh
@@ -168,7 +184,7 @@ def spatial_shift_deform_conv2d(
     sampling = sampling.reshape(1, 2 * channels, 1, 1).expand(len(padded), -1, *padded.shape[2:])
     weight = torch.eye(channels, dtype=maps.dtype, device=maps.device)[:, :, None, None]
     out = deform_conv2d(padded, sampling.contiguous(), weight)
-    return _restore(out[:, :, border : border + height, border : border + width], x, data_format)
+    return _restore(out[:, :, rows : rows + height, columns : columns + width], x, data_format)
 
 
 #: The four implementations by name.

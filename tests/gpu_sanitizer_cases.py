@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent / "cuda_on_cpu"))
 import s2mlp_cuda  # noqa: F401  (registers the operators)
 
 from cases import every_case
-from judge import failure_of
+from oracle import failure_of
 
 cases = [case for case in every_case() if case.mode == "replicate" and case.table != "far"]
 failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}

@@ -15,8 +15,8 @@ LOOPS = {
     "adjoint": 2 * 2 * 4 * 2,  # the same for dtypes: copies and sums
     "GELU": 3 * 2 * 3,  # by rows with both kinds of stores and by planes; exact and tanh; dtypes but float64
     "GELU backward": 3 * 2 * 3 * 2,  # products and sums
-    "pool, correlate": 2 * 4,
-    "combine, spread": 2 * 2 * 4,  # with both kinds of stores
+    "pool, combine_backward_weights": 2 * 4,
+    "combine, combine_backward": 2 * 2 * 4,  # with both kinds of stores
 }
 GELU_LOOPS = 2 * 3 * 2 * 3  # which divide: forward and backward
 

@@ -1,9 +1,11 @@
-"""The judge is judged: against the formula, element by element, and against the printed result of the seed example."""
+"""The reference itself: against the formula, element by element, and against the printed result of the seed example."""
 
+import numpy
 import pytest
 import torch
 
 from s2mlp_cuda import offsets, reference, spatial_shift
+from s2mlp_cuda.ops import PADDING_MODES
 
 # The example of the write-up that lists four ways to shift: an 8-channel 5x5 map that holds row indices in even and
 # column indices in odd channels, shifted by V1. Its printed result, plane by plane.
@@ -37,6 +39,21 @@ def test_printed_example(name, device):
     assert torch.equal(out, torch.tensor(PRINTED, dtype=torch.float32, device=device)[None])
 
 
+#: The names that numpy.pad has for the padding modes; its constant is where a zero is read.
+NUMPY_MODES = {
+    "replicate": {"mode": "edge"},
+    "zeros": {"mode": "constant", "constant_values": -1},
+    "circular": {"mode": "wrap"},
+    "reflect": {"mode": "reflect"},
+}
+
+
+def sources(size, offset, mode):
+    """For each position of an axis, the position that it reads; -1 for a zero."""
+    padded = numpy.pad(numpy.arange(size), abs(offset), **NUMPY_MODES[mode])
+    return padded[abs(offset) - offset :][:size].tolist()
+
+
 def by_formula(x, table, sizes, mode):
     """(H, W, C) element by element, straight from the definition."""
     height, width, channels = x.shape
@@ -46,20 +63,15 @@ def by_formula(x, table, sizes, mode):
     out = torch.zeros_like(x)
     for c in range(channels):
         group = next(g for g in range(len(table)) if borders[g] <= c < borders[g + 1])
-        for h in range(height):
-            for w in range(width):
-                i, j = h - table[group][0], w - table[group][1]
-                if mode == "replicate":
-                    i, j = min(max(i, 0), height - 1), min(max(j, 0), width - 1)
-                elif mode == "circular":
-                    i, j = i % height, j % width
-                if 0 <= i < height and 0 <= j < width:
+        for h, i in enumerate(sources(height, table[group][0], mode)):
+            for w, j in enumerate(sources(width, table[group][1], mode)):
+                if i >= 0 and j >= 0:
                     out[h, w, c] = x[i, j, c]
     return out
 
 
 @pytest.mark.parametrize("name", reference.IMPLEMENTATIONS)
-@pytest.mark.parametrize("mode", ["replicate", "zeros", "circular"])
+@pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize(
     "table, sizes",
     [

@@ -11,21 +11,21 @@ import sass
 
 #: Kernels that move 16 bytes at a time, and how many loads a thread must have in flight. A new kernel joins with a line.
 WIDE = {
-    r"strided_kernel<uint4, 1, (int|long), false, ShiftAlone>": 4,
-    r"strided_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), (int|long), true, ShiftAlone>": 4,
-    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), false, Gelu>": 2,
-    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), true, TimesGeluSlope<\1> >": 4,
+    r"strided_kernel<uint4, 1, (int|long), false, Identity>": 4,
+    r"strided_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), (int|long), true, Identity>": 4,
+    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), false, Gelu<bool, 0> >": 2,
+    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), true, TimesGeluSlope<bool> >": 4,
     r"plane_kernel<\w+( \w+)?, (int|long), (true|false)>": 2,
     # Four tokens, with the weights of their channels: one load for float32, two for eight elements of 16 bits.
     r"combine_kernel<float, 4>": 5,
     r"combine_kernel<(Half|BFloat16), 8>": 6,
-    r"spread_kernel<float, 4>": 5,
-    r"spread_kernel<(Half|BFloat16), 8>": 6,
+    r"combine_backward_kernel<float, 4>": 5,
+    r"combine_backward_kernel<(Half|BFloat16), 8>": 6,
     r"pool_kernel<(float, 4|Half, 8|BFloat16, 8)>": 4,
-    r"correlate_kernel<(float, 4|Half, 8|BFloat16, 8)>": 8,  # of both maps
+    r"combine_backward_weights_kernel<(float, 4|Half, 8|BFloat16, 8)>": 8,  # of both maps
 }
 #: With 32-bit indices but too many registers for half of a multiprocessor's threads: two on sm_100.
-ALMOST_HALF = "strided_kernel<BFloat16, 8, int, true, TimesGeluSlope<BFloat16, 8> >"
+ALMOST_HALF = "strided_kernel<BFloat16, 8, int, true, TimesGeluSlope<bool> >"
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,13 @@ Blend make_blend(const ShiftProblem& p, const ShiftGroup& group, int64_t element
     std::fill_n(mask.begin() + position * element_bytes, element_bytes, 255);
   };
   for (int64_t h = 0; h < rows; ++h) {
-    const Range<int64_t> from_rows =
-        group.dh == 0 ? Range<int64_t>{h, h + 1} : source_range<kAdjoint>(h, group.dh, p.height.size, p.mode);
+    const Sources<int64_t> from_rows =
+        group.dh == 0 ? Sources<int64_t>{{h, h + 1}, {0, 0}} : sources<kAdjoint>(h, group.dh, p.height.size, p.mode);
     for (int64_t w = 0; w < width; ++w) {
-      const Range<int64_t> from_columns = source_range<kAdjoint>(w, group.dw, width, p.mode);
-      for (int64_t i = from_rows.begin; i < from_rows.end; ++i) {
-        for (int64_t j = from_columns.begin; j < from_columns.end; ++j) {
-          const int64_t delta = ((i - h) * width + j - w) * element_bytes;
+      const Sources<int64_t> from_columns = sources<kAdjoint>(w, group.dw, width, p.mode);
+      for (int64_t i = 0; i < from_rows.size(); ++i) {
+        for (int64_t j = 0; j < from_columns.size(); ++j) {
+          const int64_t delta = ((from_rows[i] - h) * width + from_columns[j] - w) * element_bytes;
           const auto found = std::find(blend.deltas.begin(), blend.deltas.end(), delta);
           const size_t n = found - blend.deltas.begin();
           if (found == blend.deltas.end()) {

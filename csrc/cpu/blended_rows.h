@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../shift_problem.h"
+#include "epilogue.h"
 #include "map_walk.h"
 #include "rows.h"
 #include "runs.h"
@@ -87,18 +88,18 @@ class TokenBlend {
   std::vector<uint8_t> masks_;  // 255 for the bytes of their channels, a register for each part
 };
 
-// Whether groups are short enough, and what else the walk below takes for granted. What is fused with a shift works on whole tokens
-// here, and on registers that are not full at the end of each run otherwise.
-template <typename T, typename Fused>
+// Whether groups are short enough, and what else the walk below takes for granted. An epilogue works on whole tokens here, and
+// on registers that are not full at the end of each run otherwise.
+template <typename T, typename Op>
 bool has_short_groups(const ShiftProblem& p) {
-  constexpr int64_t kShortRunBytes = std::is_same_v<Fused, Identity> ? 32 : 128;
+  constexpr int64_t kShortRunBytes = std::is_same_v<Op, Identity> ? 32 : 128;
   const int64_t bytes = p.channel.size * static_cast<int64_t>(sizeof(T));
   return p.channel.in_stride == 1 && p.channel.out_stride == 1 && bytes >= kWidestRegister &&
       bytes < kShortRunBytes * static_cast<int64_t>(p.groups.size());
 }
 
-template <bool kAdjoint, typename T, typename Fused>
-void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, const T* in, T* out, const Fused& fused) {
+template <bool kAdjoint, typename T, typename Op>
+void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const int64_t height = p.height.size;
   const int64_t channels = p.channel.size;
   const size_t count = distinct.offsets.size();
@@ -110,8 +111,8 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
     return map + h * p.height.in_stride + w * p.width.in_stride;
   };
   torch::stable::parallel_for(0, p.leading_size * height, grain_of<T>(p.width.size * channels), [&](int64_t begin, int64_t end) {
-    std::vector<Range<int64_t>> rows(count);
-    std::vector<Range<int64_t>> columns(count);
+    std::vector<Sources<int64_t>> rows(count);
+    std::vector<Sources<int64_t>> columns(count);
     std::vector<const T*> from(count);
     with_vectors([&](auto vectors) S2MLP_INLINE {
       using L = Lanes<T, decltype(vectors)::kBytes>;
@@ -122,18 +123,18 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
         const T* map = in + offset.in;
         T* to = out + offset.out + h * p.height.out_stride;
         for (size_t d = 0; d < count; ++d) {
-          rows[d] = source_range<kAdjoint>(h, distinct.offsets[d].dh, height, p.mode);
+          rows[d] = sources<kAdjoint>(h, distinct.offsets[d].dh, height, p.mode);
         }
         for (int64_t w = 0; w < p.width.size; ++w, to += p.width.out_stride) {
           prefetch_run(token_at(map, h + rows_ahead, w + ahead_of_token), channels);
           prefetch_run(to + ahead_of_output, channels);
-          fused.prefetch(to + ahead_of_output, channels);
+          epilogue.prefetch(to + ahead_of_output, channels);
           bool several = false;
           for (size_t d = 0; d < count; ++d) {
-            columns[d] = source_range<kAdjoint>(w, distinct.offsets[d].dw, p.width.size, p.mode);
-            const int64_t sources = rows[d].size() * columns[d].size();
-            from[d] = sources == 0 ? zeros.data() : token_at(map, rows[d].begin, columns[d].begin);
-            several |= sources > 1;
+            columns[d] = sources<kAdjoint>(w, distinct.offsets[d].dw, p.width.size, p.mode);
+            const int64_t tokens = rows[d].size() * columns[d].size();
+            from[d] = tokens == 0 ? zeros.data() : token_at(map, rows[d][0], columns[d][0]);
+            several |= tokens > 1;
           }
           if (!several) {
             blend.move(to, from.data());
@@ -142,7 +143,7 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
               return sum_of_step(L{}, map + c, p.height.in_stride, p.width.in_stride, rows[d], columns[d], L::kStep);
             });
           }
-          fused.finish(to, int64_t{1}, channels, vectors);
+          epilogue.finish(to, int64_t{1}, channels, vectors);
         }
       }
     });

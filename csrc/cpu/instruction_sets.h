@@ -76,7 +76,7 @@ __attribute__((target("arch=x86-64-v3"))) void run_avx2(const Body& body) {
 }
 #endif
 
-// body(Vectors), a lambda marked S2MLP_INLINE. Whatever it calls in its loops must be marked so, too: code that is not
+// body(Vectors), a lambda marked S2MLP_INLINE. Whatever it calls in its loops must be marked as such, too: code that is not
 // inlined is compiled for the baseline.
 template <Stores kStores = Stores::kCached, typename Body>
 void with_vectors(const Body& body) {

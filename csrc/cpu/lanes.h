@@ -52,14 +52,14 @@ S2MLP_INLINE inline void store_vector(void* to, const Vector& vector) {
 // no element ever changes its lane.
 template <typename T, int kBytes>
 struct Lanes {
-  using Wide = accumulator_t<T>;
-  static constexpr int kCount = kBytes / sizeof(Wide);
+  using Acc = accumulator_t<T>;
+  static constexpr int kCount = kBytes / sizeof(Acc);
   static constexpr bool kPairs = std::is_same_v<T, torch::headeronly::BFloat16>;
   static constexpr bool kHalf = std::is_same_v<T, torch::headeronly::Half>;
-  static constexpr bool kSums = kPairs || kHalf || std::is_same_v<T, Wide>;  // other elements are only moved
+  static constexpr bool kSums = kPairs || kHalf || std::is_same_v<T, Acc>;  // other elements are only moved
   static constexpr int kParts = kPairs ? 2 : 1;
   static constexpr int kStep = kParts * kCount;
-  using Vector = typename VectorType<Wide, kCount>::type;
+  using Vector = typename VectorType<Acc, kCount>::type;
   using Words = typename VectorType<uint32_t, kCount>::type;
   using Halves = typename VectorType<uint16_t, kCount>::type;
 
@@ -80,7 +80,7 @@ struct Lanes {
       return *this;
     }
 
-    S2MLP_INLINE Step& operator*=(Wide factor) {
+    S2MLP_INLINE Step& operator*=(Acc factor) {
       for (int part = 0; part < kParts; ++part) {
         parts[part] *= factor;
       }

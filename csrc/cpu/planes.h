@@ -10,6 +10,7 @@
 #include "../shift_problem.h"
 #include "blended_planes.h"
 #include "cache.h"
+#include "epilogue.h"
 #include "map_walk.h"
 #include "runs.h"
 
@@ -127,49 +128,47 @@ S2MLP_INLINE inline void copy_planes(
   }
 }
 
-// Under replicate, the border row and column of a plane, whose tokens have more than one reader.
+// Of one plane, the rows and columns that are not simply shifted back: what lies beyond the border is added to them.
 template <typename T, typename V>
-S2MLP_INLINE inline void sum_plane_borders(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V) {
+S2MLP_INLINE inline void sum_folded(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V) {
   const Axis& height = p.height;
   const Axis& width = p.width;
-  if (group.dh != 0) {
-    const int64_t h = group.dh > 0 ? 0 : height.size - 1;
-    const Range<int64_t> rows = reader_range(h, group.dh, height.size, p.mode);
+  const Range<int64_t> rows = folded_range(group.dh, height.size, p.mode);
+  for (int64_t h = rows.begin; h < rows.end; ++h) {
+    const Sources<int64_t> from_rows = readers(h, group.dh, height.size, p.mode);
     T* row_out = out + h * height.out_stride;
     if (group.dw == 0 && width.in_stride == 1 && width.out_stride == 1) {
       for_each_step<T, V::kBytes>(0, width.size, [&](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-        store_step(lanes, row_out + first, sum_of_step(lanes, in + first, height.in_stride, 0, rows, {0, 1}, count), count);
+        const Sources<int64_t> itself = {{0, 1}, {0, 0}};
+        store_step(lanes, row_out + first, sum_of_step(lanes, in + first, height.in_stride, 0, from_rows, itself, count), count);
       });
     } else {
       for (int64_t w = 0; w < width.size; ++w) {
-        row_out[w * width.out_stride] = sum_of(p, in, rows, reader_range(w, group.dw, width.size, p.mode));
+        row_out[w * width.out_stride] = sum_of(p, in, from_rows, readers(w, group.dw, width.size, p.mode));
       }
     }
   }
-  if (group.dw != 0) {
-    const int64_t w = group.dw > 0 ? 0 : width.size - 1;
-    const Range<int64_t> columns = reader_range(w, group.dw, width.size, p.mode);
+  const Range<int64_t> columns = folded_range(group.dw, width.size, p.mode);
+  for (int64_t w = columns.begin; w < columns.end; ++w) {
+    const Sources<int64_t> from_columns = readers(w, group.dw, width.size, p.mode);
     for (int64_t h = 0; h < height.size; ++h) {
       out[h * height.out_stride + w * width.out_stride] =
-          sum_of(p, in, reader_range(h, group.dh, height.size, p.mode), columns);
+          sum_of(p, in, readers(h, group.dh, height.size, p.mode), from_columns);
     }
   }
 }
 
-// The adjoint of `count` planes by rectangles. Away from the border it is the shift back; under replicate the border adds up its
-// readers.
+// `count` planes by rectangles. The adjoint is the shift back, but for what the border folds onto rows and columns near it.
 template <bool kAdjoint, typename T, typename V>
 S2MLP_INLINE inline void walk_planes_by_rectangles(
     const ShiftProblem& p, bool dense, T* out, const T* in, int64_t count, const ShiftGroup& group, V vectors) {
   if constexpr (kAdjoint) {
-    const PaddingMode back = p.mode == PaddingMode::kCircular ? p.mode : PaddingMode::kZeros;
-    const AxisMap rows(reduce_offset(-group.dh, p.height.size, back), p.height.size, back);
-    const AxisMap columns(reduce_offset(-group.dw, p.width.size, back), p.width.size, back);
+    const PaddingMode mode = mode_of_shift_back(p.mode);
+    const AxisMap rows(reduce_offset(-group.dh, p.height.size, mode), p.height.size, mode);
+    const AxisMap columns(reduce_offset(-group.dw, p.width.size, mode), p.width.size, mode);
     copy_planes(p, dense, out, in, count, rows, columns, vectors);
-    if (p.mode == PaddingMode::kReplicate) {
-      for (int64_t c = 0; c < count; ++c) {
-        sum_plane_borders(p, out + c * p.channel.out_stride, in + c * p.channel.in_stride, group, vectors);
-      }
+    for (int64_t c = 0; c < count; ++c) {
+      sum_folded(p, out + c * p.channel.out_stride, in + c * p.channel.in_stride, group, vectors);
     }
   } else {
     const AxisMap rows(group.dh, p.height.size, p.mode);
@@ -179,22 +178,22 @@ S2MLP_INLINE inline void walk_planes_by_rectangles(
 }
 
 // Finishes planes one after the other, as one run each where they are dense.
-template <typename T, typename Fused, typename V>
-S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, bool dense, T* out, int64_t count, const Fused& fused, V vectors) {
+template <typename T, typename Op, typename V>
+S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, bool dense, T* out, int64_t count, const Epilogue<T, Op>& epilogue, V vectors) {
   if (dense) {
-    fused.finish(out, int64_t{1}, count * p.height.size * p.width.size, vectors);
+    epilogue.finish(out, int64_t{1}, count * p.height.size * p.width.size, vectors);
     return;
   }
   for (int64_t c = 0; c < count; ++c) {
     for (int64_t h = 0; h < p.height.size; ++h) {
-      fused.finish(out + c * p.channel.out_stride + h * p.height.out_stride, p.width.out_stride, p.width.size, vectors);
+      epilogue.finish(out + c * p.channel.out_stride + h * p.height.out_stride, p.width.out_stride, p.width.size, vectors);
     }
   }
 }
 
 // Streaming stores are for planes that are blended and not finished: what has left the caches is not looked at again.
-template <bool kAdjoint, Stores kStores, typename T, typename Fused>
-void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
+template <bool kAdjoint, Stores kStores, typename T, typename Op>
+void walk_planes(const ShiftProblem& p, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const int64_t channels = p.channel.size;
   const int64_t plane_elements = p.height.size * p.width.size;
   const int64_t most = std::max<int64_t>(1, kStretchBytes / static_cast<int64_t>(plane_elements * sizeof(T)));
@@ -222,7 +221,7 @@ void walk_planes(const ShiftProblem& p, const T* in, T* out, const Fused& fused)
         } else {
           walk_planes_by_rectangles<kAdjoint>(p, dense, planes_out, planes_in, count, *group, cached);
         }
-        finish_planes(p, dense, planes_out, count, fused, cached);
+        finish_planes(p, dense, planes_out, count, epilogue, cached);
       }
     });
     if constexpr (kStores == Stores::kStreaming) {

@@ -12,6 +12,7 @@
 
 #include "../shift_problem.h"
 #include "cache.h"
+#include "epilogue.h"
 #include "map_walk.h"
 #include "runs.h"
 
@@ -19,19 +20,17 @@ namespace s2mlp {
 
 // A group along one row of the output: what the tokens of the row take of the input.
 struct GroupRow {
-  Range<int64_t> rows;    // of the input
+  Sources<int64_t> rows;  // of the input
   Range<int64_t> direct;  // tokens that take one token each; that of token w is at from + w * column_stride
   int64_t from;
-
-  S2MLP_INLINE bool is_direct(int64_t w) const { return w >= direct.begin && w < direct.end; }
 };
 
 template <bool kAdjoint>
 S2MLP_INLINE inline GroupRow group_row(
     const ShiftGroup& group, int64_t h, int64_t height, int64_t width, int64_t row_stride, int64_t column_stride, PaddingMode mode) {
-  const Range<int64_t> rows = source_range<kAdjoint>(h, group.dh, height, mode);
-  const Range<int64_t> direct = rows.size() == 1 ? plain_range(group.dw, width, mode, kAdjoint) : Range<int64_t>{0, 0};
-  return {rows, direct, rows.begin * row_stride + (kAdjoint ? group.dw : -group.dw) * column_stride};
+  const Sources<int64_t> rows = sources<kAdjoint>(h, group.dh, height, mode);
+  const Range<int64_t> direct = rows.size() == 1 ? direct_range<kAdjoint>(group.dw, width, mode) : Range<int64_t>{0, 0};
+  return {rows, direct, rows[0] * row_stride + (kAdjoint ? group.dw : -group.dw) * column_stride};
 }
 
 // From an output row to the furthest input row that a group takes, away from the borders.
@@ -40,7 +39,8 @@ int64_t furthest_row(const std::vector<ShiftGroup>& groups, int64_t height, Padd
   const int64_t h = height / 2;
   int64_t furthest = 0;
   for (const ShiftGroup& group : groups) {
-    furthest = std::max(furthest, source_range<kAdjoint>(h, group.dh, height, mode).end - 1 - h);
+    const Sources<int64_t> rows = sources<kAdjoint>(h, group.dh, height, mode);
+    furthest = std::max({furthest, rows.first.end - 1 - h, rows.second.end - 1 - h});
   }
   return furthest;
 }
@@ -59,8 +59,8 @@ S2MLP_INLINE inline void sum_tokens(
     const ShiftProblem& p,
     T* out,
     const T* in,
-    const Range<int64_t>& rows,
-    const Range<int64_t>& columns,
+    const Sources<int64_t>& rows,
+    const Sources<int64_t>& columns,
     int64_t count,
     V) {
   if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
@@ -76,9 +76,9 @@ S2MLP_INLINE inline void sum_tokens(
 }
 
 // Row h of the output of one map.
-template <bool kAdjoint, typename T, typename Fused, typename V>
+template <bool kAdjoint, typename T, typename Op, typename V>
 S2MLP_INLINE inline void walk_row(
-    const ShiftProblem& p, const T* map_in, T* map_out, int64_t h, int64_t rows_ahead, GroupRow* rows, const Fused& fused, V vectors) {
+    const ShiftProblem& p, const T* map_in, T* map_out, int64_t h, int64_t rows_ahead, GroupRow* rows, const Epilogue<T, Op>& epilogue, V vectors) {
   const int64_t groups = static_cast<int64_t>(p.groups.size());
   for (int64_t g = 0; g < groups; ++g) {
     rows[g] = group_row<kAdjoint>(
@@ -101,21 +101,21 @@ S2MLP_INLINE inline void walk_row(
       if constexpr (V::kStores == Stores::kCached) {
         prefetch_run(to + ahead_of_output, run);
       }
-      fused.prefetch(to + ahead_of_output, run);
-      if (row.is_direct(w)) {
-        fused.move(to, out_stride, from + row.from + w * p.width.in_stride, in_stride, run, vectors);
+      epilogue.prefetch(to + ahead_of_output, run);
+      if (row.direct.contains(w)) {
+        epilogue.move(to, out_stride, from + row.from + w * p.width.in_stride, in_stride, run, vectors);
         continue;
       }
-      const Range<int64_t> columns = source_range<kAdjoint>(w, group.dw, p.width.size, p.mode);
-      const int64_t sources = row.rows.size() * columns.size();
-      if (sources == 0) {
+      const Sources<int64_t> columns = sources<kAdjoint>(w, group.dw, p.width.size, p.mode);
+      const int64_t tokens = row.rows.size() * columns.size();
+      if (tokens == 0) {
         zero_run(to, out_stride, run);
-      } else if (sources == 1) {
-        from += row.rows.begin * p.height.in_stride + columns.begin * p.width.in_stride;
-        fused.move(to, out_stride, from, in_stride, run, vectors);
+      } else if (tokens == 1) {
+        from += row.rows[0] * p.height.in_stride + columns[0] * p.width.in_stride;
+        epilogue.move(to, out_stride, from, in_stride, run, vectors);
       } else if constexpr (kAdjoint) {
         sum_tokens(p, to, from, row.rows, columns, run, vectors);
-        fused.finish(to, out_stride, run, vectors);
+        epilogue.finish(to, out_stride, run, vectors);
       }
     }
   }
@@ -131,8 +131,8 @@ bool runs_are_whole_lines(const ShiftProblem& p, const T* out) {
   return p.channel.out_stride == 1 && p.channel.in_stride == 1 && are_whole_lines(out, strides, p.groups);
 }
 
-template <bool kAdjoint, Stores kStores, typename T, typename Fused>
-void walk_rows(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
+template <bool kAdjoint, Stores kStores, typename T, typename Op>
+void walk_rows(const ShiftProblem& p, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const int64_t height = p.height.size;
   const int64_t rows_ahead = furthest_row<kAdjoint>(p.groups, height, p.mode);
   const int64_t grain = grain_of<T>(p.width.size * p.channel.size);
@@ -141,7 +141,7 @@ void walk_rows(const ShiftProblem& p, const T* in, T* out, const Fused& fused) {
     with_vectors<kStores>([&](auto vectors) S2MLP_INLINE {
       for (int64_t row = begin; row < end; ++row) {
         const MapOffset offset = map_offset(p, row / height);
-        walk_row<kAdjoint>(p, in + offset.in, out + offset.out, row % height, rows_ahead, rows.data(), fused, vectors);
+        walk_row<kAdjoint>(p, in + offset.in, out + offset.out, row % height, rows_ahead, rows.data(), epilogue, vectors);
       }
     });
     if constexpr (kStores == Stores::kStreaming) {

@@ -1,4 +1,4 @@
-// Runs of elements, mostly the channels of one group in one token: copied, zeroed, prefetched, and what a shift is fused with.
+// Runs of elements, mostly the channels of one group in one token: copied, zeroed, prefetched.
 #pragma once
 
 #include <algorithm>
@@ -31,7 +31,7 @@ S2MLP_INLINE inline void copy_elements(T* to, int64_t to_stride, const T* from, 
   }
 }
 
-// A dense run. Streaming stores take whole cache lines, which for_each_row sees to.
+// A dense run. Streaming stores take whole cache lines: see runs_are_whole_lines.
 template <typename V, typename T>
 S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
   constexpr int64_t kStep = V::kBytes / sizeof(T);
@@ -92,19 +92,5 @@ S2MLP_INLINE inline void prefetch_run(const T* run, int64_t count) {
     __builtin_prefetch(run + i);
   }
 }
-
-// An element-wise operation that is fused with a shift. `move` writes a run to its place; `finish` is called for each run of outputs
-// that was written by other means (summed up, or as part of a plane) and is still in cache; `prefetch` is called with a run of outputs
-// that will be written soon. This one does nothing to the elements.
-struct Identity {
-  template <typename T, typename V>
-  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
-    copy_run(to, to_stride, from, from_stride, count, vectors);
-  }
-  template <typename T, typename V>
-  S2MLP_INLINE void finish(T*, int64_t, int64_t, V) const {}
-  template <typename T>
-  S2MLP_INLINE void prefetch(const T*, int64_t) const {}
-};
 
 }  // namespace s2mlp

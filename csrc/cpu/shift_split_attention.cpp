@@ -14,7 +14,6 @@
 
 #include "../branch_ops.h"
 #include "../library.h"
-#include "dtypes.h"
 #include "instruction_sets.h"
 #include "lanes.h"
 #include "rows.h"
@@ -23,10 +22,10 @@
 namespace s2mlp {
 namespace {
 
-constexpr int64_t kChunkElements = 65536;  // of the wide map, at the least, summed up by one thread at a time
+constexpr int64_t kChunkElements = 65536;  // of the expanded map, at the least, summed up by one thread at a time
 constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
 
-// Bytes of the wide map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which
+// Bytes of the expanded map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which
 // longer tiles save. Others cost memory accesses, whose order shorter tiles keep: that of reads, since stores are not waited for.
 template <typename T>
 constexpr int64_t kReadTileBytes = sizeof(T) == 2 ? 8192 : 5120;
@@ -42,28 +41,28 @@ struct Run {
   GroupRow row;  // of the row that is walked
 
   template <bool kAdjoint>
-  S2MLP_INLINE Range<int64_t> columns(const BranchProblem& p, int64_t w) const {
-    return source_range<kAdjoint>(w, group.dw, p.width, p.mode);
+  S2MLP_INLINE Sources<int64_t> columns(const BranchProblem& p, int64_t w) const {
+    return sources<kAdjoint>(w, group.dw, p.width, p.mode);
   }
 
   // The token that output token w of the row reads, or null where it reads zeros.
   template <typename T>
   S2MLP_INLINE const T* source(const BranchProblem& p, const T* map, const MapStrides& stride, int64_t w) const {
-    if (row.is_direct(w)) {
+    if (row.direct.contains(w)) {
       return map + row.from + w * stride.column + branch * p.channels;
     }
-    const Range<int64_t> from = columns<false>(p, w);
+    const Sources<int64_t> from = columns<false>(p, w);
     if (row.rows.size() == 0 || from.size() == 0) {
       return nullptr;
     }
-    return map + row.rows.begin * stride.row + from.begin * stride.column + branch * p.channels;
+    return map + row.rows[0] * stride.row + from[0] * stride.column + branch * p.channels;
   }
 };
 
 // Numbers of a run lie at its first channel, plus this many per run before it: the last step of a run may be a partial one.
 constexpr int64_t kPadding = 16;
 
-// The runs of a wide map: those of the first branch, then those of the second, ... Each branch has as many.
+// The runs of a expanded map: those of the first branch, then those of the second, ... Each branch has as many.
 struct Runs {
   std::vector<Run> all;
   int64_t count;  // of one branch
@@ -118,7 +117,7 @@ S2MLP_INLINE inline void for_each_tile(const BranchProblem& p, int64_t tokens, c
 template <typename Walk>
 S2MLP_INLINE inline void for_each_span(const Range<int64_t>& direct, const Range<int64_t>& tile, const Walk& walk) {
   for (int64_t w = tile.begin; w < tile.end;) {
-    const bool is_direct = w >= direct.begin && tile.end <= direct.end;
+    const bool is_direct = direct.contains(w) && tile.end <= direct.end;
     const int64_t end = is_direct ? tile.end : w + 1;
     walk(Range<int64_t>{w, end});
     w = end;
@@ -152,7 +151,7 @@ S2MLP_INLINE inline void with_parts(const Part* begin, const Part* end, const Us
 
 // Numbers in lane order.
 template <typename L>
-S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* from) {
+S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Acc* from) {
   typename L::Step step;
   for (int part = 0; part < L::kParts; ++part) {
     step.parts[part] = load_vector<typename L::Vector>(from + part * L::kCount);
@@ -161,7 +160,7 @@ S2MLP_INLINE inline typename L::Step load_numbers(L, const typename L::Wide* fro
 }
 
 template <typename L>
-S2MLP_INLINE inline void store_numbers(L, typename L::Wide* to, const typename L::Step& step) {
+S2MLP_INLINE inline void store_numbers(L, typename L::Acc* to, const typename L::Step& step) {
   for (int part = 0; part < L::kParts; ++part) {
     store_vector(to + part * L::kCount, step.parts[part]);
   }
@@ -218,22 +217,22 @@ struct Chunks {
 // branches of numbers in lane order.
 template <typename T, typename Row>
 void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulator_t<T>* out, const Row& row) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const Chunks chunks(p);
   const int64_t padded = runs.padded_channels(p);
   const int64_t numbers = lines * padded;
-  const std::unique_ptr<Wide[]> sums_of_chunks(new Wide[p.images * chunks.count * numbers]);
+  const std::unique_ptr<Acc[]> sums_of_chunks(new Acc[p.images * chunks.count * numbers]);
   const int64_t chunk_elements = chunks.rows * p.width * p.branches * p.channels;
   const int64_t grain = grain_of<T>(chunk_elements);
   torch::stable::parallel_for(0, p.images * chunks.count, grain, [&](int64_t begin, int64_t end) {
     with_vectors([&](auto vectors) S2MLP_INLINE {
-      std::vector<Wide> row_sums(numbers);
+      std::vector<Acc> row_sums(numbers);
       for (int64_t i = begin; i < end; ++i) {
-        Wide* sums = sums_of_chunks.get() + i * numbers;
-        std::fill(sums, sums + numbers, Wide(0));
+        Acc* sums = sums_of_chunks.get() + i * numbers;
+        std::fill(sums, sums + numbers, Acc(0));
         const int64_t first_row = i % chunks.count * chunks.rows;
         for (int64_t h = first_row; h < std::min(first_row + chunks.rows, p.height); ++h) {
-          std::fill(row_sums.begin(), row_sums.end(), Wide(0));
+          std::fill(row_sums.begin(), row_sums.end(), Acc(0));
           row(vectors, row_sums.data(), i / chunks.count, h);
           for (int64_t n = 0; n < numbers; ++n) {
             sums[n] += row_sums[n];
@@ -243,10 +242,10 @@ void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulat
     });
   });
   const int64_t image_numbers = chunks.count * numbers;
-  torch::stable::parallel_for(0, p.images, grain_of<Wide>(image_numbers), [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, p.images, grain_of<Acc>(image_numbers), [&](int64_t begin, int64_t end) {
     with_vectors([&](auto vectors) S2MLP_INLINE {
       for (int64_t image = begin; image < end; ++image) {
-        Wide* sums = sums_of_chunks.get() + image * image_numbers;
+        Acc* sums = sums_of_chunks.get() + image * image_numbers;
         for (int64_t chunk = 1; chunk < chunks.count; ++chunk) {
           for (int64_t n = 0; n < numbers; ++n) {
             sums[n] += sums[chunk * numbers + n];
@@ -262,8 +261,8 @@ void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulat
 }
 
 // sums[c] += the sum over tokens, at least one, of step(lanes, token, first channel, count).
-template <typename T, int kBytes, typename Wide, typename Step>
-S2MLP_INLINE inline void sum_span(Wide* sums, const Run& run, int64_t tokens, const Step& step) {
+template <typename T, int kBytes, typename Acc, typename Step>
+S2MLP_INLINE inline void sum_span(Acc* sums, const Run& run, int64_t tokens, const Step& step) {
   for_each_step<T, kBytes>(run.begin, run.end - run.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
     auto sum = step(lanes, 0, first, count);
     for (int64_t token = 1; token < tokens; ++token) {
@@ -276,10 +275,10 @@ S2MLP_INLINE inline void sum_span(Wide* sums, const Run& run, int64_t tokens, co
 
 template <typename T>
 void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumulator_t<T>* out) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const Runs runs(p);
   const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
-  sum_rows<T>(p, runs, 1, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+  sum_rows<T>(p, runs, 1, out, [&](auto vectors, Acc* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
     const std::vector<Run> row_runs = runs.along<true>(p, {}, h);
     const T* const line = x + image * stride.image + h * stride.row;
@@ -292,12 +291,12 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
         ahead += elements;
         for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
           const int64_t w = span.begin;
-          const int64_t readers = run.row.is_direct(w) ? 1 : run.row.rows.size() * run.columns<true>(p, w).size();
+          const int64_t readers = run.row.direct.contains(w) ? 1 : run.row.rows.size() * run.columns<true>(p, w).size();
           if (readers == 0) {
             return;
           }
           const T* const from = line + w * column_stride + run.branch * p.channels;
-          const Wide factor = static_cast<Wide>(readers);
+          const Acc factor = static_cast<Acc>(readers);
           sum_span<T, kBytes>(
               sums + run.padding, run, span.size(),
               [=](auto lanes, int64_t token, int64_t first, int64_t count) S2MLP_INLINE {
@@ -312,19 +311,19 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
 }
 
 template <typename T>
-void correlate(
+void combine_backward_weights(
     const BranchProblem& p,
     const T* grad,
     const MapStrides& grad_stride,
     const T* x,
     const MapStrides& x_stride,
     accumulator_t<T>* out) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const Runs runs(p);
   const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
-  sum_rows<T>(p, runs, p.branches, out, [&](auto vectors, Wide* sums, int64_t image, int64_t h) S2MLP_INLINE {
+  sum_rows<T>(p, runs, p.branches, out, [&](auto vectors, Acc* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
     const std::vector<Run> row_runs = runs.along<false>(p, x_stride, h);
     const T* const map = x + image * x_stride.image;
@@ -391,12 +390,12 @@ void combine_rows(
     int64_t weights_stride,
     T* out,
     const MapStrides& out_stride) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const Runs runs(p);
   const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
-  const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
+  const auto prepare = [&](auto vectors, int64_t image, Acc* numbers) {
     for (int64_t k = 0; k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(
           runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
@@ -404,9 +403,9 @@ void combine_rows(
   };
   struct Part {
     const T* token;
-    const Wide* weights;
+    const Acc* weights;
   };
-  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
+  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Acc* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
     const std::vector<Run> row_runs = runs.along<false>(p, x_stride, h);
     const T* const map = x + image * x_stride.image;
@@ -435,7 +434,7 @@ void combine_rows(
           const Part* first_part = row_parts.data() + n * p.branches;
           const Part* last_part = first_part + p.branches;
           int64_t from = span.begin * x_column;
-          if (span.begin < direct[n].begin || span.begin >= direct[n].end) {
+          if (!direct[n].contains(span.begin)) {
             Part* end = parts.data();
             for (int64_t k = 0; k < p.branches; ++k) {
               const Run& run = row_runs[k * runs.count + n];
@@ -448,13 +447,13 @@ void combine_rows(
             from = 0;
           }
           const int64_t tokens = span.size();
-          const int64_t wide_channels = p.branches * channels;
+          const int64_t expanded_channels = p.branches * channels;
           T* const to = line + span.begin * out_column;
-          const T* const span_ahead = ahead + (span.begin - tile.begin) * wide_channels;
+          const T* const span_ahead = ahead + (span.begin - tile.begin) * expanded_channels;
           const T* const span_out_ahead = out_ahead + (span.begin - tile.begin) * channels;
           with_parts<Part>(first_part, last_part, [=](auto parts) S2MLP_INLINE {
             for (int64_t token = 0; token < tokens; ++token) {
-              prefetch_run(span_ahead + token * wide_channels, wide_channels);
+              prefetch_run(span_ahead + token * expanded_channels, expanded_channels);
               if constexpr (kStores == Stores::kCached) {
                 prefetch_run(span_out_ahead + token * channels, channels);
               }
@@ -480,7 +479,7 @@ void combine_rows(
 
 // grad and weights, or pool_grad, may be null.
 template <Stores kStores, typename T>
-void spread_rows(
+void combine_backward_rows(
     const BranchProblem& p,
     const T* grad,
     const MapStrides& grad_stride,
@@ -490,13 +489,13 @@ void spread_rows(
     int64_t pool_grad_stride,
     T* out,
     const MapStrides& out_stride) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const Runs runs(p);
   const int64_t tokens_of_tile = tile_tokens<T>(p, kWriteTileBytes);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<true>(p.groups, p.height, p.mode);
   // Lines of numbers: the weights of each branch, then the gradient of the pooled sums; zeros where there are none.
-  const auto prepare = [&](auto vectors, int64_t image, Wide* numbers) {
+  const auto prepare = [&](auto vectors, int64_t image, Acc* numbers) {
     for (int64_t k = 0; weights != nullptr && k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(
           runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
@@ -506,7 +505,7 @@ void spread_rows(
           runs, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
     }
   };
-  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Wide* numbers) S2MLP_INLINE {
+  const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Acc* numbers) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
     const std::vector<Run> row_runs = runs.along<true>(p, grad_stride, h);
     const T* const map = grad == nullptr ? nullptr : grad + image * grad_stride.image;
@@ -528,29 +527,29 @@ void spread_rows(
           prefetch_run(map + grad_ahead, elements / p.branches);
           grad_ahead += elements / p.branches;
         }
-        const Wide* const factors = numbers + run.branch * padded + run.padding;
-        const Wide* const sums = numbers + p.branches * padded + run.padding;
+        const Acc* const factors = numbers + run.branch * padded + run.padding;
+        const Acc* const sums = numbers + p.branches * padded + run.padding;
         for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
           T* const to = line + span.begin * out_column + run.branch * p.channels;
-          const auto finish = [=](auto lanes, int64_t token, int64_t first, int64_t count, auto sum, Wide readers) S2MLP_INLINE {
+          const auto finish = [=](auto lanes, int64_t token, int64_t first, int64_t count, auto sum, Acc readers) S2MLP_INLINE {
             sum *= load_numbers(lanes, factors + first);
             auto pooled = load_numbers(lanes, sums + first);
             pooled *= readers;
             sum += pooled;
             store_step<kStores>(lanes, to + token * out_column + first, sum, count);
           };
-          if (map != nullptr && run.row.is_direct(span.begin)) {
+          if (map != nullptr && run.row.direct.contains(span.begin)) {
             const T* const reader = map + run.row.from + span.begin * grad_column;
             for (int64_t token = 0; token < span.size(); ++token) {
               for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
-                finish(lanes, token, first, count, load_step(lanes, reader + token * grad_column + first, count), Wide(1));
+                finish(lanes, token, first, count, load_step(lanes, reader + token * grad_column + first, count), Acc(1));
               });
             }
             return;
           }
           for (int64_t token = 0; token < span.size(); ++token) {
-            const Range<int64_t> columns = run.columns<true>(p, span.begin + token);
-            const Wide readers = static_cast<Wide>(run.row.rows.size() * columns.size());
+            const Sources<int64_t> columns = run.columns<true>(p, span.begin + token);
+            const Acc readers = static_cast<Acc>(run.row.rows.size() * columns.size());
             for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
               typename decltype(lanes)::Step sum{};
               if (map != nullptr) {
@@ -583,9 +582,9 @@ const T* data_or_null(const Tensor* tensor) {
 
 struct Cpu {
   static void pool(const BranchProblem& p, const Tensor& x, const MapStrides& x_stride, const Tensor& out) {
-    with_dtype(x.scalar_type(), [&](auto element) {
+    with_floating_type(x, [&](auto element) {
       using T = decltype(element);
-      s2mlp::pool(p, data<T>(x), x_stride, output<accumulator_t<T>>(out));
+      s2mlp::pool(p, data<T>(x), x_stride, mutable_data<accumulator_t<T>>(out));
     });
   }
 
@@ -597,28 +596,28 @@ struct Cpu {
       int64_t weights_stride,
       const Tensor& out,
       const MapStrides& out_stride) {
-    with_dtype(x.scalar_type(), [&](auto element) {
+    with_floating_type(x, [&](auto element) {
       using T = decltype(element);
-      const auto run = streams(p, p.channels, output<T>(out), out_stride) ? combine_rows<Stores::kStreaming, T>
+      const auto run = streams(p, p.channels, mutable_data<T>(out), out_stride) ? combine_rows<Stores::kStreaming, T>
                                                                           : combine_rows<Stores::kCached, T>;
-      run(p, data<T>(x), x_stride, data<accumulator_t<T>>(weights), weights_stride, output<T>(out), out_stride);
+      run(p, data<T>(x), x_stride, data<accumulator_t<T>>(weights), weights_stride, mutable_data<T>(out), out_stride);
     });
   }
 
-  static void correlate(
+  static void combine_backward_weights(
       const BranchProblem& p,
       const Tensor& grad,
       const MapStrides& grad_stride,
       const Tensor& x,
       const MapStrides& x_stride,
       const Tensor& out) {
-    with_dtype(x.scalar_type(), [&](auto element) {
+    with_floating_type(x, [&](auto element) {
       using T = decltype(element);
-      s2mlp::correlate(p, data<T>(grad), grad_stride, data<T>(x), x_stride, output<accumulator_t<T>>(out));
+      s2mlp::combine_backward_weights(p, data<T>(grad), grad_stride, data<T>(x), x_stride, mutable_data<accumulator_t<T>>(out));
     });
   }
 
-  static void spread(
+  static void combine_backward(
       const BranchProblem& p,
       const Tensor* grad,
       const MapStrides& grad_stride,
@@ -628,13 +627,13 @@ struct Cpu {
       int64_t pool_grad_stride,
       const Tensor& out,
       const MapStrides& out_stride) {
-    with_dtype(out.scalar_type(), [&](auto element) {
+    with_floating_type(out, [&](auto element) {
       using T = decltype(element);
-      using Wide = accumulator_t<T>;
-      const auto run = streams(p, p.branches * p.channels, output<T>(out), out_stride) ? spread_rows<Stores::kStreaming, T>
-                                                                                       : spread_rows<Stores::kCached, T>;
-      run(p, data_or_null<T>(grad), grad_stride, data_or_null<Wide>(weights), weights_stride, data_or_null<Wide>(pool_grad),
-          pool_grad_stride, output<T>(out), out_stride);
+      using Acc = accumulator_t<T>;
+      const auto run = streams(p, p.branches * p.channels, mutable_data<T>(out), out_stride) ? combine_backward_rows<Stores::kStreaming, T>
+                                                                                       : combine_backward_rows<Stores::kCached, T>;
+      run(p, data_or_null<T>(grad), grad_stride, data_or_null<Acc>(weights), weights_stride, data_or_null<Acc>(pool_grad),
+          pool_grad_stride, mutable_data<T>(out), out_stride);
     });
   }
 };

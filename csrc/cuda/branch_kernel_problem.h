@@ -123,7 +123,7 @@ void for_each_branch_table(
   const auto in_vectors = [&](const MapStrides& map) {
     return MapStrides{map.image / vector, map.row / vector, map.column / vector};
   };
-  kernel.strides = {in_vectors(strides.wide), in_vectors(strides.narrow), strides.weights, strides.pool_grad};
+  kernel.strides = {in_vectors(strides.expanded), in_vectors(strides.combined), strides.weights, strides.pool_grad};
   int64_t begin = 0;
   while (begin < p.channels) {
     std::vector<ShiftGroup> groups;

@@ -1,4 +1,4 @@
-// Which kernel a call takes, how wide its accesses and its indices are, and how many blocks it gets: decided from numbers
+// Which kernel a call takes, how many bytes its accesses and its indices have, and how many blocks it gets: decided from numbers
 // alone, so that it can be tested without a GPU and for maps that no machine could hold.
 #pragma once
 
@@ -40,7 +40,7 @@ struct Misalignment {
 struct LaunchPlan {
   ShiftKernel kernel;
   int vector;            // elements per access
-  bool wide;             // 64-bit indices
+  bool index_64;
   int items_per_thread;  // items whose loads are in flight together
 };
 
@@ -95,26 +95,32 @@ inline bool has_dense_planes(const ShiftProblem& p) {
 }
 
 inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
-  const bool wide = !fits_32_bits(p);
+  const bool index_64 = !fits_32_bits(p);
   const int full = static_cast<int>(kVectorBytes / element_size);
   if (p.channels_innermost()) {
     int vector = vector_channels(p, element_size, misalignment);
     // Kernels with 64-bit indices exist for full vectors and for single elements only.
-    vector = wide && vector != full ? 1 : vector;
-    return {ShiftKernel::kChannelVectors, vector, wide, kItemsPerThread};
+    vector = index_64 && vector != full ? 1 : vector;
+    return {ShiftKernel::kChannelVectors, vector, index_64, kItemsPerThread};
   }
   if (has_dense_planes(p) && misalignment.out == 0 && p.groups.size() <= kMaxGroups) {
-    return {ShiftKernel::kPlaneVectors, full, wide, kPlaneItemsPerThread};
+    return {ShiftKernel::kPlaneVectors, full, index_64, kPlaneItemsPerThread};
   }
-  return {ShiftKernel::kElements, 1, wide, kItemsPerThread};
+  return {ShiftKernel::kElements, 1, index_64, kItemsPerThread};
 }
 
-// Where elements are computed with on their way (GELU): kernels exist for full vectors of channels and for single elements,
-// and for float64, which computes for longer than it loads, for single elements only.
+// Elements in the vectors of kernels that compute with them. float64 computes for longer than it loads: one at a time.
+constexpr int widest_computed(int64_t element_size) {
+  return element_size < 8 ? static_cast<int>(kVectorBytes / element_size) : 1;
+}
+
+template <typename T>
+constexpr int kWidestComputed = widest_computed(sizeof(T));
+
+// Where elements are computed with on their way (GELU): kernels exist for full vectors of channels and for single elements.
 inline LaunchPlan plan_element_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
-  const int full = static_cast<int>(kVectorBytes / element_size);
-  const bool vectors =
-      element_size < 8 && p.channels_innermost() && vector_channels(p, element_size, misalignment) == full;
+  const int full = widest_computed(element_size);
+  const bool vectors = p.channels_innermost() && vector_channels(p, element_size, misalignment) >= full;
   return {p.channels_innermost() ? ShiftKernel::kChannelVectors : ShiftKernel::kElements, vectors ? full : 1,
           !fits_32_bits(p), kElementItemsPerThread};
 }
@@ -132,8 +138,8 @@ constexpr int kBranchTokens = 4;  // whose loads a thread has in flight together
 
 // Element strides of what a branch op reads and writes; zeros stand for what it does not have.
 struct BranchStrides {
-  MapStrides wide;    // of all branches
-  MapStrides narrow;  // of one
+  MapStrides expanded;  // of all branches
+  MapStrides combined;  // of one
   int64_t weights;    // from image to image
   int64_t pool_grad;
 };
@@ -168,16 +174,16 @@ inline int64_t branch_tiles(const BranchProblem& p, BranchWork work, int64_t cha
 // `misalignment` is that of all base addresses, of maps and of numbers, or'ed together.
 inline BranchPlan plan_branches(
     const BranchProblem& p, const BranchStrides& strides, BranchWork work, int64_t element_size, int misalignment) {
-  const int64_t full = kVectorBytes / element_size;
+  const int full = widest_computed(element_size);
   int64_t bits = misalignment == 0 ? 0 : 1;
   for (const ShiftGroup& group : p.groups) {
     bits |= group.channel_end;
   }
-  for (const MapStrides& map : {strides.wide, strides.narrow}) {
+  for (const MapStrides& map : {strides.expanded, strides.combined}) {
     bits |= (p.images > 1 ? map.image : 0) | (p.height > 1 ? map.row : 0) | (p.width > 1 ? map.column : 0);
   }
   bits |= p.images > 1 ? strides.weights | strides.pool_grad : 0;
-  const int vector = element_size < 8 && bits % full == 0 ? static_cast<int>(full) : 1;
+  const int vector = bits % full == 0 ? full : 1;
   const int64_t limit = int64_t{1} << 30;  // one bit is kept for the sums
   const int64_t tiles = branch_tiles(p, work, p.channels / vector, vector);
   const bool fits = p.branches <= kMaxGroups && p.height * p.width < limit && p.branches * p.channels < limit &&

@@ -4,11 +4,7 @@
 // once for four tokens and neighbouring threads are at neighbouring channels. Kernels that sum over tokens: a block has a
 // few vectors of channels and all tokens of an image. Blocks of one image follow each other, so that what two of them
 // read comes from the L2 cache the second time.
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include <initializer_list>
-#include <type_traits>
 
 #include "../branch_ops.h"
 #include "branch_kernel_problem.h"
@@ -19,12 +15,12 @@ namespace s2mlp {
 namespace {
 
 // Weights or sums that belong to a vector of channels, 16 bytes at a time.
-template <int kVector, typename Wide>
-__device__ void load_numbers(const Wide* from, Wide (&numbers)[kVector]) {
-  constexpr int kAtOnce = kVector == 1 ? 1 : kVectorBytes / sizeof(Wide);
+template <int kVector, typename Acc>
+__device__ void load_numbers(const Acc* from, Acc (&numbers)[kVector]) {
+  constexpr int kAtOnce = kVector == 1 ? 1 : kVectorBytes / sizeof(Acc);
 #pragma unroll
   for (int first = 0; first < kVector; first += kAtOnce) {
-    const auto part = *reinterpret_cast<const VectorOf<Wide, kAtOnce>*>(from + first);
+    const auto part = *reinterpret_cast<const VectorOf<Acc, kAtOnce>*>(from + first);
 #pragma unroll
     for (int v = 0; v < kAtOnce; ++v) {
       numbers[first + v] = part.values[v];
@@ -32,17 +28,17 @@ __device__ void load_numbers(const Wide* from, Wide (&numbers)[kVector]) {
   }
 }
 
-template <int kVector, typename Wide>
-__device__ void store_numbers(Wide* to, const Wide (&numbers)[kVector]) {
-  constexpr int kAtOnce = kVector == 1 ? 1 : kVectorBytes / sizeof(Wide);
+template <int kVector, typename Acc>
+__device__ void store_numbers(Acc* to, const Acc (&numbers)[kVector]) {
+  constexpr int kAtOnce = kVector == 1 ? 1 : kVectorBytes / sizeof(Acc);
 #pragma unroll
   for (int first = 0; first < kVector; first += kAtOnce) {
-    VectorOf<Wide, kAtOnce> part;
+    VectorOf<Acc, kAtOnce> part;
 #pragma unroll
     for (int v = 0; v < kAtOnce; ++v) {
       part.values[v] = numbers[first + v];
     }
-    *reinterpret_cast<VectorOf<Wide, kAtOnce>*>(to + first) = part;
+    *reinterpret_cast<VectorOf<Acc, kAtOnce>*>(to + first) = part;
   }
 }
 
@@ -60,7 +56,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
     const accumulator_t<T>* __restrict__ weights,
     VectorOf<T, kVector>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   constexpr int kFactors = kVector < 4 ? kVector : 4;
   const BranchBlock block = locate_block(p, blockIdx.x);
   const BranchItem item = locate_item(p, block.tile, threadIdx.x);
@@ -69,14 +65,14 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
   }
   Token tokens[kBranchTokens];
   locate_tokens(p, item.first_token, tokens);
-  Wide sums[kBranchTokens][kVector] = {};
+  Acc sums[kBranchTokens][kVector] = {};
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
     const KernelGroup<int32_t> group = branch_group(p, k, item.channel, next);
     const int64_t channel = int64_t{k} * p.channels + item.channel;
-    const Wide* numbers = weights + block.image * p.strides.weights + channel * kVector;
-    const VectorOf<T, kVector>* branch = x + block.image * p.strides.wide.image + channel;
+    const Acc* numbers = weights + block.image * p.strides.weights + channel * kVector;
+    const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + channel;
     Packed<T, kVector> values[kBranchTokens];
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u) {
@@ -84,19 +80,19 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
       const int32_t w = source_index(tokens[u].w, group.dw, p.width, p.mode);
       values[u] = Packed<T, kVector>{};
       if (h >= 0 && w >= 0) {
-        values[u] = load_token(branch, p.strides.wide, h, w);
+        values[u] = load_token(branch, p.strides.expanded, h, w);
       }
     }
     // A few weights at a time, and elements taken out of their words when their turn comes: registers are short.
 #pragma unroll
     for (int first = 0; first < kVector; first += kFactors) {
-      Wide factors[kFactors];
+      Acc factors[kFactors];
       load_numbers(numbers + first, factors);
 #pragma unroll
       for (int v = 0; v < kFactors; ++v) {
 #pragma unroll
         for (int u = 0; u < kBranchTokens; ++u) {
-          sums[u][first + v] += static_cast<Wide>(unpack<T, kVector>(values[u]).values[first + v]) * factors[v];
+          sums[u][first + v] += static_cast<Acc>(unpack<T, kVector>(values[u]).values[first + v]) * factors[v];
         }
       }
     }
@@ -109,8 +105,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
       for (int v = 0; v < kVector; ++v) {
         result.values[v] = static_cast<T>(sums[u][v]);
       }
-      out[block.image * p.strides.narrow.image + tokens[u].h * p.strides.narrow.row +
-          tokens[u].w * p.strides.narrow.column + item.channel] = result;
+      out[block.image * p.strides.combined.image + tokens[u].h * p.strides.combined.row +
+          tokens[u].w * p.strides.combined.column + item.channel] = result;
     }
   }
 }
@@ -120,18 +116,20 @@ template <typename T, int kVector>
 __device__ void sum_readers(
     const VectorOf<T, kVector>* map,
     const BranchKernelProblem& p,
-    const Range<int32_t>& rows,
-    const Range<int32_t>& columns,
+    const Token& token,
+    const KernelGroup<int32_t>& group,
     accumulator_t<T> (&sums)[kVector]) {
+  const Sources<int32_t> rows = readers(token.h, group.dh, p.height, p.mode);
+  const Sources<int32_t> columns = readers(token.w, group.dw, p.width, p.mode);
 #pragma unroll
   for (int v = 0; v < kVector; ++v) {
     sums[v] = 0;
   }
 #pragma unroll 1
-  for (int32_t h = rows.begin; h < rows.end; ++h) {
+  for (int32_t h = 0; h < rows.size(); ++h) {
 #pragma unroll 1
-    for (int32_t w = columns.begin; w < columns.end; ++w) {
-      const VectorOf<T, kVector> grad = unpack<T, kVector>(load_token(map, p.strides.narrow, h, w));
+    for (int32_t w = 0; w < columns.size(); ++w) {
+      const VectorOf<T, kVector> grad = unpack<T, kVector>(load_token(map, p.strides.combined, rows[h], columns[w]));
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
         sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
@@ -142,13 +140,13 @@ __device__ void sum_readers(
 
 // grad and weights, or pool_grad, may be null.
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) spread_kernel(
+__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_kernel(
     const VectorOf<T, kVector>* __restrict__ grad,
     const accumulator_t<T>* __restrict__ weights,
     const accumulator_t<T>* __restrict__ pool_grad,
     VectorOf<T, kVector>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   const BranchBlock block = locate_block(p, blockIdx.x);
   const BranchItem item = locate_item(p, block.tile, threadIdx.x);
   if (item.first_token >= p.tokens) {
@@ -156,27 +154,27 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) spread_kernel(
   }
   Token tokens[kBranchTokens];
   locate_tokens(p, item.first_token, tokens);
-  Wide pooled[kVector] = {};
+  Acc pooled[kVector] = {};
   if (pool_grad != nullptr) {
     load_numbers(pool_grad + block.image * p.strides.pool_grad + int64_t{item.channel} * kVector, pooled);
   }
   const VectorOf<T, kVector>* map =
-      grad == nullptr ? nullptr : grad + block.image * p.strides.narrow.image + item.channel;
+      grad == nullptr ? nullptr : grad + block.image * p.strides.combined.image + item.channel;
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
     const KernelGroup<int32_t> group = branch_group(p, k, item.channel, next);
     const int64_t channel = int64_t{k} * p.channels + item.channel;
-    Wide factors[kVector] = {};
+    Acc factors[kVector] = {};
     Packed<T, kVector> values[kBranchTokens] = {};
     if (map != nullptr) {
       load_numbers(weights + block.image * p.strides.weights + channel * kVector, factors);
 #pragma unroll
       for (int u = 0; u < kBranchTokens; ++u) {
-        const Range<int32_t> rows = reader_range(tokens[u].h, group.dh, p.height, p.mode);
-        const Range<int32_t> columns = reader_range(tokens[u].w, group.dw, p.width, p.mode);
-        if (rows.begin < rows.end && columns.begin < columns.end) {
-          values[u] = load_token(map, p.strides.narrow, rows.begin, columns.begin);
+        const Sources<int32_t> rows = readers(tokens[u].h, group.dh, p.height, p.mode);
+        const Sources<int32_t> columns = readers(tokens[u].w, group.dw, p.width, p.mode);
+        if (rows.size() > 0 && columns.size() > 0) {
+          values[u] = load_token(map, p.strides.combined, rows[0], columns[0]);
         }
       }
     }
@@ -185,25 +183,24 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) spread_kernel(
       if (item.first_token + u >= p.tokens) {
         continue;
       }
-      const Range<int32_t> rows = reader_range(tokens[u].h, group.dh, p.height, p.mode);
-      const Range<int32_t> columns = reader_range(tokens[u].w, group.dw, p.width, p.mode);
-      const int64_t readers = int64_t{rows.end - rows.begin} * (columns.end - columns.begin);
+      const int64_t reader_count = int64_t{readers(tokens[u].h, group.dh, p.height, p.mode).size()} *
+          readers(tokens[u].w, group.dw, p.width, p.mode).size();
       const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
-      Wide sums[kVector];
+      Acc sums[kVector];
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
-        sums[v] = static_cast<Wide>(value.values[v]);
+        sums[v] = static_cast<Acc>(value.values[v]);
       }
-      if (readers > 1 && map != nullptr) {
-        sum_readers(map, p, rows, columns, sums);
+      if (reader_count > 1 && map != nullptr) {
+        sum_readers(map, p, tokens[u], group, sums);
       }
       VectorOf<T, kVector> result;
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
-        result.values[v] = static_cast<T>(sums[v] * factors[v] + pooled[v] * static_cast<Wide>(readers));
+        result.values[v] = static_cast<T>(sums[v] * factors[v] + pooled[v] * static_cast<Acc>(reader_count));
       }
-      out[block.image * p.strides.wide.image + tokens[u].h * p.strides.wide.row +
-          tokens[u].w * p.strides.wide.column + channel] = result;
+      out[block.image * p.strides.expanded.image + tokens[u].h * p.strides.expanded.row +
+          tokens[u].w * p.strides.expanded.column + channel] = result;
     }
   }
 }
@@ -212,9 +209,9 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) spread_kernel(
 
 // A block's threads are counted by lane, a vector of channels, and then by token. Each thread has summed up every so many
 // tokens; now the first token's threads get the sum of all, in an order that is always the same. For all threads to call.
-template <int kVector, typename Wide>
-__device__ void sum_tokens_of_block(Wide (&sums)[kVector]) {
-  __shared__ Wide partial[kVector][kBlockThreads];
+template <int kVector, typename Acc>
+__device__ void sum_tokens_of_block(Acc (&sums)[kVector]) {
+  __shared__ Acc partial[kVector][kBlockThreads];
 #pragma unroll
   for (int v = 0; v < kVector; ++v) {
     partial[v][threadIdx.x] = sums[v];
@@ -237,33 +234,33 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
     const VectorOf<T, kVector>* __restrict__ x,
     accumulator_t<T>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   constexpr int kLanes = sum_lanes(kVector);
   constexpr int kStep = kBlockThreads / kLanes;  // from a thread's token to its next
   const BranchBlock block = locate_block(p, blockIdx.x);
   const int32_t lane = block.tile * kLanes + threadIdx.x % kLanes;
   const int32_t channel = p.first_channel + lane;
   const bool inside = lane < p.launch_channels;
-  Wide sums[kVector] = {};
+  Acc sums[kVector] = {};
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; inside && k < p.branches; ++k) {
     const KernelGroup<int32_t> group = branch_group(p, k, channel, next);
-    const VectorOf<T, kVector>* branch = x + block.image * p.strides.wide.image + int64_t{k} * p.channels + channel;
+    const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + int64_t{k} * p.channels + channel;
 #pragma unroll 1
     for (int32_t first = threadIdx.x / kLanes; first < p.tokens; first += kBranchTokens * kStep) {
       Packed<T, kVector> values[kBranchTokens];
-      Wide readers[kBranchTokens];
+      Acc reader_counts[kBranchTokens];
 #pragma unroll
       for (int u = 0; u < kBranchTokens; ++u) {
         const int32_t token = first + u * kStep;
         const QuotientRemainder<int32_t> place = p.by_width(token);
-        const Range<int32_t> rows = reader_range(place.quotient, group.dh, p.height, p.mode);
-        const Range<int32_t> columns = reader_range(place.remainder, group.dw, p.width, p.mode);
+        const Sources<int32_t> rows = readers(place.quotient, group.dh, p.height, p.mode);
+        const Sources<int32_t> columns = readers(place.remainder, group.dw, p.width, p.mode);
         values[u] = Packed<T, kVector>{};
-        readers[u] = static_cast<Wide>(rows.end - rows.begin) * static_cast<Wide>(columns.end - columns.begin);
-        if (token < p.tokens && readers[u] > 0) {
-          values[u] = load_token(branch, p.strides.wide, place.quotient, place.remainder);
+        reader_counts[u] = static_cast<Acc>(rows.size()) * static_cast<Acc>(columns.size());
+        if (token < p.tokens && reader_counts[u] > 0) {
+          values[u] = load_token(branch, p.strides.expanded, place.quotient, place.remainder);
         }
       }
 #pragma unroll
@@ -271,7 +268,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
         const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
 #pragma unroll
         for (int v = 0; v < kVector; ++v) {
-          sums[v] += static_cast<Wide>(value.values[v]) * readers[u];
+          sums[v] += static_cast<Acc>(value.values[v]) * reader_counts[u];
         }
       }
     }
@@ -283,23 +280,23 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
 }
 
 template <typename T, int kVector>
-__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) correlate_kernel(
+__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_weights_kernel(
     const VectorOf<T, kVector>* __restrict__ grad,
     const VectorOf<T, kVector>* __restrict__ x,
     accumulator_t<T>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Wide = accumulator_t<T>;
+  using Acc = accumulator_t<T>;
   constexpr int kLanes = sum_lanes(kVector);
   constexpr int kStep = kBlockThreads / kLanes;
   const BranchBlock block = locate_block(p, blockIdx.x);
   const int32_t lane = block.tile * kLanes + threadIdx.x % kLanes;
   const int32_t channel = p.first_channel + lane;
-  const int32_t wide_channel = block.line * p.channels + channel;
+  const int32_t expanded_channel = block.line * p.channels + channel;
   const bool inside = lane < p.launch_channels;
-  const KernelGroup<int32_t> group = group_of(p, wide_channel);
-  const VectorOf<T, kVector>* map = grad + block.image * p.strides.narrow.image + channel;
-  const VectorOf<T, kVector>* branch = x + block.image * p.strides.wide.image + wide_channel;
-  Wide sums[kVector] = {};
+  const KernelGroup<int32_t> group = group_of(p, expanded_channel);
+  const VectorOf<T, kVector>* map = grad + block.image * p.strides.combined.image + channel;
+  const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + expanded_channel;
+  Acc sums[kVector] = {};
 #pragma unroll 1
   for (int32_t first = threadIdx.x / kLanes; inside && first < p.tokens; first += kBranchTokens * kStep) {
     Packed<T, kVector> grads[kBranchTokens];
@@ -313,8 +310,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) correlate_kernel(
       grads[u] = Packed<T, kVector>{};
       values[u] = Packed<T, kVector>{};
       if (token < p.tokens && h >= 0 && w >= 0) {
-        grads[u] = load_token(map, p.strides.narrow, place.quotient, place.remainder);
-        values[u] = load_token(branch, p.strides.wide, h, w);
+        grads[u] = load_token(map, p.strides.combined, place.quotient, place.remainder);
+        values[u] = load_token(branch, p.strides.expanded, h, w);
       }
     }
 #pragma unroll
@@ -323,7 +320,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) correlate_kernel(
       const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
-        sums[v] += static_cast<Wide>(factor.values[v]) * static_cast<Wide>(value.values[v]);
+        sums[v] += static_cast<Acc>(factor.values[v]) * static_cast<Acc>(value.values[v]);
       }
     }
   }
@@ -334,29 +331,6 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) correlate_kernel(
 }
 
 // ---- Launch ----------------------------------------------------------------------------------------------------------
-
-// use(T{}, std::integral_constant<int, vector>) for the dtype.
-template <typename Use>
-void with_vector(ScalarType dtype, int vector, const Use& use) {
-  const auto with = [&](auto element) {
-    constexpr int kFull = kVectorBytes / sizeof(element);
-    if (vector == kFull) {
-      use(element, std::integral_constant<int, kFull>{});
-    } else {
-      use(element, std::integral_constant<int, 1>{});
-    }
-  };
-  switch (dtype) {
-    case ScalarType::Double:
-      return use(double{}, std::integral_constant<int, 1>{});
-    case ScalarType::Float:
-      return with(float{});
-    case ScalarType::Half:
-      return with(torch::headeronly::Half{});
-    default:
-      return with(torch::headeronly::BFloat16{});
-  }
-}
 
 // launch(T{}, std::integral_constant<int, vector>, BranchKernelProblem, stream) for each table of groups; `map` is any of
 // the maps, `addresses` are those of all tensors.
@@ -378,9 +352,11 @@ void for_each_launch(
       p.branches, " branches of ", p.channels, " channels; they take up to ", kMaxGroups,
       " branches, and images of up to 2^30 tokens and, of one branch, 2^32 elements");
   const LaunchContext context(map);
-  with_vector(map.scalar_type(), plan.vector, [&](auto element, auto vector) {
-    for_each_branch_table(p, strides, plan.vector, work, [&](const BranchKernelProblem& kernel) {
-      launch(element, vector, kernel, context.stream());
+  with_floating_type(map, [&](auto element) {
+    with_vector<kWidestComputed<decltype(element)>, 1>(plan.vector, [&](auto vector) {
+      for_each_branch_table(p, strides, plan.vector, work, [&](const BranchKernelProblem& kernel) {
+        launch(element, vector, kernel, context.stream());
+      });
     });
   });
 }
@@ -421,28 +397,28 @@ struct Cuda {
         });
   }
 
-  static void correlate(
+  static void combine_backward_weights(
       const BranchProblem& p,
       const Tensor& grad,
       const MapStrides& grad_stride,
       const Tensor& x,
       const MapStrides& x_stride,
       const Tensor& out) {
-    const void* narrow = grad.const_data_ptr();
-    const void* wide = x.const_data_ptr();
+    const void* grad_map = grad.const_data_ptr();
+    const void* map = x.const_data_ptr();
     void* to = out.mutable_data_ptr();
     for_each_launch(
-        p, {x_stride, grad_stride, 0, 0}, BranchWork::kSumsPerBranch, x, {narrow, wide, to},
+        p, {x_stride, grad_stride, 0, 0}, BranchWork::kSumsPerBranch, x, {grad_map, map, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
           using T = decltype(element);
           using Vector = VectorOf<T, decltype(vector)::value>;
-          S2MLP_LAUNCH((correlate_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const Vector*>(narrow), static_cast<const Vector*>(wide),
+          S2MLP_LAUNCH((combine_backward_weights_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
+                       static_cast<const Vector*>(grad_map), static_cast<const Vector*>(map),
                        static_cast<accumulator_t<T>*>(to), kernel);
         });
   }
 
-  static void spread(
+  static void combine_backward(
       const BranchProblem& p,
       const Tensor* grad,
       const MapStrides& grad_stride,
@@ -462,11 +438,11 @@ struct Cuda {
         {from, numbers, sums, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
           using T = decltype(element);
-          using Wide = accumulator_t<T>;
+          using Acc = accumulator_t<T>;
           using Vector = VectorOf<T, decltype(vector)::value>;
-          S2MLP_LAUNCH((spread_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const Vector*>(from), static_cast<const Wide*>(numbers),
-                       static_cast<const Wide*>(sums), static_cast<Vector*>(to), kernel);
+          S2MLP_LAUNCH((combine_backward_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
+                       static_cast<const Vector*>(from), static_cast<const Acc*>(numbers),
+                       static_cast<const Acc*>(sums), static_cast<Vector*>(to), kernel);
         });
   }
 };

@@ -3,12 +3,8 @@
 // Three kernels, chosen by launch_plan.h. In each, a thread first issues the loads of all its items, then looks after the
 // few elements near a border that those loads cannot serve, then stores. The forward pass only moves bits, so it is
 // compiled per access size, not per dtype.
-#include <torch/headeronly/util/BFloat16.h>
-#include <torch/headeronly/util/Half.h>
-
 #include "../accumulator.h"
-#include "../box.h"
-#include "../shift_arguments.h"
+#include "../shift_ops.h"
 #include "launch.h"
 #include "strided_kernel.h"
 
@@ -21,14 +17,14 @@ namespace {
 template <typename T, bool kAdjoint, typename Index>
 __device__ T plane_element(const T* plane, const PlaneProblem<Index>& p, Index h, Index w, const KernelGroup<Index>& group) {
   if constexpr (kAdjoint) {
-    const Range<Index> rows = reader_range(h, group.dh, p.height, p.mode);
-    const Range<Index> columns = reader_range(w, group.dw, p.width, p.mode);
+    const Sources<Index> rows = readers(h, group.dh, p.height, p.mode);
+    const Sources<Index> columns = readers(w, group.dw, p.width, p.mode);
     accumulator_t<T> sum = 0;
 #pragma unroll 1
-    for (Index i = rows.begin; i < rows.end; ++i) {
+    for (Index i = 0; i < rows.size(); ++i) {
 #pragma unroll 1
-      for (Index j = columns.begin; j < columns.end; ++j) {
-        sum += static_cast<accumulator_t<T>>(plane[i * p.width + j]);
+      for (Index j = 0; j < columns.size(); ++j) {
+        sum += static_cast<accumulator_t<T>>(plane[rows[i] * p.width + columns[j]]);
       }
     }
     return static_cast<T>(sum);
@@ -57,6 +53,54 @@ __device__ __forceinline__ uint4 shift_bytes(const uint4& low, const uint4& high
   const int bits = (bytes & 3) * 8;
   return {__funnelshift_r(words[0], words[1], bits), __funnelshift_r(words[1], words[2], bits),
           __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits)};
+}
+
+// Bit v: element v of the item that begins at (h, w) does not take the one element at the distance of its group.
+template <int kVector, bool kAdjoint, typename Index>
+__device__ uint32_t border_elements(const PlaneProblem<Index>& p, const PlanePlace<Index>& place) {
+  const Range<Index> rows = direct_range<kAdjoint>(place.group.dh, p.height, p.mode);
+  const Range<Index> columns = direct_range<kAdjoint>(place.group.dw, p.width, p.mode);
+  uint32_t border = 0;
+  Index h = place.h;
+  Index w = place.w;
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) {
+    border |= static_cast<uint32_t>(!(rows.contains(h) && columns.contains(w))) << v;
+    if (++w == p.width) {
+      w = 0;
+      ++h;
+    }
+  }
+  return border;
+}
+
+// An item near a border: its elements as loaded, and those of `border` by the definition.
+template <typename T, bool kAdjoint, typename Index>
+__device__ uint4 patch_border(
+    const T* plane, const PlaneProblem<Index>& p, const PlanePlace<Index>& place, const uint4& shifted, uint32_t border) {
+  constexpr int kVector = kVectorBytes / sizeof(T);
+  VectorOf<T, kVector> values;
+  memcpy(&values, &shifted, sizeof(values));
+  while (border != 0) {
+    const int v = __ffs(static_cast<int>(border)) - 1;
+    border &= border - 1;
+    Index h = place.h;
+    Index w = place.w + v;
+    while (w >= p.width) {
+      w -= p.width;
+      ++h;
+    }
+    const T value = plane_element<T, kAdjoint>(plane, p, h, w, place.group);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) {
+      if (i == v) {
+        values.values[i] = value;
+      }
+    }
+  }
+  uint4 patched;
+  memcpy(&patched, &values, sizeof(patched));
+  return patched;
 }
 
 // An item is 16 bytes of output. In a plane, a shift by (dh, dw) is a shift of the flat index by dh * W + dw, so an item's
@@ -98,50 +142,18 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
         continue;
       }
       const Index first = static_cast<Index>(item) * kVector;
-      const PlanePlace<Index>& place = places[u];
-      if (!loaded[u]) {
-#pragma unroll 1
-        for (int v = 0; v < kVector && first + v < p.elements; ++v) {
-          const PlanePlace<Index> single = locate(p, static_cast<Index>(first + v));
-          out[first + v] = plane_element<T, kAdjoint>(in + single.in_offset, p, single.h, single.w, single.group);
-        }
+      if (loaded[u]) {
+        const uint4 shifted = shift_bytes(low[u], high[u], bytes[u]);
+        const uint32_t border = border_elements<kVector, kAdjoint>(p, places[u]);
+        *reinterpret_cast<uint4*>(out + first) =
+            patch_border<T, kAdjoint>(in + places[u].in_offset, p, places[u], shifted, border);
         continue;
       }
-      const Range<Index> rows = plain_range(place.group.dh, p.height, p.mode, kAdjoint);
-      const Range<Index> columns = plain_range(place.group.dw, p.width, p.mode, kAdjoint);
-      uint32_t border = 0;  // bit v: element v is not simply shifted
-      Index h = place.h;
-      Index w = place.w;
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        const bool plain = h >= rows.begin && h < rows.end && w >= columns.begin && w < columns.end;
-        border |= static_cast<uint32_t>(!plain) << v;
-        if (++w == p.width) {
-          w = 0;
-          ++h;
-        }
+#pragma unroll 1
+      for (int v = 0; v < kVector && first + v < p.elements; ++v) {
+        const PlanePlace<Index> single = locate(p, static_cast<Index>(first + v));
+        out[first + v] = plane_element<T, kAdjoint>(in + single.in_offset, p, single.h, single.w, single.group);
       }
-      const uint4 shifted = shift_bytes(low[u], high[u], bytes[u]);
-      VectorOf<T, kVector> values;
-      memcpy(&values, &shifted, sizeof(values));
-      while (border != 0) {
-        const int v = __ffs(static_cast<int>(border)) - 1;
-        border &= border - 1;
-        h = place.h;
-        w = place.w + v;
-        while (w >= p.width) {
-          w -= p.width;
-          ++h;
-        }
-        const T value = plane_element<T, kAdjoint>(in + place.in_offset, p, h, w, place.group);
-#pragma unroll
-        for (int i = 0; i < kVector; ++i) {
-          if (i == v) {
-            values.values[i] = value;
-          }
-        }
-      }
-      *reinterpret_cast<VectorOf<T, kVector>*>(out + first) = values;
     }
   }
 }
@@ -161,131 +173,71 @@ void launch_planes(const Call& call) {
 template <typename T, bool kAdjoint>
 void launch_width_innermost(const Call& call) {
   const bool planes = call.plan.kernel == ShiftKernel::kPlaneVectors;
-  if (call.plan.wide) {
-    return planes ? launch_planes<T, kAdjoint, int64_t>(call) : launch_strided<T, 1, kAdjoint, int64_t>(call);
+  if (call.plan.index_64) {
+    return planes ? launch_planes<T, kAdjoint, int64_t>(call) : launch_strided<T, 1, kAdjoint, int64_t>(call, Identity{});
   }
-  return planes ? launch_planes<T, kAdjoint, int32_t>(call) : launch_strided<T, 1, kAdjoint, int32_t>(call);
+  return planes ? launch_planes<T, kAdjoint, int32_t>(call) : launch_strided<T, 1, kAdjoint, int32_t>(call, Identity{});
 }
 
-template <typename T>
-void launch_forward_word(const Call& call) {
-  if (call.plan.wide) {
-    launch_strided<T, 1, false, int64_t>(call);
+// A vector of channels is moved as one word.
+template <typename Word>
+void launch_forward_words(const Call& call) {
+  if (call.plan.index_64) {
+    launch_strided<Word, 1, false, int64_t>(call, Identity{});
   } else {
-    launch_strided<T, 1, false, int32_t>(call);
-  }
-}
-
-void launch_forward(const Call& call, int64_t element_size) {
-  if (call.plan.kernel == ShiftKernel::kChannelVectors) {
-    switch (call.plan.vector * element_size) {
-      case 1:
-        return launch_forward_word<uint8_t>(call);
-      case 2:
-        return launch_forward_word<uint16_t>(call);
-      case 4:
-        return launch_forward_word<uint32_t>(call);
-      case 8:
-        return launch_forward_word<uint64_t>(call);
-      default:
-        return launch_forward_word<uint4>(call);
-    }
-  }
-  switch (element_size) {
-    case 1:
-      return launch_width_innermost<uint8_t, false>(call);
-    case 2:
-      return launch_width_innermost<uint16_t, false>(call);
-    case 4:
-      return launch_width_innermost<uint32_t, false>(call);
-    default:
-      return launch_width_innermost<uint64_t, false>(call);
+    launch_strided<Word, 1, false, int32_t>(call, Identity{});
   }
 }
 
 template <typename T>
-void launch_adjoint(const Call& call) {
+void launch_adjoint_vectors(const Call& call) {
   constexpr int kFull = kVectorBytes / sizeof(T);
-  if (call.plan.kernel != ShiftKernel::kChannelVectors) {
-    return launch_width_innermost<T, true>(call);
+  if (call.plan.index_64) {
+    with_vector<kFull, 1>(call.plan.vector, [&](auto vector) {
+      launch_strided<T, decltype(vector)::value, true, int64_t>(call, Identity{});
+    });
+  } else {
+    with_vector_up_to<kFull>(call.plan.vector, [&](auto vector) {
+      launch_strided<T, decltype(vector)::value, true, int32_t>(call, Identity{});
+    });
   }
-  if (call.plan.wide) {
-    return call.plan.vector == kFull ? launch_strided<T, kFull, true, int64_t>(call)
-                                     : launch_strided<T, 1, true, int64_t>(call);
-  }
-  if (call.plan.vector == kFull) {
-    return launch_strided<T, kFull, true, int32_t>(call);
-  }
-  if constexpr (kFull >= 4) {
-    if (call.plan.vector == kFull / 2) {
-      return launch_strided<T, kFull / 2, true, int32_t>(call);
-    }
-  }
-  if constexpr (kFull >= 8) {
-    if (call.plan.vector == kFull / 4) {
-      return launch_strided<T, kFull / 4, true, int32_t>(call);
-    }
-  }
-  return launch_strided<T, 1, true, int32_t>(call);
 }
 
-// launch(call) for a tensor that is not empty.
-template <typename Launch>
-void with_call(const ShiftProblem& problem, const Tensor& in, const Tensor& out, const Launch& launch) {
-  if (in.numel() == 0) {
-    return;
+struct Cuda {
+  static Call plan_call(const ShiftProblem& problem, const Tensor& in, const Tensor& out) {
+    const void* from = in.const_data_ptr();
+    void* to = out.mutable_data_ptr();
+    const Misalignment misalignment = {misalignment_of(from), misalignment_of(to)};
+    const LaunchPlan plan = plan_launch(problem, static_cast<int64_t>(in.element_size()), misalignment);
+    return {problem, from, to, nullptr, misalignment, plan, LaunchContext(in)};
   }
-  const LaunchContext context(in);
-  const void* from = in.const_data_ptr();
-  void* to = out.mutable_data_ptr();
-  const Misalignment misalignment = {misalignment_of(from), misalignment_of(to)};
-  launch(Call{problem, from, to, misalignment,
-              plan_launch(problem, static_cast<int64_t>(in.element_size()), misalignment), context});
-}
 
-Tensor spatial_shift(
-    const Tensor& x,
-    IntHeaderOnlyArrayRef offsets,
-    std::optional<IntHeaderOnlyArrayRef> group_sizes,
-    std::string_view padding_mode,
-    std::string_view data_format) {
-  check_forward_dtype(x);
-  Tensor out = new_map_like(x);
-  const ShiftProblem problem = make_problem(x, out, offsets, group_sizes, padding_mode, data_format);
-  with_call(problem, x, out, [&](const Call& call) {
-    launch_forward(call, static_cast<int64_t>(x.element_size()));
-  });
-  return out;
-}
-
-Tensor spatial_shift_backward(
-    const Tensor& grad,
-    IntHeaderOnlyArrayRef offsets,
-    std::optional<IntHeaderOnlyArrayRef> group_sizes,
-    std::string_view padding_mode,
-    std::string_view data_format) {
-  check_floating_dtype(grad, "grad");
-  Tensor out = new_map_like(grad);
-  const ShiftProblem problem = make_problem(grad, out, offsets, group_sizes, padding_mode, data_format);
-  with_call(problem, grad, out, [&](const Call& call) {
-    switch (grad.scalar_type()) {
-      case ScalarType::Double:
-        return launch_adjoint<double>(call);
-      case ScalarType::Float:
-        return launch_adjoint<float>(call);
-      case ScalarType::Half:
-        return launch_adjoint<torch::headeronly::Half>(call);
-      default:
-        return launch_adjoint<torch::headeronly::BFloat16>(call);
+  static void spatial_shift(const ShiftProblem& problem, const Tensor& x, const Tensor& out) {
+    const Call call = plan_call(problem, x, out);
+    if (call.plan.kernel == ShiftKernel::kChannelVectors) {
+      const int64_t bytes = call.plan.vector * static_cast<int64_t>(x.element_size());
+      with_word_type(TypeList<uint8_t, uint16_t, uint32_t, uint64_t, uint4>{}, bytes, [&](auto word) {
+        launch_forward_words<decltype(word)>(call);
+      });
+    } else {
+      with_word_type(x, [&](auto word) { launch_width_innermost<decltype(word), false>(call); });
     }
-  });
-  return out;
-}
+  }
+
+  static void spatial_shift_backward(const ShiftProblem& problem, const Tensor& grad, const Tensor& out) {
+    const Call call = plan_call(problem, grad, out);
+    with_floating_type(grad, [&](auto element) {
+      using T = decltype(element);
+      if (call.plan.kernel == ShiftKernel::kChannelVectors) {
+        launch_adjoint_vectors<T>(call);
+      } else {
+        launch_width_innermost<T, true>(call);
+      }
+    });
+  }
+};
 
 }  // namespace
 }  // namespace s2mlp
 
-STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, S2MLP_DISPATCH_KEY, m) {
-  m.impl("spatial_shift", S2MLP_BOX(&s2mlp::spatial_shift));
-  m.impl("spatial_shift_backward", S2MLP_BOX(&s2mlp::spatial_shift_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(S2MLP_LIBRARY, S2MLP_DISPATCH_KEY, m) { S2MLP_IMPLEMENT_SPATIAL_SHIFT(m, s2mlp::Cuda); }

@@ -31,6 +31,28 @@ __device__ VectorOf<T, kVector> unpack(const Packed<T, kVector>& packed) {
   return vector;
 }
 
+// use(std::integral_constant<int, vector>{}) for one of the vectors that kernels are compiled for.
+template <int kFirst, int... kRest, typename Use>
+void with_vector(int vector, const Use& use) {
+  if (vector == kFirst) {
+    use(std::integral_constant<int, kFirst>{});
+  } else if constexpr (sizeof...(kRest) > 0) {
+    with_vector<kRest...>(vector, use);
+  } else {
+    STD_TORCH_CHECK(false, "s2mlp_cuda has no kernel for vectors of ", vector, " elements");
+  }
+}
+
+// The same for all powers of two up to kFull.
+template <int kFull, typename Use>
+void with_vector_up_to(int vector, const Use& use) {
+  if constexpr (kFull > 1) {
+    vector == kFull ? use(std::integral_constant<int, kFull>{}) : with_vector_up_to<kFull / 2>(vector, use);
+  } else {
+    with_vector<1>(vector, use);
+  }
+}
+
 inline int misalignment_of(const void* pointer) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % kVectorBytes);
 }

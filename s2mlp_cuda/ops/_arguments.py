@@ -6,7 +6,8 @@ from operator import index
 
 import torch
 
-PADDING_MODES = ("replicate", "zeros", "circular")
+#: As csrc/padding.h has them.
+PADDING_MODES = ("replicate", "zeros", "circular", "reflect")
 DATA_FORMATS = ("channels_last", "channels_first")
 APPROXIMATIONS = ("none", "tanh")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -82,8 +83,7 @@ def check_map(x: torch.Tensor, data_format: str) -> int:
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.dtype not in _DTYPES:
         raise TypeError(
-            f"x has dtype {x.dtype}; supported are float64, float32, float16, bfloat16, int64, int32, int16, int8, "
-            "uint8 and bool"
+            f"x must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool, got {x.dtype}"
         )
     check_data_format(data_format)
     if x.dim() < 3:
@@ -121,7 +121,7 @@ def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) 
     if min(sizes) < 0:
         raise ValueError(f"group_sizes must not be negative, got {sizes}")
     if sum(sizes) != channels:
-        raise ValueError(f"group_sizes {sizes} sum to {sum(sizes)}, but x has {channels} channels")
+        raise ValueError(f"group_sizes {sizes} do not sum to the {channels} channels of x")
     return sizes
 
 
@@ -131,7 +131,7 @@ def check_floating(x: torch.Tensor, name: str) -> None:
         TypeError: a dtype that has no derivatives.
     """
     if x.dtype not in _FLOATING:
-        raise TypeError(f"{name} has dtype {x.dtype}; supported are float64, float32, float16 and bfloat16")
+        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {x.dtype}")
 
 
 def check_approximate(approximate: str) -> None:
@@ -143,7 +143,7 @@ def check_approximate(approximate: str) -> None:
         raise ValueError(f"approximate must be one of {', '.join(map(repr, APPROXIMATIONS))}, got {approximate!r}")
 
 
-def check_branches(branch_offsets: Sequence[BranchOffsets], wide_channels: int) -> int:
+def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: int) -> int:
     """The channels of one branch.
 
     Raises:
@@ -151,11 +151,11 @@ def check_branches(branch_offsets: Sequence[BranchOffsets], wide_channels: int) 
     """
     if not len(branch_offsets):
         raise ValueError("branch_offsets is empty: give at least one offset table, or None for a branch that stays")
-    if wide_channels % len(branch_offsets):
+    if expanded_channels % len(branch_offsets):
         raise ValueError(
-            f"x has {wide_channels} channels, which {len(branch_offsets)} branches do not divide: it must have K * C"
+            f"x has {expanded_channels} channels, which {len(branch_offsets)} branches do not divide: it must have K * C"
         )
-    return wide_channels // len(branch_offsets)
+    return expanded_channels // len(branch_offsets)
 
 
 def even_group_sizes(channels: int, groups: int) -> list[int]:

@@ -97,17 +97,17 @@ class _GeluShift(Rules):
         return torch.empty_like(x)
 
     @staticmethod
-    def keep(x, *rest):
+    def save(x, *rest):
         return (x,), rest
 
     @staticmethod
-    def backward(kept, rest, needs, grad):
-        return (gelu_shift_backward(grad, *kept, *rest),)
+    def backward(saved, arguments, needs_grad, grad):
+        return (gelu_shift_backward(grad, *saved, *arguments),)
 
     @staticmethod
-    def jvp(kept, rest, tangent):
-        offsets, sizes, approximate, *layout = rest
-        return shift(_slope_times(tangent, *kept, approximate), offsets, sizes, *layout)
+    def jvp(saved, arguments, tangent):
+        offsets, sizes, approximate, *layout = arguments
+        return shift(_slope_times(tangent, *saved, approximate), offsets, sizes, *layout)
 
 
 class _GeluShiftBackward(Rules):
@@ -121,28 +121,28 @@ class _GeluShiftBackward(Rules):
         return torch.empty_like(x)
 
     @staticmethod
-    def keep(grad, x, *rest):
+    def save(grad, x, *rest):
         return (grad, x), rest
 
     @staticmethod
-    def backward(kept, rest, needs, grad_grad):
-        grad, x = kept
-        offsets, sizes, approximate, *layout = rest
+    def backward(saved, arguments, needs_grad, grad_grad):
+        grad, x = saved
+        offsets, sizes, approximate, *layout = arguments
         to_grad = to_x = None
-        if needs[0]:
+        if needs_grad[0]:
             to_grad = shift(_slope_times(grad_grad, x, approximate), offsets, sizes, *layout)
-        if needs[1]:
+        if needs_grad[1]:
             adjoint = shift_adjoint(grad, offsets, sizes, *layout)
             to_x = (grad_grad * adjoint * _curvature(x, approximate)).to(x.dtype)
         return to_grad, to_x
 
     @staticmethod
-    def jvp(kept, rest, grad_tangent, x_tangent):
-        grad, x = kept
-        offsets, sizes, approximate, *layout = rest
+    def jvp(saved, arguments, grad_tangent, x_tangent):
+        grad, x = saved
+        offsets, sizes, approximate, *layout = arguments
         result = None
         if grad_tangent is not None:
-            result = gelu_shift_backward(grad_tangent, x, *rest)
+            result = gelu_shift_backward(grad_tangent, x, *arguments)
         if x_tangent is not None:
             adjoint = shift_adjoint(grad, offsets, sizes, *layout)
             term = (adjoint * _curvature(x, approximate) * x_tangent).to(x.dtype)
@@ -150,10 +150,26 @@ class _GeluShiftBackward(Rules):
         return result
 
 
-#: The operators as functions of raw arguments: offsets flat, everything given.
-gelu_shift, GELUSpatialShiftFunction = differentiable(_GeluShift, "GELUSpatialShiftFunction")
-gelu_shift_backward, _ = differentiable(_GeluShiftBackward, "GELUSpatialShiftBackwardFunction")
-GELUSpatialShiftFunction.__doc__ = """``.apply(x, flat_offsets, group_sizes, approximate, padding_mode, data_format)``.
+_gelu_shift = differentiable(_GeluShift)
+_gelu_shift_backward = differentiable(_GeluShiftBackward)
 
-The differentiable operator as a class; use :func:`gelu_spatial_shift` unless you need the class.
-"""
+
+def gelu_shift(
+    x, offsets: list[int], group_sizes: list[int] | None, approximate: str, padding_mode: str, data_format: str
+) -> torch.Tensor:
+    """The operator of raw arguments: offsets flat, everything given."""
+    return _gelu_shift.call(x, offsets, group_sizes, approximate, padding_mode, data_format)
+
+
+def gelu_shift_backward(
+    grad, x, offsets: list[int], group_sizes: list[int] | None, approximate: str, padding_mode: str, data_format: str
+) -> torch.Tensor:
+    """The gradient of its input."""
+    return _gelu_shift_backward.call(grad, x, offsets, group_sizes, approximate, padding_mode, data_format)
+
+
+class GELUSpatialShiftFunction(_gelu_shift.Function):  # type: ignore[name-defined]
+    """``.apply(x, flat_offsets, group_sizes, approximate, padding_mode, data_format)``.
+
+    The differentiable operator as a class; use :func:`gelu_spatial_shift` unless you need the class.
+    """

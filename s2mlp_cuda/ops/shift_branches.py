@@ -1,10 +1,11 @@
 """Pooling and weighted sum of shifted branches, no shifted map being stored: functions and derivative rules.
 
-A wide map holds K branches of C channels side by side, each with a shift table of its own. With S_k x_k branch k, shifted,
+An expanded map holds K branches of C channels side by side, each with a shift table of its own. With S_k x_k branch k, shifted,
 ``pool`` is linear in x, and ``combine`` in x and in the weights: derivatives of every order are made of these operators.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 
@@ -32,20 +33,20 @@ def shift_branch_pool(
     """Sum over branches and tokens of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 9): reads x once.
 
     Args:
-        x: wide map of shape (..., H, W, K*C): K branches side by side. float64, float32, float16 or bfloat16, any
+        x: expanded map of shape (..., H, W, K*C): K branches side by side. float64, float32, float16 or bfloat16, any
             strides; where channels are not neighbours in memory, or leading dimensions do not merge, it is copied first.
         branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None for a branch that stays.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
     Returns:
-        (..., C), in float32 (float64 for float64 maps); the same bits for any number of threads.
+        (..., C), in float32 (float64 for float64 maps); bitwise identical for any number of threads.
 
     Raises:
         TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
         ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
             groups than channels, an unknown padding mode.
     """
-    _, offsets, sizes = check_wide_map(x, branch_offsets, padding_mode)
+    _, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
 
 
@@ -60,7 +61,7 @@ def shift_branch_combine(
     """Sum over branches of weight times shifted branch (S2-MLPv2, arXiv 2108.01072, eq. 12): one read, one write.
 
     Args:
-        x: wide map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
+        x: expanded map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
         weights: (..., K, C), one number per image, branch and channel, with the leading dimensions of ``x`` (expanded
             ones are not copied). They are used in float32 (float64 beside float64 maps).
         branch_offsets: as in :func:`shift_branch_pool`.
@@ -72,7 +73,7 @@ def shift_branch_combine(
     Raises:
         TypeError, ValueError: as :func:`shift_branch_pool`; ValueError for weights of another shape.
     """
-    channels, offsets, sizes = check_wide_map(x, branch_offsets, padding_mode)
+    channels, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     count = len(branch_offsets)
     expected = (*x.shape[:-3], count, channels)
     if weights.shape != expected:
@@ -80,12 +81,12 @@ def shift_branch_combine(
     return combine(x, weights.to(accumulator_dtype(x.dtype)), offsets, sizes, padding_mode)
 
 
-def check_wide_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:
-    """What the functions of wide maps refuse; returns the channels of a branch, flat offsets and group sizes."""
-    wide_channels = check_map(x, "channels_last")
+def check_expanded_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:
+    """What the functions of expanded maps refuse; returns the channels of a branch, flat offsets and group sizes."""
+    expanded_channels = check_map(x, "channels_last")
     check_floating(x, "x")
     check_padding_mode(padding_mode)
-    channels = check_branches(branch_offsets, wide_channels)
+    channels = check_branches(branch_offsets, expanded_channels)
     return channels, *branch_groups(branch_offsets, channels)
 
 
@@ -100,16 +101,16 @@ class _Pool(Rules):
         return x.new_empty((*x.shape[:-3], x.shape[-1] // branches), dtype=accumulator_dtype(x.dtype))
 
     @staticmethod
-    def keep(x, *rest):
+    def save(x, *rest):
         return (), (x.shape[-3], x.shape[-2], x.dtype, *rest)
 
     @staticmethod
-    def backward(kept, rest, needs, grad):
-        return (pool_backward(grad, *rest),)
+    def backward(saved, arguments, needs_grad, grad):
+        return (pool_backward(grad, *arguments),)
 
     @staticmethod
-    def jvp(kept, rest, tangent):
-        return pool(tangent, *rest[3:])
+    def jvp(saved, arguments, tangent):
+        return pool(tangent, *arguments[3:])
 
 
 class _PoolBackward(Rules):
@@ -123,16 +124,16 @@ class _PoolBackward(Rules):
         return grad.new_empty((*grad.shape[:-1], height, width, branches * grad.shape[-1]), dtype=dtype)
 
     @staticmethod
-    def keep(grad, *rest):
+    def save(grad, *rest):
         return (), rest
 
     @staticmethod
-    def backward(kept, rest, needs, grad_grad):
-        return (pool(grad_grad, *rest[3:]),)
+    def backward(saved, arguments, needs_grad, grad_grad):
+        return (pool(grad_grad, *arguments[3:]),)
 
     @staticmethod
-    def jvp(kept, rest, tangent):
-        return pool_backward(tangent, *rest)
+    def jvp(saved, arguments, tangent):
+        return pool_backward(tangent, *arguments)
 
 
 class _Combine(Rules):
@@ -146,23 +147,23 @@ class _Combine(Rules):
         return x.new_empty((*x.shape[:-1], weights.shape[-1]))
 
     @staticmethod
-    def keep(x, weights, *table):
+    def save(x, weights, *table):
         return (x, weights), table
 
     @staticmethod
-    def backward(kept, table, needs, grad):
-        x, weights = kept
+    def backward(saved, table, needs_grad, grad):
+        x, weights = saved
         return (
-            combine_backward(grad, weights, None, *table) if needs[0] else None,
-            combine_backward_weights(grad, x, *table) if needs[1] else None,
+            combine_backward(grad, weights, None, *table) if needs_grad[0] else None,
+            combine_backward_weights(grad, x, *table) if needs_grad[1] else None,
         )
 
     @staticmethod
-    def jvp(kept, table, x_tangent, weights_tangent):
-        x, weights = kept
+    def jvp(saved, table, x_tangent, weights_tangent):
+        x, weights = saved
         return _sum(
-            x_tangent is not None and combine(x_tangent, weights, *table),
-            weights_tangent is not None and combine(x, weights_tangent, *table),
+            None if x_tangent is None else combine(x_tangent, weights, *table),
+            None if weights_tangent is None else combine(x, weights_tangent, *table),
         )
 
 
@@ -178,27 +179,28 @@ class _CombineBackward(Rules):
         return grad.new_empty((*grad.shape[:-1], weights.shape[-2] * grad.shape[-1]))
 
     @staticmethod
-    def keep(grad, weights, pool_grad, *table):
+    def save(grad, weights, pool_grad, *table):
         return (grad, weights), table
 
     @staticmethod
-    def backward(kept, table, needs, grad_grad):
-        grad, weights = kept
+    def backward(saved, table, needs_grad, grad_grad):
+        grad, weights = saved
         return (
-            combine(grad_grad, weights, *table) if needs[0] else None,
-            combine_backward_weights(grad, grad_grad, *table) if needs[1] else None,
-            pool(grad_grad, weights.shape[-2], *table) if needs[2] else None,
+            combine(grad_grad, weights, *table) if needs_grad[0] else None,
+            combine_backward_weights(grad, grad_grad, *table) if needs_grad[1] else None,
+            pool(grad_grad, weights.shape[-2], *table) if needs_grad[2] else None,
         )
 
     @staticmethod
-    def jvp(kept, table, grad_tangent, weights_tangent, pool_grad_tangent):
-        grad, weights = kept
+    def jvp(saved, table, grad_tangent, weights_tangent, pool_grad_tangent):
+        grad, weights = saved
         height, width = grad.shape[-3:-1]
         return _sum(
-            grad_tangent is not None and combine_backward(grad_tangent, weights, None, *table),
-            weights_tangent is not None and combine_backward(grad, weights_tangent, None, *table),
-            pool_grad_tangent is not None
-            and pool_backward(pool_grad_tangent, height, width, grad.dtype, weights.shape[-2], *table),
+            None if grad_tangent is None else combine_backward(grad_tangent, weights, None, *table),
+            None if weights_tangent is None else combine_backward(grad, weights_tangent, None, *table),
+            None
+            if pool_grad_tangent is None
+            else pool_backward(pool_grad_tangent, height, width, grad.dtype, weights.shape[-2], *table),
         )
 
 
@@ -215,35 +217,64 @@ class _CombineBackwardWeights(Rules):
         return x.new_empty(shape, dtype=accumulator_dtype(x.dtype))
 
     @staticmethod
-    def keep(grad, x, *table):
+    def save(grad, x, *table):
         return (grad, x), table
 
     @staticmethod
-    def backward(kept, table, needs, grad_grad):
-        grad, x = kept
+    def backward(saved, table, needs_grad, grad_grad):
+        grad, x = saved
         return (
-            combine(x, grad_grad, *table) if needs[0] else None,
-            combine_backward(grad, grad_grad, None, *table) if needs[1] else None,
+            combine(x, grad_grad, *table) if needs_grad[0] else None,
+            combine_backward(grad, grad_grad, None, *table) if needs_grad[1] else None,
         )
 
     @staticmethod
-    def jvp(kept, table, grad_tangent, x_tangent):
-        grad, x = kept
+    def jvp(saved, table, grad_tangent, x_tangent):
+        grad, x = saved
         return _sum(
-            grad_tangent is not None and combine_backward_weights(grad_tangent, x, *table),
-            x_tangent is not None and combine_backward_weights(grad, x_tangent, *table),
+            None if grad_tangent is None else combine_backward_weights(grad_tangent, x, *table),
+            None if x_tangent is None else combine_backward_weights(grad, x_tangent, *table),
         )
 
 
-def _sum(*terms):
-    """The sum of those that are there; False stands for a zero."""
-    there = [term for term in terms if term is not False]
-    return there[0] if len(there) == 1 else sum(there[1:], there[0])
+def _sum(*terms: torch.Tensor | None) -> torch.Tensor:
+    """None stands for zero; at least one is not."""
+    return reduce(torch.add, (term for term in terms if term is not None))
 
 
-#: The operators as functions of raw arguments: tables flat, everything given.
-pool, ShiftBranchPoolFunction = differentiable(_Pool, "ShiftBranchPoolFunction")
-pool_backward, _ = differentiable(_PoolBackward, "ShiftBranchPoolBackwardFunction")
-combine, ShiftBranchCombineFunction = differentiable(_Combine, "ShiftBranchCombineFunction")
-combine_backward, _ = differentiable(_CombineBackward, "ShiftBranchCombineBackwardFunction")
-combine_backward_weights, _ = differentiable(_CombineBackwardWeights, "ShiftBranchCombineBackwardWeightsFunction")
+_pool = differentiable(_Pool)
+_pool_backward = differentiable(_PoolBackward)
+_combine = differentiable(_Combine)
+_combine_backward = differentiable(_CombineBackward)
+_combine_backward_weights = differentiable(_CombineBackwardWeights)
+
+
+# The operators as functions of raw arguments: tables flat, everything given.
+
+
+def pool(x, branches: int, *table) -> torch.Tensor:
+    return _pool.call(x, branches, *table)
+
+
+def pool_backward(grad, height: int, width: int, dtype: torch.dtype, branches: int, *table) -> torch.Tensor:
+    return _pool_backward.call(grad, height, width, dtype, branches, *table)
+
+
+def combine(x, weights, *table) -> torch.Tensor:
+    return _combine.call(x, weights, *table)
+
+
+def combine_backward(grad, weights, pool_grad, *table) -> torch.Tensor:
+    return _combine_backward.call(grad, weights, pool_grad, *table)
+
+
+def combine_backward_weights(grad, x, *table) -> torch.Tensor:
+    return _combine_backward_weights.call(grad, x, *table)
+
+
+class ShiftBranchPoolFunction(_pool.Function):  # type: ignore[name-defined]
+    """``.apply(x, branches, flat_offsets, group_sizes, padding_mode)``; use :func:`shift_branch_pool`."""
+
+
+class ShiftBranchCombineFunction(_combine.Function):  # type: ignore[name-defined]
+    """``.apply(x, weights, flat_offsets, group_sizes, padding_mode)``; use :func:`shift_branch_combine`."""

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from s2mlp_cuda._torch_private import below_autograd, forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
 from s2mlp_cuda.ops._arguments import BranchOffsets
-from s2mlp_cuda.ops._differentiable import below_autograd, differentiates
+from s2mlp_cuda.ops._differentiable import differentiates
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 _pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
@@ -33,12 +34,12 @@ def shift_split_attention(
         a = \sum_k \sum_n X_k, \quad \hat a = W_2 GELU(W_1 a), \quad
         w = softmax_k(\hat a), \quad y = \sum_k w_k \odot X_k
 
-    The forward pass reads the wide map twice and writes the result; the backward pass reads it once more, the gradient
+    The forward pass reads the expanded map twice and writes the result; the backward pass reads it once more, the gradient
     twice, and writes the gradient once. No shifted map, no stack of branches and no expanded weights are ever stored.
     The paper's formula sums over the tokens, its prose says average; this follows the formula.
 
     Args:
-        x: wide map of shape (..., H, W, K*C): the K branches side by side, as one linear layer makes them. float64,
+        x: expanded map of shape (..., H, W, K*C): the K branches side by side, as one linear layer makes them. float64,
             float32, float16 or bfloat16, any strides; where channels are not neighbours in memory, or leading dimensions
             do not merge, it is copied first.
         fc1_weight: W1, (hidden, C), as :class:`torch.nn.Linear` has it.
@@ -56,7 +57,7 @@ def shift_split_attention(
         ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
             groups than channels, weights of other shapes, an unknown padding mode.
     """
-    channels, offsets, sizes = shift_branches.check_wide_map(x, branch_offsets, padding_mode)
+    channels, offsets, sizes = shift_branches.check_expanded_map(x, branch_offsets, padding_mode)
     branches = len(branch_offsets)
     if fc1_weight.dim() != 2 or fc1_weight.shape[1] != channels:
         raise ValueError(f"fc1_weight must have shape (hidden, {channels}), got {tuple(fc1_weight.shape)}")
@@ -74,7 +75,7 @@ def shift_split_attention(
 
 def _apply(tensors, arguments):
     """By the cheapest way that will do: see :func:`s2mlp_cuda.ops._differentiable.differentiable`."""
-    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+    if transforms_are_active() or forward_mode_is_active():
         return _from_differentiable_parts(*tensors, *arguments)
     if torch.compiler.is_compiling() or differentiates(*tensors):
         return _SplitAttention.apply(*tensors, *arguments)
@@ -138,7 +139,7 @@ class _SplitAttention(torch.autograd.Function):
             return (*_differentiable_gradients(ctx, grad), *nones)
         _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
         weights_grad = _kernel(_combine_backward_weights, grad, x, *table)
-        logits_grad = torch._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
+        logits_grad = torch.ops.aten._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
         logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2))
         fc2_grad = fc1_grad = None
         if needs_fc2:

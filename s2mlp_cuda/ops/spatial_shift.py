@@ -34,8 +34,9 @@ def spatial_shift(
             may be larger than the map. Presets are in :mod:`s2mlp_cuda.offsets`.
         group_sizes: channels per group; zero is allowed. Default: the C channels are cut evenly, group g of G owns
             channels floor(g*C/G) .. floor((g+1)*C/G) - 1.
-        padding_mode: what moves in at the border: ``"replicate"`` (the border value), ``"zeros"`` or ``"circular"``
-            (what moved out on the other side).
+        padding_mode: what moves in at the border, as in :class:`torch.nn.Conv2d`: ``"replicate"`` (the border value),
+            ``"zeros"``, ``"circular"`` (what moved out on the other side) or ``"reflect"`` (the map mirrored at its border
+            token, which is not repeated; beyond the mirrored map it is mirrored again, as by :func:`numpy.pad`).
         data_format: ``"channels_last"`` or ``"channels_first"``, the order of the last three dimensions.
 
     Returns:
@@ -70,16 +71,16 @@ class _Shift(Rules):
         return torch.empty_like(x)
 
     @staticmethod
-    def keep(x, *shift_arguments):
+    def save(x, *shift_arguments):
         return (), shift_arguments
 
     @staticmethod
-    def backward(kept, rest, needs, grad):
-        return (shift_adjoint(grad, *rest),)
+    def backward(saved, arguments, needs_grad, grad):
+        return (shift_adjoint(grad, *arguments),)
 
     @staticmethod
-    def jvp(kept, rest, tangent):
-        return shift(tangent, *rest)
+    def jvp(saved, arguments, tangent):
+        return shift(tangent, *arguments)
 
 
 class _ShiftAdjoint(_Shift):
@@ -88,19 +89,31 @@ class _ShiftAdjoint(_Shift):
     op = torch.ops.s2mlp_cuda.spatial_shift_backward.default
 
     @staticmethod
-    def backward(kept, rest, needs, grad):
-        return (shift(grad, *rest),)
+    def backward(saved, arguments, needs_grad, grad):
+        return (shift(grad, *arguments),)
 
     @staticmethod
-    def jvp(kept, rest, tangent):
-        return shift_adjoint(tangent, *rest)
+    def jvp(saved, arguments, tangent):
+        return shift_adjoint(tangent, *arguments)
 
 
-#: The operators as functions of raw arguments: offsets flat, everything given.
-shift, SpatialShiftFunction = differentiable(_Shift, "SpatialShiftFunction")
-shift_adjoint, _ = differentiable(_ShiftAdjoint, "SpatialShiftBackwardFunction")
-SpatialShiftFunction.__doc__ = """``SpatialShiftFunction.apply(x, flat_offsets, group_sizes, padding_mode, data_format)``.
+_shift = differentiable(_Shift)
+_shift_adjoint = differentiable(_ShiftAdjoint)
 
-The differentiable operator as a class. ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]`` and ``group_sizes`` a list or
-None; use :func:`spatial_shift` unless you need the class.
-"""
+
+def shift(x, offsets: list[int], group_sizes: list[int] | None, padding_mode: str, data_format: str) -> torch.Tensor:
+    """The operator of raw arguments: offsets flat, everything given."""
+    return _shift.call(x, offsets, group_sizes, padding_mode, data_format)
+
+
+def shift_adjoint(grad, offsets: list[int], group_sizes: list[int] | None, padding_mode: str, data_format: str) -> torch.Tensor:
+    """Its exact adjoint."""
+    return _shift_adjoint.call(grad, offsets, group_sizes, padding_mode, data_format)
+
+
+class SpatialShiftFunction(_shift.Function):  # type: ignore[name-defined]
+    """``SpatialShiftFunction.apply(x, flat_offsets, group_sizes, padding_mode, data_format)``.
+
+    The differentiable operator as a class. ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]`` and ``group_sizes`` a list or
+    None; use :func:`spatial_shift` unless you need the class.
+    """

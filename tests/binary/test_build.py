@@ -22,8 +22,9 @@ def run(*command, **environment) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.installs
 def test_develop(fresh_python, tmp_path):
-    """CPU kernels alone, which is what a machine without nvcc gets. `pip install -e .` is what `make test` itself begins with,
+    """CPU kernels alone, which is what a machine without nvcc gets. `pip install -e .` is what `make install` does,
     `build_ext --inplace` comes before the wheel in test_wheel.py."""
     for name in SOURCES:
         source = ROOT / name
@@ -75,11 +76,11 @@ def test_refusals(environment, text):
 
 
 def test_binary_uses_torch_through_its_stable_interface_only():
-    """No C++ symbol of PyTorch is asked for: those change from version to version, the C functions do not."""
+    """No C++ symbol of PyTorch is undefined: those change from version to version, the C functions do not."""
     binary = next(Path(s2mlp_cuda.__file__).parent.glob("_C.abi3.so"))
     symbols = run("nm", "-D", "--undefined-only", binary).stdout
     assert "aoti_torch_call_dispatcher" in symbols or "torch_call_dispatcher" in symbols
     assert not re.findall(r"\b_Z\w*(?:2at|3c10|5torch)\w*", symbols)
-    assert binary.stat().st_size < 8 * 2**20
+    assert binary.stat().st_size < 10 * 2**20
     needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", binary).stdout))
     assert not needed & {"libtorch_python.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"}

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.installs
+
 ROOT = Path(__file__).parents[2]
 #: Without CUDA kernels; where ninja is.
 BUILD = {"S2MLP_CUDA": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -84,7 +86,10 @@ def test_sdist_holds_the_tree(sdist):
     folders = ("csrc", "s2mlp_cuda", "tests", "benchmarks")
     tree = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
     tree = {name for name in tree if "__pycache__" not in name and not name.endswith(".so")}
-    tree |= {"setup.py", "pyproject.toml", "requirements.txt", "Makefile", "README.md", "LICENSE", "MANIFEST.in", ".ci/run"}
+    tree |= {
+        "setup.py", "pyproject.toml", "requirements.txt", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md",
+        "MANIFEST.in", ".pre-commit-config.yaml", ".ci/run",
+    }  # fmt: skip
     added = {name for name in files if name.startswith("s2mlp_cuda.egg-info/")} | {"PKG-INFO", "setup.cfg"}
     assert files - added == tree
 

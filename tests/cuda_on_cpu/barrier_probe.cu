@@ -2,6 +2,8 @@
 // through shared memory.
 #include "cuda/launch.h"
 
+int s2mlp_switch = 0;
+
 namespace {
 
 constexpr int kThreads = 64;

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from s2mlp_cuda import offsets
+from s2mlp_cuda.ops import PADDING_MODES
 from s2mlp_cuda.reference import group_borders
 
 DTYPES = (torch.uint8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
-MODES = ("replicate", "zeros", "circular")
 TABLES = {
     "V1": offsets.V1,
     "eight-way": offsets.EIGHT_WAY,
@@ -115,7 +115,7 @@ class BranchCase:
     mode: str
     dtype: torch.dtype
     shape: tuple[int, ...]
-    memory: str = "exact"  # of the wide map
+    memory: str = "exact"  # of the expanded map
     grad_memory: str = "exact"
     weights_memory: str = "exact"
 
@@ -141,12 +141,12 @@ class BranchCase:
         return sizes
 
     def make(self, device: str = "cpu") -> dict[str, torch.Tensor]:
-        """The wide map, the weights, and the gradients of the combined map and of the pooled sums."""
+        """The expanded map, the weights, and the gradients of the combined map and of the pooled sums."""
         *leading, height, width, channels = self.shape
         numbers = torch.float64 if self.dtype == torch.float64 else torch.float32
-        wide = (*leading, height, width, len(self.tables) * channels)
+        expanded = (*leading, height, width, len(self.tables) * channels)
         return {
-            "x": make_map(wide, self.dtype, "channels_last", self.memory, device),
+            "x": make_map(expanded, self.dtype, "channels_last", self.memory, device),
             "weights": make_map(
                 (*leading, len(self.tables), channels), numbers, "channels_last", self.weights_memory, device, seed=1
             ),
@@ -159,7 +159,7 @@ def all_cases() -> Iterator[Case]:
     """Of the plain shift."""
     for dtype in DTYPES:
         full = 16 // dtype.itemsize
-        for mode in MODES:
+        for mode in PADDING_MODES:
             vector = full
             while vector >= 1:  # four groups of 3 * vector channels: the widest vector that fits is `vector`
                 for table in ("V1", "far"):
@@ -191,7 +191,7 @@ def all_cases() -> Iterator[Case]:
 def gelu_cases() -> Iterator[GeluCase]:
     for dtype in DTYPES[1:]:
         full = 16 // dtype.itemsize
-        for mode in MODES:
+        for mode in PADDING_MODES:
             for approximate in ("none", "tanh"):
                 yield GeluCase("V1", mode, dtype, "channels_last", (2, 5, 7, 12 * full), approximate=approximate)
                 yield GeluCase("V1", mode, dtype, "channels_first", (2, 8, 5, 7), approximate=approximate)
@@ -214,7 +214,7 @@ def gelu_cases() -> Iterator[GeluCase]:
 def branch_cases() -> Iterator[BranchCase]:
     for dtype in DTYPES[1:]:
         full = 16 // dtype.itemsize
-        for mode in MODES:
+        for mode in PADDING_MODES:
             for table in BRANCHES:
                 yield BranchCase(table, mode, dtype, (2, 5, 7, 8 * full))
             yield BranchCase("paper", mode, dtype, (14, 14, 4 * full))

@@ -3,7 +3,11 @@
 
 #include "cuda/launch.h"
 
+int s2mlp_switch = 0;
+
 extern "C" {
+
+void s2mlp_set_switch(int number) { s2mlp_switch = number; }
 
 void s2mlp_set_order(int order) {
   s2mlp::emulator::Block::current().order = static_cast<s2mlp::emulator::Order>(order);

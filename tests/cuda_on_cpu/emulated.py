@@ -1,29 +1,38 @@
-"""Builds the .cu files as C++ and runs them on the CPU, in processes of their own.
-
-A variant is a list of edits (file, old text, new text) made to a copy of the sources before they are compiled.
-"""
+"""Builds the .cu files as C++ and runs them on the CPU, in processes of their own. The CPU kernels are checked in the same way."""
 
 import ctypes
+import fcntl
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import torch
 from torch.utils.cpp_extension import include_paths, library_paths
+
+import switches
+from switches import Switch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+CACHE = ROOT / "build" / "emulated"
 ORDERS = ("ascending", "descending", "shuffled")
-Edit = tuple[str, str, str]
+Edit = tuple[str, str, str]  # file, old text, new text
 
 SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
+#: Which sources there are, and what can be switched on in them.
+KERNELS = {"cuda": ("csrc/cuda/*.cu", switches.CUDA), "cpu": ("csrc/cpu/*.cpp", switches.CPU)}
 
 
-def copy_sources(folder: Path, edits: list[Edit]) -> Path:
+def copy_sources(folder: Path, edits: Iterable[Edit]) -> Path:
     """A copy of csrc/ and of this folder's C++, edited. Every old text must occur exactly once."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     for path in HERE.glob("*.[ch]*"):
@@ -36,11 +45,18 @@ def copy_sources(folder: Path, edits: list[Edit]) -> Path:
     return folder
 
 
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def compile_shared(sources: list[Path], out: Path, *flags: str) -> Path:
     """Compiles C++ (and .cu as C++) into one shared library."""
-    command = ["g++", "-x", "c++", "-std=c++17", "-shared", "-fPIC", *WARNINGS, *flags]
-    result = subprocess.run([*command, *map(str, sources), "-o", str(out)], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    objects = [out.with_name(f"{source.stem}.{number}.o") for number, source in enumerate(sources)]
+    compiler = ["g++", "-x", "c++", "-std=c++17", "-fPIC", *WARNINGS, *(flag for flag in flags if not flag.startswith("-Wl"))]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(lambda pair: _run([*compiler, "-c", str(pair[0]), "-o", str(pair[1])]), zip(sources, objects)))
+    _run(["g++", "-shared", *map(str, objects), *flags, "-o", str(out)])
     return out
 
 
@@ -49,31 +65,57 @@ def emulation_flags(folder: Path) -> list[str]:
         "-DS2MLP_CUDA_ON_CPU",
         "-DS2MLP_LIBRARY=s2mlp_cuda_on_cpu",
         "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        "-include", "switch.h",
         f"-I{folder / 'csrc'}",
         f"-I{folder}",
         f"-isystem{sysconfig.get_path('include')}",
         *(f"-isystem{path}" for path in include_paths()),
-    ]
+    ]  # fmt: skip
 
 
-def build_kernels(folder: Path, edits: list[Edit] = (), kernels: str = "csrc/cuda/*.cu") -> Path:
-    """All .cu files, sanitized, as a library whose operators are ``torch.ops.s2mlp_cuda_on_cpu``.
+def _edit(number: int, switch: Switch) -> Edit:
+    return switch.file, switch.old, switch.new.format(on=f"(s2mlp_switch == {number})")
 
-    With ``kernels="csrc/cpu/*.cpp"`` the CPU kernels take their place, to be checked in the same way.
+
+def _key(kind: str) -> str:
+    """Of everything that a library is made of."""
+    digest = hashlib.sha256(repr((kind, KERNELS, SANITIZE, WARNINGS, torch.__version__, sys.version)).encode())
+    digest.update(subprocess.check_output(["g++", "--version"]))
+    for path in sorted([*ROOT.glob("csrc/**/*.*"), *HERE.glob("*.[ch]*"), Path(__file__)]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def build_kernels(kind: str) -> Path:
+    """All kernels of one kind, sanitized, with their switches, as a library whose operators are ``torch.ops.s2mlp_cuda_on_cpu``.
+
+    Built once for the same sources, whichever test, process or run asks first.
     """
-    copy_sources(folder, list(edits))
-    sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(kernels))]
-    torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
-    return compile_shared(
-        sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries,
-        "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu",
-    )
+    pattern, of_kind = KERNELS[kind]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        library = CACHE / f"{kind}-{_key(kind)}.so"
+        if library.exists():
+            return library
+        for outdated in CACHE.glob(f"{kind}-*.so"):
+            outdated.unlink()
+        with tempfile.TemporaryDirectory(dir=CACHE) as name:
+            folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(of_kind.values(), 1)])
+            sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(pattern))]
+            torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+            built = compile_shared(
+                sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries,
+                "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu",
+            )
+            built.rename(library)
+        return library
 
 
-def run_cases(library: Path, order: str, only: str = "", launches: bool = True) -> dict[str, str]:
+def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str = "") -> dict[str, str]:
     """Runs the cases whose names contain ``only`` under one thread order; returns the failures, name: what happened.
 
-    With ``launches``, a run that launched fewer emulated kernels than it had cases is a failure too.
+    A run of CUDA kernels that launched fewer emulated kernels than it had cases is a failure, too.
 
     A sanitizer ends the process at its first finding; the finding is then the failure of the case that ran.
     """
@@ -81,8 +123,10 @@ def run_cases(library: Path, order: str, only: str = "", launches: bool = True) 
     def runtime(name: str) -> str:
         return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
 
+    library = build_kernels(kind)
+    number = 1 + list(KERNELS[kind][1]).index(switch) if switch else 0
     result = subprocess.run(
-        [sys.executable, str(HERE / "run_cases.py"), str(library), str(ORDERS.index(order)), only],
+        [sys.executable, str(HERE / "run_cases.py"), str(library), str(ORDERS.index(order)), str(number), only],
         env={
             **os.environ,
             "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
@@ -100,12 +144,12 @@ def run_cases(library: Path, order: str, only: str = "", launches: bool = True) 
             line for line in result.stderr.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line
         ]
         failures[running] = findings[0] if findings else result.stderr[-2000:]
-    elif launches and events[-1]["launches"] < events[-1]["finished"]:
+    elif kind == "cuda" and events[-1]["launches"] < events[-1]["finished"]:
         failures["(the run)"] = "kernels were not launched"
     return failures
 
 
-def load_plan_check(folder: Path, edits: list[Edit] = ()) -> ctypes.CDLL:
-    copy_sources(folder, list(edits))
+def load_plan_check(folder: Path, edits: Iterable[Edit] = ()) -> ctypes.CDLL:
+    copy_sources(folder, edits)
     library = compile_shared([folder / "plan_check.cpp"], folder / "plan_check.so", "-O2", f"-I{folder / 'csrc'}")
     return ctypes.CDLL(str(library))

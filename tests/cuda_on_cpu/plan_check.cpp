@@ -53,10 +53,10 @@ bool reads_as_expected(const ShiftProblem& p, const Expected& e, Index h, Index 
     return i >= 0 && i < p.height.size && j >= 0 && j < p.width.size && offset >= 0 && offset <= last_element;
   };
   if (adjoint) {
-    const auto rows = reader_range(h, group.dh, static_cast<Index>(p.height.size), p.mode);
-    const auto columns = reader_range(w, group.dw, static_cast<Index>(p.width.size), p.mode);
-    return rows.begin >= rows.end || columns.begin >= columns.end ||
-        (inside(rows.begin, columns.begin) && inside(rows.end - 1, columns.end - 1));
+    const auto rows = readers(h, group.dh, static_cast<Index>(p.height.size), p.mode);
+    const auto columns = readers(w, group.dw, static_cast<Index>(p.width.size), p.mode);
+    return rows.size() == 0 || columns.size() == 0 ||
+        (inside(rows[0], columns[0]) && inside(rows[rows.size() - 1], columns[columns.size() - 1]));
   }
   const Index i = source_index(h, group.dh, static_cast<Index>(p.height.size), p.mode);
   const Index j = source_index(w, group.dw, static_cast<Index>(p.width.size), p.mode);
@@ -240,7 +240,7 @@ struct Numbers {
 };
 
 struct Plan {
-  int64_t kernel, vector, wide, items_per_thread, grid, block;
+  int64_t kernel, vector, index_64, items_per_thread, grid, block;
 };
 
 struct BranchNumbers {
@@ -252,7 +252,7 @@ struct BranchNumbers {
   int64_t work;
   int64_t element_size;
   int64_t misalignment;  // bytes
-  MapStrides wide, narrow;
+  MapStrides expanded, combined;
   int64_t weights, pool_grad;
 };
 
@@ -295,7 +295,7 @@ static BranchProblem branch_problem_of(const BranchNumbers& n) {
   return p;
 }
 
-static BranchStrides strides_of(const BranchNumbers& n) { return {n.wide, n.narrow, n.weights, n.pool_grad}; }
+static BranchStrides strides_of(const BranchNumbers& n) { return {n.expanded, n.combined, n.weights, n.pool_grad}; }
 
 static BranchPlan branch_plan_of(const BranchNumbers& n) {
   return plan_branches(branch_problem_of(n), strides_of(n), static_cast<BranchWork>(n.work), n.element_size,
@@ -324,7 +324,7 @@ void s2mlp_plan(const Numbers* n, int64_t elements_computed, Plan* result) {
                                             : plan_launch(p, n->element_size, misalignment_of(*n));
   const DeviceLimits limits = {static_cast<int>(n->multiprocessors), static_cast<int>(n->threads_per_multiprocessor)};
   const int64_t items = (p.elements() + plan.vector - 1) / plan.vector;
-  *result = {static_cast<int64_t>(plan.kernel), plan.vector, plan.wide, plan.items_per_thread,
+  *result = {static_cast<int64_t>(plan.kernel), plan.vector, plan.index_64, plan.items_per_thread,
              grid_blocks(items, plan.items_per_thread, limits), kBlockThreads};
 }
 
@@ -333,7 +333,7 @@ int64_t s2mlp_violations(const Numbers* n, int64_t adjoint, int64_t step) {
   const ShiftProblem p = problem_of(*n);
   const LaunchPlan plan = plan_launch(p, n->element_size, misalignment_of(*n));
   const int misalignment = static_cast<int>(n->in_misalignment / n->element_size);
-  return plan.wide ? check<int64_t>(p, plan, misalignment, adjoint != 0, step)
+  return plan.index_64 ? check<int64_t>(p, plan, misalignment, adjoint != 0, step)
                    : check<int32_t>(p, plan, misalignment, adjoint != 0, step);
 }
 

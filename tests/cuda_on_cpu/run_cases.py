@@ -1,6 +1,6 @@
 """Runs the cases on one library of emulated kernels, in a process that has the sanitizers loaded.
 
-    python run_cases.py LIBRARY ORDER [NAME]
+    python run_cases.py LIBRARY ORDER SWITCH [NAME]
 
 One JSON object per line: {"case": name} before a case runs, {"case": name, "failure": text} when it was wrong, and
 {"finished": number of cases, "launches": number of emulated launches} at the end.
@@ -13,14 +13,15 @@ import sys
 import torch
 
 from cases import every_case
-from judge import failure_of
+from oracle import failure_of
 
 
-def main(library: str, order: str, only: str = "") -> None:
+def main(library: str, order: str, switch: str, only: str = "") -> None:
     torch.set_num_threads(1)
     torch.ops.load_library(library)
     control = ctypes.CDLL(library)
     control.s2mlp_set_order(int(order))
+    control.s2mlp_set_switch(int(switch))
     control.s2mlp_launches.restype = ctypes.c_int64
     cases = [case for case in every_case() if only in case.name]
     for case in cases:

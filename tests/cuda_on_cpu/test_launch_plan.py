@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from s2mlp_cuda import offsets
+from s2mlp_cuda.ops import PADDING_MODES
 
 from cases import BRANCHES, all_cases, branch_cases, gelu_cases, many_offsets
 from emulated import load_plan_check
 
 KERNELS = ("channel vectors", "plane vectors", "elements")
-MODES = ("replicate", "zeros", "circular")
 H200 = (132, 2048)
 V1 = offsets.V1
 
@@ -40,7 +40,7 @@ class Numbers(ctypes.Structure):
 
 
 class Plan(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "vector", "wide", "items_per_thread", "grid", "block")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "vector", "index_64", "items_per_thread", "grid", "block")]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H
     flat = [d for pair in table for d in pair]
     return Numbers(
         x.dim() - 3, (Axis * 8)(*axes[:-3]), axes[height], axes[width], axes[channel],
-        len(table), (ctypes.c_int64 * len(flat))(*flat), MODES.index(mode), x.element_size(), misalignment, 0, *device,
+        len(table), (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode), x.element_size(), misalignment, 0, *device,
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def test_channels_last_takes_the_widest_vector_that_the_groups_allow(library):
         vector = full
         while vector >= 1:
             result = plan(library, meta((2, 14, 14, 12 * vector), dtype), "channels_last")
-            assert (KERNELS[result.kernel], result.vector, result.wide) == ("channel vectors", vector, 0)
+            assert (KERNELS[result.kernel], result.vector, result.index_64) == ("channel vectors", vector, 0)
             vector //= 2
 
 
@@ -119,10 +119,10 @@ def test_grid_covers_the_work_within_the_devices_limits(library, device, shape):
 
 def test_64_bit_indices_only_where_needed(library):
     below, beyond = (64, 512, 256, 127), (64, 512, 256, 129)
-    assert plan(library, meta(below), "channels_last").wide == 0
-    assert plan(library, meta(beyond), "channels_last").wide == 1
+    assert plan(library, meta(below), "channels_last").index_64 == 0
+    assert plan(library, meta(beyond), "channels_last").index_64 == 1
     # Few elements, far apart: the offsets are what counts.
-    assert plan(library, meta((2, 2**28, 4, 8))[:, ::2**27], "channels_last").wide == 1
+    assert plan(library, meta((2, 2**28, 4, 8))[:, ::2**27], "channels_last").index_64 == 1
 
 
 BEYOND = {
@@ -145,7 +145,7 @@ def test_beyond_2_to_the_31_elements(library, name, adjoint):
     assert x.numel() > 2**30
     for mode, table in (("replicate", V1), ("circular", ((3, -5), (0, 0), (-700, 1)))):
         request = numbers(x, data_format, table, mode)
-        assert plan(library, x, data_format, table, mode).wide == 1
+        assert plan(library, x, data_format, table, mode).index_64 == 1
         assert library.s2mlp_violations(ctypes.byref(request), adjoint, ctypes.c_int64(100_003)) == 0
 
 
@@ -209,7 +209,7 @@ def test_the_checker_sees_a_wrong_problem(library):
 def test_gelu_takes_full_vectors_or_single_elements(library, dtype, full):
     for channels, vector in ((12 * full, full), (390, 1), (6 * full, 1)):
         result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last", computed=1)
-        assert (KERNELS[result.kernel], result.vector, result.wide) == ("channel vectors", vector, 0)
+        assert (KERNELS[result.kernel], result.vector, result.index_64) == ("channel vectors", vector, 0)
     assert plan(library, meta((2, 14, 14, 12 * full), dtype), "channels_last", misalignment=8, computed=1).vector == 1
     planes = plan(library, meta((2, 384, 14, 14), dtype), "channels_first", computed=1)
     assert (KERNELS[planes.kernel], planes.vector) == ("elements", 1)
@@ -217,7 +217,7 @@ def test_gelu_takes_full_vectors_or_single_elements(library, dtype, full):
 
 def test_gelu_uses_64_bit_indices_where_needed(library):
     result = plan(library, meta((48, 512, 256, 384)), "channels_last", computed=1)
-    assert (result.vector, result.wide) == (8, 1)
+    assert (result.vector, result.index_64) == (8, 1)
 
 
 def test_emulated_gelu_cases_reach_every_kernel(library):
@@ -249,8 +249,8 @@ class BranchNumbers(ctypes.Structure):
         ("sizes", ctypes.POINTER(ctypes.c_int64)),
         ("offsets", ctypes.POINTER(ctypes.c_int64)),
         *((name, ctypes.c_int64) for name in ("mode", "work", "element_size", "misalignment")),
-        ("wide", MapStrides),
-        ("narrow", MapStrides),
+        ("expanded", MapStrides),
+        ("combined", MapStrides),
         *((name, ctypes.c_int64) for name in ("weights", "pool_grad")),
     ]
 
@@ -272,16 +272,16 @@ def branch_numbers(
     images, height, width, channels = shape
     sizes = cut(channels, tables)
     flat = [d for table in tables for pair in table for d in pair]
-    wide = len(tables) * channels
+    expanded = len(tables) * channels
     dense = {
-        "wide": MapStrides(height * width * wide, width * wide, wide),
-        "narrow": MapStrides(height * width * channels, width * channels, channels),
-        "weights": wide,
+        "expanded": MapStrides(height * width * expanded, width * expanded, expanded),
+        "combined": MapStrides(height * width * channels, width * channels, channels),
+        "weights": expanded,
         "pool_grad": channels,
     }
     return BranchNumbers(
         images, height, width, len(tables), channels, len(sizes), (ctypes.c_int64 * len(sizes))(*sizes),
-        (ctypes.c_int64 * len(flat))(*flat), MODES.index(mode), work, dtype.itemsize, misalignment,
+        (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode), work, dtype.itemsize, misalignment,
         *(strides.get(name, value) for name, value in dense.items()),
     )  # fmt: skip
 
@@ -305,12 +305,12 @@ def test_branches_take_full_vectors_where_everything_allows(library):
         {"misalignment": 4},  # weights that begin in the middle of 16 bytes
         {"misalignment": 8},
         {"tables": (many_offsets(5),)},  # borders at 76, 153, ...
-        {"wide": MapStrides(14 * 14 * 1156, 14 * 1156, 1156)},
-        {"narrow": MapStrides(14 * 14 * 384 + 4, 14 * 384, 384)},
+        {"expanded": MapStrides(14 * 14 * 1156, 14 * 1156, 1156)},
+        {"combined": MapStrides(14 * 14 * 384 + 4, 14 * 384, 384)},
         {"weights": 1156},
         {"pool_grad": 385},
     ],
-    ids=["by 2", "by 4", "by 8", "tables", "wide", "narrow", "weights", "pool_grad"],
+    ids=["by 2", "by 4", "by 8", "tables", "expanded", "combined", "weights", "pool_grad"],
 )
 def test_branches_take_single_elements_otherwise(library, change):
     assert branch_plan(library, (2, 14, 14, 384)).vector == 8
@@ -319,7 +319,7 @@ def test_branches_take_single_elements_otherwise(library, change):
 
 def test_strides_of_axes_of_size_one_do_not_matter(library):
     odd = MapStrides(3, 5, 7)
-    assert branch_plan(library, (1, 1, 1, 384), wide=odd, narrow=odd, weights=1, pool_grad=1).vector == 8
+    assert branch_plan(library, (1, 1, 1, 384), expanded=odd, combined=odd, weights=1, pool_grad=1).vector == 8
 
 
 def test_weights_shared_by_all_images(library):

@@ -5,6 +5,7 @@ import torch
 
 from s2mlp_cuda import create_model, decompositions
 from s2mlp_cuda.export import decompose
+from s2mlp_cuda.ops import PADDING_MODES
 
 
 def test_no_operator_of_ours_is_left():
@@ -22,7 +23,7 @@ def test_no_operator_of_ours_is_left():
 def test_every_dtype_and_empty_maps(dtype):
     for shape in ((2, 3, 4, 8), (0, 3, 4, 8), (2, 0, 4, 8), (3, 1, 8)):
         x = (10 * torch.randn(shape)).to(dtype)
-        for mode in ("replicate", "zeros", "circular"):
+        for mode in PADDING_MODES:
             flat = [1, 0, -1, 2, 0, -9]
             assert torch.equal(
                 decompositions.spatial_shift(x, flat, None, mode), torch.ops.s2mlp_cuda.spatial_shift(x, flat, None, mode)

@@ -16,6 +16,7 @@ FUNCTIONS = {
     "V1": (lambda x: s2mlp_cuda.spatial_shift(x), True),
     "zeros": (lambda x: s2mlp_cuda.spatial_shift(x, offsets.SHIFT_VIT, group_sizes=(2, 1, 0, 1, 8), padding_mode="zeros"), True),
     "circular": (lambda x: s2mlp_cuda.spatial_shift(x, ((2, -1), (-3, 9)), padding_mode="circular"), True),
+    "reflect": (lambda x: s2mlp_cuda.spatial_shift(x, ((2, -1), (-3, 9)), padding_mode="reflect"), True),
     "eight-way": (lambda x: s2mlp_cuda.spatial_shift(x, offsets.EIGHT_WAY), True),
     "larger than the map": (lambda x: s2mlp_cuda.spatial_shift(x, ((9, -9), (-99, 0))), True),
     "channels-first": (lambda x: s2mlp_cuda.spatial_shift(x, data_format="channels_first"), True),

@@ -8,7 +8,9 @@ import torch
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from s2mlp_cuda import GELUSpatialShift, GELUSpatialShiftFunction, gelu_spatial_shift, offsets, reference
+from s2mlp_cuda import GELUSpatialShift, gelu_spatial_shift, offsets, reference
+from s2mlp_cuda.layers import IMPLEMENTATIONS
+from s2mlp_cuda.ops import PADDING_MODES, GELUSpatialShiftFunction
 
 from conftest import allocations, require_device
 
@@ -28,11 +30,11 @@ def shape_of(size, data_format):
     return (2, height, width, channels) if data_format == "channels_last" else (2, channels, height, width)
 
 
-def judge(x, table=offsets.V1, *, approximate="none", **keywords):
+def oracle(x, table=offsets.V1, *, approximate="none", **keywords):
     return reference.spatial_shift(functional.gelu(x, approximate=approximate), table, **keywords)
 
 
-@pytest.mark.parametrize("mode", ["replicate", "zeros", "circular"])
+@pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
@@ -46,7 +48,7 @@ def test_values_and_gradients(dtype, approximate, data_format, mode, device):
         out = gelu_spatial_shift(x, table, **keywords)
         (ours,) = torch.autograd.grad(out, x, grad)
         exact = x.detach().double().requires_grad_()
-        exact_out = judge(exact, table, **keywords)
+        exact_out = oracle(exact, table, **keywords)
         (expected,) = torch.autograd.grad(exact_out, exact, grad.double())
         assert out.dtype == ours.dtype == dtype and out.stride() == ours.stride() == x.stride()
         torch.testing.assert_close(out.double(), exact_out, rtol=tolerance, atol=tolerance)
@@ -119,7 +121,7 @@ def test_any_strides(approximate, device):
         for grad in (torch.randn(x.shape, device=device), torch.randn((), device=device).expand(x.shape)):
             leaf = x.detach().requires_grad_()
             out = gelu_spatial_shift(leaf, approximate=approximate, data_format=data_format)
-            expected = judge(leaf, approximate=approximate, data_format=data_format)
+            expected = oracle(leaf, approximate=approximate, data_format=data_format)
             torch.testing.assert_close(out, expected, rtol=2e-6, atol=2e-6)
             ours, theirs = (torch.autograd.grad(y, leaf, grad) for y in (out, expected))
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -187,9 +189,9 @@ def x(case, device):
     return torch.randn(shape, dtype=torch.float64, device=device, requires_grad=True)
 
 
-def judge_case(x, case):
+def oracle_case(x, case):
     keywords = dict(case)
-    return judge(x, keywords.pop("offsets", offsets.V1), **keywords)
+    return oracle(x, keywords.pop("offsets", offsets.V1), **keywords)
 
 
 def test_gradcheck_reverse_and_forward_mode(x, case):
@@ -211,7 +213,7 @@ def test_third_derivative(x, case):
         (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
         return torch.autograd.grad(second.square().sum(), x)[0]
 
-    torch.testing.assert_close(third(lambda x: gelu_spatial_shift(x, **case)), third(lambda x: judge_case(x, case)))
+    torch.testing.assert_close(third(lambda x: gelu_spatial_shift(x, **case)), third(lambda x: oracle_case(x, case)))
 
 
 def test_func_transforms(x, case):
@@ -221,7 +223,7 @@ def test_func_transforms(x, case):
     def loss(f):
         return lambda x: (f(x) * v).square().sum()
 
-    ours, theirs = (lambda x: gelu_spatial_shift(x, **case)), (lambda x: judge_case(x, case))
+    ours, theirs = (lambda x: gelu_spatial_shift(x, **case)), (lambda x: oracle_case(x, case))
     for transform in (
         lambda f: torch.func.grad(loss(f))(x),
         lambda f: torch.func.jvp(f, (x,), (v,)),
@@ -237,7 +239,7 @@ def test_forward_mode(x, case):
     tangent = torch.randn_like(x)
     with forward_ad.dual_level():
         dual = gelu_spatial_shift(forward_ad.make_dual(x.detach(), tangent), **case)
-        expected = judge_case(forward_ad.make_dual(x.detach(), tangent), case)
+        expected = oracle_case(forward_ad.make_dual(x.detach(), tangent), case)
         torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, forward_ad.unpack_dual(expected).tangent)
 
 
@@ -245,7 +247,7 @@ def test_compile_fullgraph(x, case):
     torch._dynamo.reset()
     compiled = torch.compile(lambda x: gelu_spatial_shift(x.sin(), **case).cos(), fullgraph=True)
     grad = torch.randn_like(x)
-    out, expected = compiled(x), judge_case(x.sin(), case).cos()
+    out, expected = compiled(x), oracle_case(x.sin(), case).cos()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, x, grad))
 
@@ -255,7 +257,7 @@ def test_compile_with_dynamic_shapes(device):
     compiled = torch.compile(lambda x: GELUSpatialShift()(x + 1), fullgraph=True, dynamic=True)
     for shape in [(2, 5, 7, 16), (3, 6, 4, 16), (1, 8, 8, 24)]:
         x = torch.randn(shape, device=device, requires_grad=True)
-        torch.testing.assert_close(compiled(x), judge(x + 1), rtol=2e-6, atol=2e-6)
+        torch.testing.assert_close(compiled(x), oracle(x + 1), rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -289,24 +291,25 @@ def test_autocast_keeps_the_dtype(dtype, device):
         hidden = torch.nn.Linear(8, 8).to(device)(x)
         out = gelu_spatial_shift(hidden)
         assert out.dtype == dtype
-        expected = judge(hidden)
+        expected = oracle(hidden)
     torch.testing.assert_close(out, expected, rtol=2 * ROUNDING[dtype], atol=2 * ROUNDING[dtype])
     out.float().sum().backward()
     assert x.grad.dtype == torch.float32 and x.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
-def test_layer_fused_and_composed_are_one(approximate, device):
-    layers = [
+def test_layer_implementations_are_one(approximate, device):
+    fused, *others = [
         GELUSpatialShift(offsets.SS1, approximate=approximate, padding_mode="zeros", implementation=implementation)
-        for implementation in ("fused", "composed")
+        for implementation in IMPLEMENTATIONS
     ]
     x = torch.randn(2, 5, 6, 8, device=device, dtype=torch.float64)
-    torch.testing.assert_close(layers[0](x), layers[1](x))
-    assert torch.equal(layers[1](x), judge(x, offsets.SS1, approximate=approximate, padding_mode="zeros"))
-    assert repr(layers[0]) == (
-        "GELUSpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last', "
-        f"approximate='{approximate}', implementation='fused')"
+    for other in others:
+        torch.testing.assert_close(fused(x), other(x))
+        assert torch.equal(other(x), oracle(x, offsets.SS1, approximate=approximate, padding_mode="zeros"))
+    assert repr(fused) == (
+        "GELUSpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last', implementation='fused', "
+        f"approximate='{approximate}')"
     )
 
 
@@ -314,10 +317,10 @@ def test_layer_fused_and_composed_are_one(approximate, device):
     "arguments, error, text",
     [
         ({"approximate": "erf"}, ValueError, "approximate must be one of 'none', 'tanh', got 'erf'"),
-        ({"x": torch.zeros(2, 3, 4, 8, dtype=torch.int32)}, TypeError, "x has dtype torch.int32; supported are float64"),
+        ({"x": torch.zeros(2, 3, 4, 8, dtype=torch.int32)}, TypeError, "x must be float64, .*, got torch.int32"),
         ({"x": torch.zeros(4, 8)}, ValueError, "x must have at least 3 dimensions"),
         ({"offsets": [(0, 1)] * 9}, ValueError, "cannot cut 8 channels into 9 groups"),
-        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of 'replicate', 'zeros', 'circular', got 'same'"),
+        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
     ],
 )
 def test_errors(arguments, error, text):
@@ -328,7 +331,7 @@ def test_errors(arguments, error, text):
 def test_layer_refuses():
     with pytest.raises(ValueError, match="approximate must be one of 'none', 'tanh', got 'fast'"):
         GELUSpatialShift(approximate="fast")
-    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', got 'eager'"):
+    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
         GELUSpatialShift(implementation="eager")
 
 
@@ -339,5 +342,5 @@ def test_raw_backward_refuses(device):
         backward(x[:1], x, FLAT)
     with pytest.raises(RuntimeError, match="x and grad must have one dtype and one device"):
         backward(x.double(), x, FLAT)
-    with pytest.raises(RuntimeError, match="approximate must be 'none' or 'tanh', got 'erf'"):
+    with pytest.raises(RuntimeError, match="approximate must be one of 'none', 'tanh', got 'erf'"):
         backward(x, x, FLAT, None, "erf")

@@ -8,8 +8,6 @@ from torch.autograd import forward_ad
 from torch.nn import functional
 
 from s2mlp_cuda import (
-    ShiftBranchCombineFunction,
-    ShiftBranchPoolFunction,
     ShiftSplitAttention,
     layers,
     offsets,
@@ -18,13 +16,13 @@ from s2mlp_cuda import (
     shift_branch_pool,
     shift_split_attention,
 )
+from s2mlp_cuda.ops import PADDING_MODES, ShiftBranchCombineFunction, ShiftBranchPoolFunction
 
 from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 #: What one rounding of the result allows, relative to the largest of it; sums are made in float32.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
-MODES = ["replicate", "zeros", "circular"]
 BRANCHES = {
     "the paper's": (offsets.SS1, offsets.SS2, None),
     "one": (offsets.V1,),
@@ -41,18 +39,18 @@ def shifted(x, branches, mode="replicate"):
     return [p if t is None else reference.spatial_shift(p, t, padding_mode=mode) for p, t in zip(parts, branches)]
 
 
-def judge_pool(x, branches, mode="replicate"):
+def oracle_pool(x, branches, mode="replicate"):
     return sum(part.sum((-3, -2)) for part in shifted(x, branches, mode))
 
 
-def judge_combine(x, weights, branches, mode="replicate"):
+def oracle_combine(x, weights, branches, mode="replicate"):
     return sum(part * weights[..., k, None, None, :] for k, part in enumerate(shifted(x, branches, mode)))
 
 
-def judge(x, fc1_weight, fc2_weight, branches, mode="replicate"):
-    hidden = functional.gelu(functional.linear(judge_pool(x, branches, mode), fc1_weight))
+def oracle(x, fc1_weight, fc2_weight, branches, mode="replicate"):
+    hidden = functional.gelu(functional.linear(oracle_pool(x, branches, mode), fc1_weight))
     weights = functional.linear(hidden, fc2_weight).unflatten(-1, (len(branches), -1)).softmax(-2)
-    return judge_combine(x, weights, branches, mode)
+    return oracle_combine(x, weights, branches, mode)
 
 
 def assert_close(ours, exact, dtype):
@@ -62,7 +60,7 @@ def assert_close(ours, exact, dtype):
 
 
 def make(size, count, dtype, device, hidden=3, batch=(2,)):
-    """A wide map, the two weight matrices (of the accumulator's dtype), all requiring gradients. Hidden numbers are about 1."""
+    """An expanded map and both weight matrices (in the accumulator's dtype), requiring gradients. Hidden numbers are about 1."""
     height, width, channels = size
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
@@ -72,7 +70,7 @@ def make(size, count, dtype, device, hidden=3, batch=(2,)):
     return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_pool_and_combine(dtype, name, mode, device):
@@ -85,7 +83,7 @@ def test_pool_and_combine(dtype, name, mode, device):
         out = shift_branch_combine(x, weights, branches, padding_mode=mode)
         assert pooled.dtype == weights_dtype and out.dtype == dtype and out.is_contiguous()
         exact_x, exact_weights = (t.detach().double().requires_grad_() for t in (x, weights))
-        exact_pooled, exact_out = judge_pool(exact_x, branches, mode), judge_combine(exact_x, exact_weights, branches, mode)
+        exact_pooled, exact_out = oracle_pool(exact_x, branches, mode), oracle_combine(exact_x, exact_weights, branches, mode)
         assert_close(pooled, exact_pooled, torch.float64 if dtype == torch.float64 else torch.float32)
         assert_close(out, exact_out, dtype)
         pooled_grad, grad = torch.randn_like(pooled), torch.randn_like(out)
@@ -98,7 +96,7 @@ def test_pool_and_combine(dtype, name, mode, device):
         assert_close(ours[1], exact[1], weights_dtype)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PADDING_MODES)
 @pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_split_attention(dtype, name, mode, device):
@@ -119,9 +117,9 @@ def test_split_attention(dtype, name, mode, device):
         ours = run(lambda *t: shift_split_attention(*t, branches, padding_mode=mode), inputs, grad)
         assert [t.dtype for t in ours] == [dtype, *(t.dtype for t in inputs)]
         exact_inputs = [t.detach().double().requires_grad_() for t in inputs]
-        exact = run(lambda *t: judge(*t, branches, mode), exact_inputs, grad.double())
+        exact = run(lambda *t: oracle(*t, branches, mode), exact_inputs, grad.double())
         same_dtype = [t.detach().to(dtype).requires_grad_() for t in inputs]
-        composed = run(lambda *t: judge(*t, branches, mode), same_dtype, grad)
+        composed = run(lambda *t: oracle(*t, branches, mode), same_dtype, grad)
         for our, other, right in zip(ours, composed, exact):
             error, composed_error = ((t.double() - right).norm().item() for t in (our, other))
             assert error <= max(1.5 * composed_error, ROUNDING[dtype] * right.norm().item())
@@ -131,9 +129,9 @@ def test_bfloat16_is_more_accurate_than_the_composed_form(device):
     branches = BRANCHES["the paper's"]
     inputs = make((32, 32, 64), 3, torch.bfloat16, device, hidden=16)
     halves = [t.detach().bfloat16() for t in inputs]
-    exact = judge(*(t.double() for t in halves), branches)
+    exact = oracle(*(t.double() for t in halves), branches)
     ours = (shift_split_attention(*halves, branches).double() - exact).norm()
-    assert ours < (judge(*halves, branches).double() - exact).norm()
+    assert ours < (oracle(*halves, branches).double() - exact).norm()
 
 
 @pytest.mark.parametrize("mean", [False, True])
@@ -141,12 +139,13 @@ def test_bfloat16_is_more_accurate_than_the_composed_form(device):
 def test_sum_and_mean(dtype, mean, device):
     branches = BRANCHES["the paper's"]
     x = make((5, 7, 16), 3, dtype, device)[0]
-    fused, composed = (layers.ShiftSum(branches, mean, implementation=i) for i in ("fused", "composed"))
+    fused, composed, by_slices = (layers.ShiftSum(branches, mean, implementation=i) for i in layers.IMPLEMENTATIONS)
     exact_x = x.detach().double().requires_grad_()
     exact = composed(exact_x)
     torch.testing.assert_close(exact, sum(shifted(exact_x, branches)) / (3 if mean else 1))
     out = fused(x)
     assert_close(out, exact, dtype)
+    torch.testing.assert_close(by_slices(exact_x), exact)
     grad = torch.randn_like(out)
     (ours,) = torch.autograd.grad(out, x, grad)
     assert_close(ours, torch.autograd.grad(exact, exact_x, grad.double())[0], dtype)
@@ -168,7 +167,7 @@ def test_any_strides(device):
         leaf = x.detach().requires_grad_()
         before = x.clone()
         out = shift_split_attention(leaf, fc1_weight, fc2_weight, branches)
-        expected = judge(leaf, fc1_weight, fc2_weight, branches)
+        expected = oracle(leaf, fc1_weight, fc2_weight, branches)
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5, msg=lambda text: f"{name}: {text}")
         for grad in (torch.randn(out.shape, device=device), torch.randn((), device=device).expand(out.shape)):
             ours = torch.autograd.grad(out, leaf, grad, retain_graph=True)
@@ -181,7 +180,7 @@ def test_any_strides(device):
 def test_any_number_of_leading_dimensions(batch, device):
     branches = BRANCHES["the paper's"]
     inputs = make((4, 5, 8), 3, torch.float64, device, batch=batch)
-    out, expected = shift_split_attention(*inputs, branches), judge(*inputs, branches)
+    out, expected = shift_split_attention(*inputs, branches), oracle(*inputs, branches)
     torch.testing.assert_close(out, expected)
     grad = torch.randn_like(out)
     torch.testing.assert_close(torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad))
@@ -275,7 +274,7 @@ def test_unwanted_gradients_are_not_computed(device):
         leaves = [t.detach().requires_grad_(w) for t, w in zip(inputs, wanted)]
         shift_split_attention(*leaves, branches).square().sum().backward()
         expected = [t.detach().requires_grad_(w) for t, w in zip(inputs, wanted)]
-        judge(*expected, branches).square().sum().backward()
+        oracle(*expected, branches).square().sum().backward()
         for leaf, right in zip(leaves, expected):
             assert (leaf.grad is None) == (right.grad is None)
             if leaf.grad is not None:
@@ -289,7 +288,7 @@ def test_unwanted_gradients_are_not_computed(device):
     assert "s2mlp_cuda::shift_branch_combine_backward_weights" not in names
 
 
-CASES = list(itertools.product(["the paper's", "far and unequal", "one"], MODES))
+CASES = list(itertools.product(["the paper's", "far and unequal", "one"], PADDING_MODES))
 
 
 @pytest.fixture(params=CASES, ids=["-".join(case) for case in CASES])
@@ -304,11 +303,11 @@ def inputs(case, device):
 
 @pytest.fixture
 def forms(case):
-    """Ours and the judge's, of (x, fc1_weight, fc2_weight)."""
+    """Ours and the oracle's, of (x, fc1_weight, fc2_weight)."""
     branches, mode = case
     return (
         lambda *inputs: shift_split_attention(*inputs, branches, padding_mode=mode),
-        lambda *inputs: judge(*inputs, branches, mode),
+        lambda *inputs: oracle(*inputs, branches, mode),
     )
 
 
@@ -322,7 +321,7 @@ def test_gradgradcheck(inputs, forms):
     assert torch.autograd.gradgradcheck(forms[0], inputs, check_fwd_over_rev=True, check_rev_over_rev=True)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PADDING_MODES)
 def test_parts_gradcheck_and_gradgradcheck(mode, device):
     branches = BRANCHES["far and unequal"]
     x = make((2, 3, 3), 2, torch.float64, device, batch=(1,))[0]
@@ -389,7 +388,7 @@ def test_compile_with_dynamic_shapes(device):
     )
     for shape in [(2, 5, 7, 48), (3, 6, 4, 48), (1, 8, 8, 48)]:
         x = torch.randn(shape, device=device, requires_grad=True)
-        out, expected = compiled(x, *weights), judge(x + 1, *weights, branches)
+        out, expected = compiled(x, *weights), oracle(x + 1, *weights, branches)
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
         grad = torch.randn_like(out)
         torch.testing.assert_close(
@@ -484,20 +483,23 @@ def test_weights_of_half_types(dtype, device):
     assert all(torch.equal(a, b.to(dtype)) for a, b in zip(ours, theirs))
 
 
-@pytest.mark.parametrize("padding_mode", MODES)
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize("name", BRANCHES)
-def test_layer_fused_and_composed_are_one(name, padding_mode, device):
-    fused, composed = (
+def test_layer_implementations_are_one(name, padding_mode, device):
+    fused, *others = (
         ShiftSplitAttention(16, BRANCHES[name], 5, padding_mode=padding_mode, implementation=i).to(device).double()
-        for i in ("fused", "composed")
+        for i in layers.IMPLEMENTATIONS
     )
-    composed.load_state_dict(fused.state_dict())
     x = torch.randn(2, 5, 6, len(BRANCHES[name]) * 16, device=device, dtype=torch.float64, requires_grad=True)
-    out, expected = fused(x), composed(x)
-    torch.testing.assert_close(out, expected)
-    torch.testing.assert_close(expected, judge(x, fused.fc1.weight, fused.fc2.weight, BRANCHES[name], padding_mode))
-    grads = [torch.autograd.grad(y.square().sum(), (x, *m.parameters())) for y, m in ((out, fused), (expected, composed))]
-    torch.testing.assert_close(*grads)
+
+    def value_and_grads(layer):
+        out = layer(x)
+        return out, *torch.autograd.grad(out.square().sum(), (x, *layer.parameters()))
+
+    for other in others:
+        other.load_state_dict(fused.state_dict())
+        torch.testing.assert_close(value_and_grads(fused), value_and_grads(other))
+        torch.testing.assert_close(other(x), oracle(x, fused.fc1.weight, fused.fc2.weight, BRANCHES[name], padding_mode))
 
 
 def test_layer_prints_readably():
@@ -512,14 +514,14 @@ FC1, FC2 = torch.zeros(3, 8), torch.zeros(24, 3)
     "arguments, error, text",
     [
         ({"x": [[1.0]]}, TypeError, "x must be a torch.Tensor, got list"),
-        ({"x": X.int()}, TypeError, "x has dtype torch.int32; supported are float64, float32, float16 and bfloat16"),
+        ({"x": X.int()}, TypeError, "x must be float64, float32, float16 or bfloat16, got torch.int32"),
         ({"x": X[0, 0]}, ValueError, r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)"),
         ({"branch_offsets": ()}, ValueError, "branch_offsets is empty: give at least one offset table"),
         ({"branch_offsets": (None,) * 5}, ValueError, r"x has 24 channels, which 5 branches do not divide: .* K \* C"),
         ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot cut 8 channels into 9 groups"),
         ({"branch_offsets": (None, [(0, 0.5)], None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"branch_offsets": (None, ((0, 0.5),), None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
-        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of 'replicate', 'zeros', 'circular', got 'same'"),
+        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
         ({"fc1_weight": FC1[:, :7]}, ValueError, r"fc1_weight must have shape \(hidden, 8\), got \(3, 7\)"),
         ({"fc2_weight": FC2[:23]}, ValueError, r"fc2_weight must have shape \(24, 3\), got \(23, 3\)"),
     ],
@@ -533,9 +535,9 @@ def test_errors(arguments, error, text):
 def test_errors_of_the_parts():
     with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\), here \(2, 3, 8\), got \(2, 3, 7\)"):
         shift_branch_combine(X, torch.zeros(2, 3, 7), (None, None, None))
-    with pytest.raises(TypeError, match="x has dtype torch.int64"):
+    with pytest.raises(TypeError, match="x must be float64, float32, float16 or bfloat16, got torch.int64"):
         shift_branch_pool(X.long(), (None,))
-    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', got 'eager'"):
+    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
         ShiftSplitAttention(8, implementation="eager")
     with pytest.raises(ValueError, match="branch_offsets is empty"):
         layers.ShiftSum(())
@@ -546,8 +548,11 @@ def test_errors_of_the_parts():
     [
         (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot cut 24 channels into 5 branches of equal size"),
         (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 are one group, but belong to different"),
-        (lambda ops, x: ops.shift_branch_pool(x, 1, [0, 0], [23]), "group_sizes sum to 23, but there are 24 channels"),
-        (lambda ops, x: ops.shift_branch_pool(x[0, 0], 1, [0, 0], [24]), "x must have at least 3 dimensions, got 2"),
+        (lambda ops, x: ops.shift_branch_pool(x, 1, [0, 0], [23]), r"group_sizes \[23\] do not sum to the 24 channels of x"),
+        (
+            lambda ops, x: ops.shift_branch_pool(x[0, 0], 1, [0, 0], [24]),
+            r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)",
+        ),
         (lambda ops, x: ops.shift_branch_pool(x.int(), 1, [0, 0], [24]), "x must be float64, float32, float16 or bfloat16"),
         (lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]), "weights has a shape that does not belong"),
         (

@@ -69,23 +69,23 @@ def test_func_transforms(x, case):
     def ours(x):
         return spatial_shift(x.square(), **case)
 
-    def judge(x):
+    def oracle(x):
         return reference.spatial_shift(x.square(), **case)
 
     def loss(f):
         return lambda x: (f(x) * v).sum()
 
-    torch.testing.assert_close(torch.func.grad(loss(ours))(x), torch.func.grad(loss(judge))(x))
-    torch.testing.assert_close(torch.func.jvp(ours, (x,), (v,)), torch.func.jvp(judge, (x,), (v,)))
+    torch.testing.assert_close(torch.func.grad(loss(ours))(x), torch.func.grad(loss(oracle))(x))
+    torch.testing.assert_close(torch.func.jvp(ours, (x,), (v,)), torch.func.jvp(oracle, (x,), (v,)))
     torch.testing.assert_close(
         torch.func.vmap(torch.func.grad(loss(ours)))(torch.stack([x, v, x])),
-        torch.func.vmap(torch.func.grad(loss(judge)))(torch.stack([x, v, x])),
+        torch.func.vmap(torch.func.grad(loss(oracle)))(torch.stack([x, v, x])),
     )
 
     def hessian_vector_product(f):
         return torch.func.jvp(torch.func.grad(loss(lambda x: f(x) ** 2)), (x,), (v,))[1]
 
-    torch.testing.assert_close(hessian_vector_product(ours), hessian_vector_product(judge))
+    torch.testing.assert_close(hessian_vector_product(ours), hessian_vector_product(oracle))
 
 
 @pytest.mark.parametrize("in_dim", [0, 2, -1])
@@ -132,7 +132,7 @@ def test_compile_fullgraph_equals_eager(x, case):
     def step(x):
         return (spatial_shift(x.sin(), **case) * x).cos()
 
-    def judge(x):
+    def oracle(x):
         return (reference.spatial_shift(x.sin(), **case) * x).cos()
 
     compiled = torch.compile(step, fullgraph=True)
@@ -142,7 +142,7 @@ def test_compile_fullgraph_equals_eager(x, case):
         torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(step(x), x, grad)
     )
     torch.testing.assert_close(
-        torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(judge(x), x, grad)
+        torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(oracle(x), x, grad)
     )
 
 

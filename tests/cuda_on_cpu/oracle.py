@@ -18,7 +18,7 @@ def failure_of(case: Case | BranchCase, ops, device: str = "cpu") -> str:
 
 
 def shift_failure(case: Case, ops, device: str) -> str:
-    """Forward to the bit, adjoint to rounding, against the slice reference."""
+    """Forward bitwise, adjoint within rounding, against the slice reference."""
     x = case.make(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
@@ -69,15 +69,15 @@ def branch_failure(case: BranchCase, ops, device: str) -> str:
     tables = case.tables
     *_, height, width, channels = case.shape
     shifts = ([d for table in tables for pair in table for d in pair], case.group_sizes, case.mode)
-    wide = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
+    exact = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
     parts = [
         reference.spatial_shift(part, table, padding_mode=case.mode)
-        for part, table in zip(wide["x"].split(channels, -1), tables)
+        for part, table in zip(exact["x"].split(channels, -1), tables)
     ]
     pooled = sum(part.sum((-3, -2)) for part in parts)
-    combined = sum(part * w[..., None, None, :] for part, w in zip(parts, wide["weights"].unbind(-2)))
-    (x_of_pool,) = torch.autograd.grad(pooled, wide["x"], wide["pool_grad"], retain_graph=True)
-    x_of_combine, weights_grad = torch.autograd.grad(combined, (wide["x"], wide["weights"]), wide["grad"])
+    combined = sum(part * w[..., None, None, :] for part, w in zip(parts, exact["weights"].unbind(-2)))
+    (x_of_pool,) = torch.autograd.grad(pooled, exact["x"], exact["pool_grad"], retain_graph=True)
+    x_of_combine, weights_grad = torch.autograd.grad(combined, (exact["x"], exact["weights"]), exact["grad"])
     branches = len(tables)
     results = {
         "pool": (ops.shift_branch_pool(x, branches, *shifts), pooled),

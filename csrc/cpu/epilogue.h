@@ -1,0 +1,77 @@
+// An element-wise operation that is fused with a shift, as the walks over a map apply it: run by run.
+#pragma once
+
+#include <iterator>
+#include <type_traits>
+
+#include "../elementwise.h"
+#include "runs.h"
+
+namespace s2mlp {
+
+template <typename T, typename Op>
+struct Epilogue {
+  Op op = {};
+  const T* out = nullptr;      // where the output begins
+  const T* operand = nullptr;  // the map of second operands, where the operation has them
+
+  // Writes a run to its place.
+  template <typename V>
+  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
+    if constexpr (std::is_same_v<Op, Identity>) {
+      copy_run(to, to_stride, from, from_stride, count, vectors);
+    } else {
+      if constexpr (!std::is_same_v<T, double>) {
+        if (to_stride == 1 && from_stride == 1) {
+          return move_dense(to, from, count, vectors);
+        }
+      }
+      const T* other = operand + (to - out);
+      for (int64_t i = 0; i < count; ++i) {
+        const auto value = static_cast<accumulator_t<T>>(from[i * from_stride]);
+        if constexpr (Op::kHasOperand) {
+          to[i * to_stride] = static_cast<T>(op(value, static_cast<accumulator_t<T>>(other[i * to_stride])));
+        } else {
+          to[i * to_stride] = static_cast<T>(op(value));
+        }
+      }
+    }
+  }
+
+  // For each run of outputs that was written by other means (summed up, or as part of a plane) and is still in cache.
+  template <typename V>
+  S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, V vectors) const {
+    if constexpr (!std::is_same_v<Op, Identity>) {
+      move(run, stride, run, stride, count, vectors);
+    }
+  }
+
+  // With a run of outputs that will be written soon.
+  S2MLP_INLINE void prefetch(const T* run, int64_t count) const {
+    if constexpr (Op::kHasOperand) {
+      prefetch_run(operand + (run - out), count);
+    }
+  }
+
+ private:
+  template <typename V>
+  S2MLP_INLINE void move_dense(T* to, const T* from, int64_t count, V) const {
+    const T* other = operand + (to - out);
+    for_each_step<T, V::kBytes>(0, count, [&](auto lanes, int64_t first, int64_t step_count) S2MLP_INLINE {
+      auto step = load_step(lanes, from + first, step_count);
+      if constexpr (Op::kHasOperand) {
+        const auto operands = load_step(lanes, other + first, step_count);
+        for (size_t part = 0; part < std::size(step.parts); ++part) {
+          step.parts[part] = op(step.parts[part], operands.parts[part]);
+        }
+      } else {
+        for (auto& part : step.parts) {
+          part = op(part);
+        }
+      }
+      store_step<V::kStores>(lanes, to + first, step, step_count);
+    });
+  }
+};
+
+}  // namespace s2mlp

@@ -1,0 +1,70 @@
+// Which dtypes kernels are compiled for: the only lists of them, for the CPU and for CUDA.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+
+namespace s2mlp {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <typename... Ts>
+struct TypeList {};
+
+// Dtypes that have derivatives.
+using FloatingTypes = TypeList<double, float, torch::headeronly::Half, torch::headeronly::BFloat16>;
+
+// All dtypes that a shift alone takes: it moves bits, and is compiled per element size.
+using IntegerTypes = TypeList<int64_t, int32_t, int16_t, int8_t, uint8_t, bool>;
+using WordTypes = TypeList<uint8_t, uint16_t, uint32_t, uint64_t>;
+
+template <typename... Ts>
+constexpr bool is_one_of(TypeList<Ts...>, ScalarType dtype) {
+  return ((dtype == torch::headeronly::CppTypeToScalarType<Ts>::value) || ...);
+}
+
+// use(T{}) with the first T of the list for which matches(T{}) holds. There is one, or `tensor` should have been refused before.
+template <typename... Ts, typename Matches, typename Use>
+void with_first(TypeList<Ts...>, const Matches& matches, const Use& use) {
+  const bool found = ((matches(Ts{}) && (use(Ts{}), true)) || ...);
+  STD_TORCH_CHECK(found, "s2mlp_cuda has no kernel for this dtype");
+}
+
+// use(T{}) for the dtype of a floating-point tensor.
+template <typename Use>
+void with_floating_type(const Tensor& tensor, const Use& use) {
+  const ScalarType dtype = tensor.scalar_type();
+  const auto matches = [&](auto element) {
+    return dtype == torch::headeronly::CppTypeToScalarType<decltype(element)>::value;
+  };
+  with_first(FloatingTypes{}, matches, use);
+}
+
+// use(T{}) for the type that has so many bytes.
+template <typename Types, typename Use>
+void with_word_type(Types types, size_t bytes, const Use& use) {
+  with_first(types, [&](auto word) { return sizeof(word) == bytes; }, use);
+}
+
+// The same for the elements of a tensor.
+template <typename Use>
+void with_word_type(const Tensor& tensor, const Use& use) {
+  with_word_type(WordTypes{}, tensor.element_size(), use);
+}
+
+template <typename T>
+const T* data(const Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename T>
+T* mutable_data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+}  // namespace s2mlp
