@@ -1,33 +1,48 @@
 PYTHON ?= python3
 VENV := .venv
+BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test bench install clean
+.PHONY: demo test test-install bench install build lint clean
 
 # Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
 demo: install
-	$(VENV)/bin/s2mlp demo $(ARGS)
+	$(BIN)/s2mlp demo $(ARGS)
 
 # The whole test suite, in two processes. Options go to pytest: make test ARGS="-k gradcheck"
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# What builds the package in environments of its own: setup.py develop, sdist, wheel, under other versions of PyTorch
+test-install: install
+	$(BIN)/python -m pytest tests/binary -m installs $(ARGS)
 
 # Every operator and model against every other way to compute it; results go to out/bench/. Options: make bench ARGS=--full
 bench: install
-	$(VENV)/bin/s2mlp bench $(ARGS)
+	$(BIN)/s2mlp bench $(ARGS)
 
 install: $(INSTALLED)
+
+# After a change to csrc/: compiles what it touches
+build: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python setup.py -q build_ext --inplace
+
+# What the test suite checks of the sources
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(VENV)/.requirements: requirements.txt
 	@echo "Installing PyTorch and the other requirements into $(VENV), once; this takes a few minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --disable-pip-version-check -q -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt
 	touch $@
 
 $(INSTALLED): $(VENV)/.requirements $(SOURCES)
 	@echo "Building the kernels, once; this takes two to four minutes."
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(VENV)/bin/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pip install --disable-pip-version-check -q --no-build-isolation --no-deps -e .
 	touch $@
 
 clean:

@@ -2,9 +2,10 @@
 
 import torch
 
+from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.bench import suite
-from s2mlp_cuda.bench.machine import keep_freed_memory, limit_libraries, set_up_compiler
 from s2mlp_cuda.bench.models import BreakdownJob
+from s2mlp_cuda.bench.settings import limit_libraries, set_up_compiler
 
 
 def pytest_addoption(parser):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from s2mlp_cuda.bench.machine import commit_name, machine_name
+from s2mlp_cuda._system import commit_name, machine_name
 
 FOLDER = Path(__file__).parent / "results"
 

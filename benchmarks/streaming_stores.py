@@ -15,7 +15,7 @@ from statistics import median
 import torch
 from torch.utils.cpp_extension import load
 
-from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.bench.operators import ROTATE_BYTES
 from s2mlp_cuda.bench.stopwatch import in_turn, interleave
 from s2mlp_cuda.offsets import V1

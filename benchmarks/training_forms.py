@@ -2,7 +2,7 @@
 
     python benchmarks/training_forms.py FOLDER [--recipe cifar10_cpu]
 
-Every form trains the same model on the same images in a process of its own, twice, in turns; the first epoch of each, in which
+Every form trains the same model on the same images in a process of its own, twice, interleaved; the first epoch of each, in which
 models are compiled, does not count. FOLDER has train/ and test/.
 """
 
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from s2mlp_cuda import layers
 from s2mlp_cuda.bench.models import FORMS, FUSED, SLICES
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.run import train
@@ -38,7 +37,6 @@ def subset(data: Path, folder: Path) -> None:
 
 def train_one(name: str, data: Path, recipe: str) -> list[dict[str, float]]:
     form = FORMS[name]
-    layers.spatial_shift = form.shift
     compiled = "--torchcompile" if form.compiled else "--no-torchcompile"
     with tempfile.TemporaryDirectory() as output:
         words = ["--recipe", recipe, "--data", str(data), "--epochs", str(EPOCHS), "--output", output, "--no-tensorboard", compiled]
@@ -78,7 +76,7 @@ def main() -> None:
     for name, result in results.items():
         speed, memory = result["images_per_second"], result["peak_memory_mb"]
         print(f"{name:32}{speed:10.0f}{speed / baseline:11.2f}{memory:11.0f} MB{result['train_loss']:9.4f}")
-    what = "training on an image folder; median over the epochs but the first of each of two runs, in turns"
+    what = "training on an image folder; median over the epochs but the first of each of two runs, interleaved"
     write_result("training-forms", {"what": what, "recipe": arguments.recipe, "forms": results})
 
 

@@ -1,16 +1,17 @@
-"""The command line, ``s2mlp`` and ``python -m s2mlp_cuda``: see ``s2mlp --help``."""
+"""The command line, ``s2mlp`` and ``python -m s2mlp_cuda``: see ``s2mlp --help``.
+
+Each command is a function and, behind it, its arguments.
+"""
 
 import argparse
-import os
-import platform
 import sys
 from pathlib import Path
 
 import torch
 
 import s2mlp_cuda
-from s2mlp_cuda._extension import build_facts, cpu_capability
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda._system import info_lines
 from s2mlp_cuda.training.config import add_arguments
 from s2mlp_cuda.training.errors import TrainingError, message_of
 
@@ -18,54 +19,18 @@ from s2mlp_cuda.training.errors import TrainingError, message_of
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
 
 
-def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def info_lines() -> list[tuple[str, str]]:
-    """What was built and what it runs on, as (label, text)."""
-    lines = [("s2mlp_cuda", s2mlp_cuda.__version__), *build_facts().items()]
-    lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
-    lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads, {_capability_text()}"))
-    if not torch.cuda.is_available():
-        lines.append(("GPU", "none that PyTorch can see"))
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        lines.append(
-            (
-                f"cuda:{index}",
-                f"{properties.name}, sm_{properties.major}{properties.minor}, "
-                f"{properties.total_memory / 2**30:.0f} GiB, {properties.multi_processor_count} SMs",
-            )
-        )
-    return lines
-
-
-def _capability_text() -> str:
-    """The instruction set in force, why, and PyTorch's where it is another."""
-    text, of_torch = cpu_capability(), torch.backends.cpu.get_cpu_capability()
-    if variable := os.environ.get("ATEN_CPU_CAPABILITY"):
-        text += f" (ATEN_CPU_CAPABILITY={variable})"
-    return text if of_torch == cpu_capability() else f"{text}, PyTorch's own kernels {of_torch}"
-
-
-def info(_: argparse.Namespace) -> int:
-    for label, text in info_lines():
-        print(f"{label:14}{text}")
-    return 0
-
-
 def demo(arguments: argparse.Namespace) -> int:
     require("demo", "rich", "matplotlib", "sklearn", "timm")
     from s2mlp_cuda.demo import run
 
     return run(quick=arguments.quick, out=arguments.out, facts=info_lines())
+
+
+def _add_demo(commands) -> None:
+    command = commands.add_parser("demo", help="check, time and train the shift on this machine, in about three minutes")
+    command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
+    command.set_defaults(run=demo)
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -79,13 +44,50 @@ def bench(arguments: argparse.Namespace) -> int:
     return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), tuple(arguments.skip), arguments.out)
 
 
+def _add_bench(commands) -> None:
+    command = commands.add_parser(
+        "bench", help="time every operator and model against every other way to compute it, in under three minutes"
+    )
+    command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; takes much longer")
+    command.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there"
+    )
+    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    command.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="leave out what has none of these in its name, as in --only gelu"
+    )
+    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="leave out what has any of these in its name")
+    command.add_argument(
+        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
+    )
+    command.add_argument(
+        "--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; report what got slower"
+    )
+    command.set_defaults(run=bench)
+
+
 def train(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.config import parse
     from s2mlp_cuda.training.run import train as run
 
-    run(parse(arguments.words))
+    run(parse(arguments.argv))
     return 0
+
+
+def _add_train(commands) -> None:
+    command = commands.add_parser(
+        "train", allow_abbrev=False, help="train a model on images",
+        description="Train a model on images, in one process or, by torchrun -m s2mlp_cuda train, in many.",
+    )
+    add_arguments(command)
+    command.set_defaults(run=train)
+
+
+def _add_weights(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors of a run of s2mlp train"
+    )
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -99,6 +101,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if found:
         print(f"loss {found['loss']:.4f}, top-1 {found['top1']:.2f}%, top-5 {found['top5']:.2f}%, {found['images']} images")
     return 0
+
+
+def _add_evaluate(commands) -> None:
+    command = commands.add_parser("eval", help="loss and accuracy of trained weights")
+    _add_weights(command)
+    command.add_argument("--data", metavar="FOLDER", help="as for train")
+    command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
+    command.add_argument("--split", default="validation", help="default: %(default)s")
+    command.add_argument("--batch-size", type=int, default=256, help="of one process; default: %(default)s")
+    command.add_argument("--workers", type=int, default=4, help="default: %(default)s")
+    command.add_argument("--device", default="auto", help="default: cuda if there")
+    command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    command.set_defaults(run=evaluate)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -117,6 +132,13 @@ def predict(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_predict(commands) -> None:
+    command = commands.add_parser("predict", help="the five most probable classes of images")
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    _add_weights(command)
+    command.set_defaults(run=predict)
+
+
 def explain(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.explain import explain as run
@@ -129,12 +151,31 @@ def explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_explain(commands) -> None:
+    command = commands.add_parser("explain", help="draw what a trained model does with an image")
+    command.add_argument("image", type=Path, metavar="IMAGE")
+    _add_weights(command)
+    command.add_argument("--block", type=int, default=1, help="the block whose groups are drawn, from 1; default: %(default)s")
+    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the pictures; default: %(default)s")
+    command.set_defaults(run=explain)
+
+
 def export(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.weights import export as run
 
     print(run(arguments.weights, arguments.format, arguments.out or arguments.weights.with_suffix(f".{arguments.format}")))
     return 0
+
+
+def _add_export(commands) -> None:
+    command = commands.add_parser("export", help="a trained model for other runtimes")
+    _add_weights(command)
+    command.add_argument(
+        "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a program of torch.export; both in standard operators"
+    )
+    command.add_argument("--out", type=Path, help="default: the weights' name with another ending")
+    command.set_defaults(run=export)
 
 
 def ablate(arguments: argparse.Namespace) -> int:
@@ -144,83 +185,8 @@ def ablate(arguments: argparse.Namespace) -> int:
     return run(arguments.data, arguments.out, arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device)
 
 
-def _add_weights(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors of a run of s2mlp train"
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="s2mlp", description=s2mlp_cuda.__doc__)
-    parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
-    commands = parser.add_subparsers(required=True, metavar="command")
-    words = sys.argv[1:] if argv is None else argv
-
-    command = commands.add_parser("demo", help="check, time and train the shift on this machine, in about three minutes")
-    command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
-    command.set_defaults(run=demo)
-
-    command = commands.add_parser(
-        "bench", help="time every operator and model against every other way to compute it, in under three minutes"
-    )
-    command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; many times as long")
-    command.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there"
-    )
-    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
-    command.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="leave out what has none of these in its name, as in --only gelu"
-    )
-    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="leave out what has any of these in its name")
-    command.add_argument(
-        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
-    )
-    command.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; tell what got slower between two results"
-    )
-    command.set_defaults(run=bench)
-
-    command = commands.add_parser(
-        "train", allow_abbrev=False, help="train a model on images",
-        description="Train a model on images, in one process or, by torchrun -m s2mlp_cuda train, in many.",
-    )
-    add_arguments(command)
-    command.set_defaults(run=train)
-
-    command = commands.add_parser("eval", help="loss and accuracy of trained weights")
-    _add_weights(command)
-    command.add_argument("--data", metavar="FOLDER", help="as for train")
-    command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
-    command.add_argument("--split", default="validation", help="default: %(default)s")
-    command.add_argument("--batch-size", type=int, default=256, help="of one process; default: %(default)s")
-    command.add_argument("--workers", type=int, default=4, help="default: %(default)s")
-    command.add_argument("--device", default="auto", help="default: cuda if there")
-    command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
-    command.set_defaults(run=evaluate)
-
-    command = commands.add_parser("predict", help="the five most probable classes of images")
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
-    _add_weights(command)
-    command.set_defaults(run=predict)
-
-    command = commands.add_parser("explain", help="draw what a trained model does with an image")
-    command.add_argument("image", type=Path, metavar="IMAGE")
-    _add_weights(command)
-    command.add_argument("--block", type=int, default=1, help="the block whose groups are drawn, from 1; default: %(default)s")
-    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the pictures; default: %(default)s")
-    command.set_defaults(run=explain)
-
-    command = commands.add_parser("export", help="a trained model for other runtimes")
-    _add_weights(command)
-    command.add_argument(
-        "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a program of torch.export; both in standard operators"
-    )
-    command.add_argument("--out", type=Path, help="default: the weights' name with another ending")
-    command.set_defaults(run=export)
-
-    command = commands.add_parser("ablate", help="the papers' ablations and timm's peers on small images, one budget for all")
+def _add_ablate(commands) -> None:
+    command = commands.add_parser("ablate", help="the papers' ablations and timm's models on small images")
     command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
     command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, by the device")
     command.add_argument("--seeds", type=int, help="runs of each row; default: 3 on a GPU, 1 on a CPU")
@@ -229,11 +195,30 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs there are not repeated")
     command.set_defaults(run=ablate)
 
-    command = commands.add_parser("info", help="print the build and the devices")
-    command.set_defaults(run=info)
 
-    arguments = parser.parse_args(words)
-    arguments.words = words[1:]
+def info(_: argparse.Namespace) -> int:
+    for label, text in info_lines():
+        print(f"{label:14}{text}")
+    return 0
+
+
+def _add_info(commands) -> None:
+    commands.add_parser("info", help="print the build and the devices").set_defaults(run=info)
+
+
+_COMMANDS = (_add_demo, _add_bench, _add_train, _add_evaluate, _add_predict, _add_explain, _add_export, _add_ablate, _add_info)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="s2mlp", description=s2mlp_cuda.__doc__)
+    parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for add in _COMMANDS:
+        add(commands)
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(argv)
+    arguments.argv = argv[1:]  # behind the command's name
     try:
         return arguments.run(arguments)
     except MissingExtraError as error:

@@ -1,7 +1,8 @@
 """The building blocks of both models, on maps of shape (B, H, W, C).
 
-Layers that a fused operator computes take ``implementation``: ``"fused"``, or ``"composed"``, the same from
-:func:`~s2mlp_cuda.spatial_shift` and PyTorch's own operators, slower and there to compare with. Parameters are the same.
+Layers that shift take ``implementation``: ``"fused"``; ``"composed"``, the same from :func:`~s2mlp_cuda.spatial_shift` and
+PyTorch's own operators; or ``"reference"``, with :func:`s2mlp_cuda.reference.spatial_shift`, slices and ``torch.cat``, in place of
+our operator. The latter two are slower and there to compare with. Parameters are the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from s2mlp_cuda import offsets as presets
+from s2mlp_cuda import reference
 from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
@@ -25,7 +27,7 @@ from s2mlp_cuda.ops._torchscript import refuse_torchscript
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 FUSIONS = ("split_attention", "sum", "mean")
-IMPLEMENTATIONS = ("fused", "composed")
+IMPLEMENTATIONS = ("fused", "composed", "reference")
 
 
 def _check_implementation(implementation: str) -> None:
@@ -35,14 +37,23 @@ def _check_implementation(implementation: str) -> None:
         )
 
 
+def _shift_of(implementation: str) -> Callable:
+    return reference.spatial_shift if implementation == "reference" else spatial_shift
+
+
 class SpatialShift(nn.Module):
     """The spatial shift as a layer; see :func:`s2mlp_cuda.spatial_shift` for shapes, dtypes and arguments.
 
     A drop-in for the ``spatial_shift1``/``spatial_shift2`` functions of public S2-MLP code, which is wrong in eager
     PyTorch: ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)``.
 
+    Args:
+        offsets, group_sizes, padding_mode, data_format: as in :func:`s2mlp_cuda.spatial_shift`.
+        implementation: ``"reference"`` for slices and ``torch.cat``; the others are the operator.
+
     Raises:
-        TypeError, ValueError: on offsets, group sizes, padding mode or data format that no input could satisfy.
+        TypeError, ValueError: on offsets, group sizes, padding mode, data format or implementation that no input could
+            satisfy.
     """
 
     __prepare_scriptable__ = refuse_torchscript
@@ -54,10 +65,12 @@ class SpatialShift(nn.Module):
         group_sizes: Sequence[int] | None = None,
         padding_mode: str = "replicate",
         data_format: str = "channels_last",
+        implementation: str = "fused",
     ):
         super().__init__()
         check_padding_mode(padding_mode)
         check_data_format(data_format)
+        _check_implementation(implementation)
         flat = flat_offsets(offsets)
         self.offsets = tuple(zip(flat[::2], flat[1::2]))
         self.group_sizes = None if group_sizes is None else tuple(group_sizes)
@@ -65,9 +78,10 @@ class SpatialShift(nn.Module):
             check_groups(len(self.offsets), self.group_sizes, sum(self.group_sizes))
         self.padding_mode = padding_mode
         self.data_format = data_format
+        self.implementation = implementation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return spatial_shift(
+        return _shift_of(self.implementation)(
             x,
             self.offsets,
             group_sizes=self.group_sizes,
@@ -79,7 +93,7 @@ class SpatialShift(nn.Module):
         sizes = "" if self.group_sizes is None else f", group_sizes={self.group_sizes}"
         return (
             f"offsets={presets.name_of(self.offsets)}{sizes}, padding_mode={self.padding_mode!r}, "
-            f"data_format={self.data_format!r}"
+            f"data_format={self.data_format!r}, implementation={self.implementation!r}"
         )
 
 
@@ -89,10 +103,11 @@ class GELUSpatialShift(SpatialShift):
     Args:
         offsets, group_sizes, padding_mode, data_format: as :class:`SpatialShift`.
         approximate: ``"none"`` or ``"tanh"``, as :class:`torch.nn.GELU`.
-        implementation: ``"fused"`` or ``"composed"`` (GELU and shift one after the other).
+        implementation: ``"fused"``, ``"composed"`` (GELU and shift one after the other) or ``"reference"`` (the same with the
+            shift of :mod:`s2mlp_cuda.reference`).
 
     Raises:
-        TypeError, ValueError: as :class:`SpatialShift`; ValueError for an unknown approximation or implementation.
+        TypeError, ValueError: as :class:`SpatialShift`; ValueError for an unknown approximation.
     """
 
     def __init__(
@@ -105,14 +120,14 @@ class GELUSpatialShift(SpatialShift):
         data_format: str = "channels_last",
         implementation: str = "fused",
     ):
-        super().__init__(offsets, group_sizes=group_sizes, padding_mode=padding_mode, data_format=data_format)
+        super().__init__(
+            offsets, group_sizes=group_sizes, padding_mode=padding_mode, data_format=data_format, implementation=implementation
+        )
         check_approximate(approximate)
-        _check_implementation(implementation)
         self.approximate = approximate
-        self.implementation = implementation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.implementation == "composed":
+        if self.implementation != "fused":
             return super().forward(nn.functional.gelu(x, approximate=self.approximate))
         return gelu_spatial_shift(
             x,
@@ -124,7 +139,7 @@ class GELUSpatialShift(SpatialShift):
         )
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, approximate={self.approximate!r}, implementation={self.implementation!r}"
+        return f"{super().extra_repr()}, approximate={self.approximate!r}"
 
 
 class Affine(nn.Module):
@@ -256,7 +271,7 @@ class S2MLPBlock(nn.Module):
 
 
 class _Branches(nn.Module):
-    """K branches side by side in the channels of a wide map, each with a shift table of its own, None for one that stays."""
+    """K branches side by side in the channels of an expanded map, each with a shift table of its own, None for one that stays."""
 
     __prepare_scriptable__ = refuse_torchscript
 
@@ -271,9 +286,10 @@ class _Branches(nn.Module):
         self.implementation = implementation
 
     def shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The branches as maps of their own, for the composed implementation."""
+        """The branches as maps of their own, where they are not fused."""
+        shift = _shift_of(self.implementation)
         return [
-            part if table is None else spatial_shift(part, table, padding_mode=self.padding_mode)
+            part if table is None else shift(part, table, padding_mode=self.padding_mode)
             for table, part in zip(self.branches, x.chunk(len(self.branches), -1))
         ]
 
@@ -293,7 +309,7 @@ class ShiftSplitAttention(_Branches):
         hidden_channels: c̄. The paper does not print it; C/4, the default, reproduces its parameter counts, while the
             public PyTorch copies use C.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
-        implementation: ``"fused"`` or ``"composed"``.
+        implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
 
     Raises:
         TypeError, ValueError: on branches, padding mode or implementation that no input could satisfy.
@@ -318,7 +334,7 @@ class ShiftSplitAttention(_Branches):
         return self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(self.branches), -1)).softmax(-2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.implementation == "composed":
+        if self.implementation != "fused":
             maps = self.shifted(x)
             weights = self.weights(reduce(torch.add, (part.sum((-3, -2)) for part in maps)))
             return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
@@ -328,13 +344,14 @@ class ShiftSplitAttention(_Branches):
 
 
 class ShiftSum(_Branches):
-    """Sum or mean of shifted branches, the split attention's plain rivals: (B, H, W, K*C) to (B, H, W, C).
+    """Sum or mean of shifted branches, the baselines of the split attention: (B, H, W, K*C) to (B, H, W, C).
 
     Args:
         branches: as :class:`ShiftSplitAttention`.
         mean: divide by K.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
-        implementation: ``"fused"`` (:func:`s2mlp_cuda.shift_branch_combine` with constant weights) or ``"composed"``.
+        implementation: ``"fused"`` (:func:`s2mlp_cuda.shift_branch_combine` with constant weights), ``"composed"`` or
+            ``"reference"``.
 
     Raises:
         TypeError, ValueError: as :class:`ShiftSplitAttention`.
@@ -353,7 +370,7 @@ class ShiftSum(_Branches):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         count = len(self.branches)
-        if self.implementation == "composed":
+        if self.implementation != "fused":
             total = reduce(torch.add, self.shifted(x))
             return total / count if self.mean else total
         shape, weight = (count, x.shape[-1] // count), 1 / count if self.mean else 1.0
@@ -376,7 +393,7 @@ class S2(nn.Module):
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
         attention_channels: c̄ of the split attention; default c/4.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
-        implementation: ``"fused"`` or ``"composed"``.
+        implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
         data_format: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W), in and out.
 
     Raises:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import s2mlp_cuda
-from s2mlp_cuda import cli
+from s2mlp_cuda import _system, cli
 
 
 def test_info(capsys):
@@ -26,7 +26,7 @@ def test_info(capsys):
     ],
 )
 def test_info_names_the_instruction_set(ours, variable, expected, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "cpu_capability", lambda: ours)
+    monkeypatch.setattr(_system, "cpu_capability", lambda: ours)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", variable or "")
     cli.main(["info"])

@@ -12,11 +12,11 @@ def test_shift_layer_is_the_function_and_prints_readably(device):
     layer = SpatialShift(offsets.SS1, padding_mode="zeros")
     x = torch.randn(2, 5, 6, 8, device=device)
     assert torch.equal(layer(x), reference.spatial_shift(x, offsets.SS1, padding_mode="zeros"))
-    assert repr(layer) == "SpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last')"
+    assert repr(layer) == "SpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last', implementation='fused')"
     sized = SpatialShift([(1, 0), (0, 3)], group_sizes=[3, 5], data_format="channels_first")
     assert repr(sized) == (
         "SpatialShift(offsets=((1, 0), (0, 3)), group_sizes=(3, 5), padding_mode='replicate', "
-        "data_format='channels_first')"
+        "data_format='channels_first', implementation='fused')"
     )
     assert not list(layer.parameters()) and not layer.state_dict()
 

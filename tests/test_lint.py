@@ -1,4 +1,4 @@
-"""What ruff and mypy say of the sources: nothing."""
+"""What linters say of the sources: nothing."""
 
 import subprocess
 import sys
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+COMMANDS = (["ruff", "check", "--no-cache"], ["mypy", "--no-incremental"], ["lint-imports", "--no-cache"])
 
 
-@pytest.mark.parametrize("command", [["ruff", "check", "--no-cache"], ["mypy", "--no-incremental"]], ids=lambda c: c[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
 def test_nothing_to_say(command):
-    result = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    tool, *options = command
+    result = subprocess.run([Path(sys.executable).parent / tool, *options], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -8,17 +8,12 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from s2mlp_cuda._system import keep_freed_memory, release_freed_memory
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
 from s2mlp_cuda.bench.headline import TITLE, headline, shortfalls
-from s2mlp_cuda.bench.machine import (
-    keep_freed_memory,
-    limit_libraries,
-    release_freed_memory,
-    set_up_compiler,
-    silence_remarks,
-)
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
+from s2mlp_cuda.bench.settings import limit_libraries, set_up_compiler, silence_remarks
 
 METHOD = """\
 Times are in copies of one map, taken in the same rounds: all ways run in turn, round by round; figures are medians, and over \

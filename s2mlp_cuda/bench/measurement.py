@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from s2mlp_cuda.bench.machine import commit_facts, machine_facts
+from s2mlp_cuda._system import commit_facts, machine_facts
 
 #: What a map costs that is only read and written once.
 COPY = "copy"

@@ -2,13 +2,12 @@
 
 import statistics
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 
-from s2mlp_cuda import create_model, layers, list_models, reference, spatial_shift
+from s2mlp_cuda import create_model, layers, list_models
 from s2mlp_cuda.bench.measurement import Breakdown, Case, Measurement, failure_text
 from s2mlp_cuda.bench.stopwatch import interleave, tensor_bytes_at_peak
 
@@ -19,19 +18,18 @@ TIMM = "timm"
 
 @dataclass(frozen=True)
 class Form:
-    """How the shifts of a model are computed: ``shift`` is what composed layers call."""
+    """How the shifts of a model are computed: see :mod:`s2mlp_cuda.layers`."""
 
     implementation: str
-    shift: Callable
     compiled: bool = False
 
 
 FORMS = {
-    SLICES: Form("composed", reference.spatial_shift),
-    NATIVE: Form("composed", spatial_shift),
-    FUSED: Form("fused", spatial_shift),
-    f"torch.compile({SLICES})": Form("composed", reference.spatial_shift, compiled=True),
-    f"torch.compile({FUSED})": Form("fused", spatial_shift, compiled=True),
+    SLICES: Form("reference"),
+    NATIVE: Form("composed"),
+    FUSED: Form("fused"),
+    f"torch.compile({SLICES})": Form("reference", compiled=True),
+    f"torch.compile({FUSED})": Form("fused", compiled=True),
 }
 
 #: Kinds of operators by what their names begin with; the first match counts.
@@ -50,16 +48,6 @@ KINDS = {
     "optimizer": ("aten::_fused_adamw", "Optimizer"),
 }  # fmt: skip
 OTHER = "other"
-
-
-@contextmanager
-def _shift_by(shift: Callable):
-    """Composed layers shift by this inside."""
-    before, layers.spatial_shift = layers.spatial_shift, shift
-    try:
-        yield
-    finally:
-        layers.spatial_shift = before
 
 
 def _make(name: str, form: Form | None, arguments: dict) -> torch.nn.Module:
@@ -157,7 +145,7 @@ class ModelJob:
         model.eval()
 
         def infer() -> torch.Tensor:
-            with torch.no_grad(), _shift_by(form.shift if form else spatial_shift):
+            with torch.no_grad():
                 return model(images)
 
         return infer
@@ -168,11 +156,10 @@ class ModelJob:
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
 
         def step() -> torch.Tensor:
-            with _shift_by(form.shift if form else spatial_shift):
-                loss = functional.cross_entropy(model(images).float(), labels)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            loss = functional.cross_entropy(model(images).float(), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             return loss.detach()
 
         return step

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 
 from s2mlp_cuda import reference
+from s2mlp_cuda._system import release_freed_memory
 from s2mlp_cuda.bench import peers
-from s2mlp_cuda.bench.machine import exact_convolutions, release_freed_memory
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
+from s2mlp_cuda.bench.settings import exact_convolutions
 from s2mlp_cuda.bench.stopwatch import in_turn, interleave, tensor_bytes_at_peak
 from s2mlp_cuda.offsets import AXIAL_5_WIDTH, chunk_sizes
 
@@ -49,10 +50,10 @@ class Operator:
     name: str
     peers: Callable[[str], dict[str, Callable]]  # by data format
     make_inputs: Callable
-    judge: Callable  # (*inputs, data_format)
+    oracle: Callable  # (*inputs, data_format)
     forward_maps: int
     backward_maps: int
-    exact: bool = False  # values are compared to the bit
+    exact: bool = False  # values are compared bitwise
 
 
 def _spatial_shift(name: str, **groups) -> Operator:
@@ -110,11 +111,11 @@ class Oracle:
     """
 
     def __init__(self, operator: Operator, inputs: list[torch.Tensor], data_format: str):
-        judge = partial(operator.judge, data_format=data_format)
+        oracle = partial(operator.oracle, data_format=data_format)
         self._inputs = inputs
-        self._grad = torch.randn_like(judge(*inputs))
-        rounded = self._results(judge, inputs)
-        self._exact = self._results(judge, [x.double() for x in inputs])
+        self._grad = torch.randn_like(oracle(*inputs))
+        rounded = self._results(oracle, inputs)
+        self._exact = self._results(oracle, [x.double() for x in inputs])
         self._limits: list[torch.Tensor | int] = [
             max(TOLERANCES[inputs[0].dtype] * right.abs().max(), 3 * _error(value, right))
             for value, right in zip(rounded, self._exact)

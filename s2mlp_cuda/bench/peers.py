@@ -30,18 +30,34 @@ def _groups(x: torch.Tensor, offsets, data_format: str, group_sizes=None):
         yield part.movedim((-3 if last else -2) if dh else (-2 if last else -1), 0), dh + dw
 
 
-def in_place(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
-    """As every public PyTorch copy has it: overlapping slices, assigned in place. Wrong.
+def assign_in_place(x, offsets=V1, data_format: str = "channels_last"):
+    """As every public PyTorch copy has it: overlapping slices, assigned in place. Wrong, but for NumPy arrays.
 
-    A leaf that requires a gradient cannot be assigned to and is cloned first, which public code has no need of.
+    Args:
+        x: a tensor, or an array, (B, H, W, C) or (B, C, H, W); overwritten.
+        offsets: (dh, dw) of each group, one of them 1 or -1 and the other 0.
     """
-    out = x.clone() if x.requires_grad and x.is_leaf else x
-    for view, offset in _groups(out, offsets, data_format):
-        if offset > 0:
-            view[1:] = view[:-1]
+    channel_dim, height_dim = (3, 1) if data_format == "channels_last" else (1, 2)
+    borders = reference.group_borders(x.shape[channel_dim], offsets)
+    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+
+        def part(tokens: slice) -> tuple[slice, ...]:
+            index = [slice(None)] * 4
+            index[channel_dim] = slice(begin, end)
+            index[height_dim if dh else height_dim + 1] = tokens
+            return tuple(index)
+
+        behind, ahead = part(slice(1, None)), part(slice(None, -1))
+        if dh + dw > 0:
+            x[behind] = x[ahead]
         else:
-            view[:-1] = view[1:]
-    return out
+            x[ahead] = x[behind]
+    return x
+
+
+def in_place(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
+    """:func:`assign_in_place`. A leaf that requires a gradient cannot be assigned to, and is cloned first."""
+    return assign_in_place(x.clone() if x.requires_grad and x.is_leaf else x, offsets, data_format)
 
 
 def clone_and_assign(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:

@@ -35,7 +35,7 @@ SCALE_SHAPES = [
     (64, 16, 16, 256), (256, 16, 16, 256), (1024, 16, 16, 256), (4096, 16, 16, 256),
 ]  # fmt: skip
 SCALE_NAMES = frozenset({peers.OURS, peers.ASSIGNED, "slices + cat", "hand-written Function of slices"})
-#: Those that make no temporary maps: at 1 GB the others break memory up into pieces until 24 GiB do not suffice.
+#: Those that make no temporary maps: at 1 GB the others fragment memory until 24 GiB do not suffice.
 LEAN_NAMES = frozenset({peers.OURS, "hand-written Function of slices"})
 LEAN_ELEMENTS = 2**27
 #: More than 2^31 elements, for GPUs: 4.4 GB in bfloat16.
@@ -47,7 +47,7 @@ SLOW = peers.DEFORM
 SLOW_ELEMENTS = 2**22
 #: Maps of more elements get fewer rounds.
 MANY_ELEMENTS = 2**25
-#: Its backward pass takes a clone of the wide map per assignment, and breaks memory up: left out of large maps, of which it
+#: Its backward pass takes a clone of the expanded map per assignment, and fragments memory: left out of large maps, of which it
 #: would take 24 GiB.
 HUNGRY = peers.IN_PLACE_STACK
 QUICK_TIMM_MODELS = ("vit_small_patch16_224", "convnext_tiny")

@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from s2mlp_cuda.bench.machine import keep_freed_memory, silence_remarks
+from s2mlp_cuda._system import keep_freed_memory
+from s2mlp_cuda.bench.settings import silence_remarks
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey

@@ -10,10 +10,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from s2mlp_cuda import offsets, spatial_shift
-from s2mlp_cuda.bench.peers import OURS
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
+from s2mlp_cuda.bench.peers import OURS, assign_in_place
 from s2mlp_cuda.demo.digits import Digits, Training
-from s2mlp_cuda.demo.inplace_trap import shift_in_place_channels_last
 from s2mlp_cuda.demo.timing import Timing
 
 DIRECTIONS = {(1, 0): "down", (-1, 0): "up", (0, 1): "right", (0, -1): "left"}
@@ -38,7 +37,7 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
     # In place, distance times one step: what a stack of blocks does to its input.
     overlapping = groups[None].clone()
     for _ in range(distance):
-        overlapping = shift_in_place_channels_last(overlapping)
+        overlapping = assign_in_place(overlapping, offsets.SS1)
     smeared = overlapping[0].chunk(4, -1)
     height, width = photo.shape[:2]
     with plt.rc_context(STYLE):

@@ -22,7 +22,7 @@ class S2MLP(Backbone):
         depth: number of blocks.
         mlp_ratio: r, the expansion of the channel MLP.
         offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten).
-        padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
+        padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
         pre_norm: put the norm first in each branch of a block, as public copies do; the paper has it last.
         embed_norm: a LayerNorm after the patches, as in the paper.
@@ -30,7 +30,8 @@ class S2MLP(Backbone):
         drop_rate: dropout before the head.
         global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
         dynamic_img_pad: take any input size: where the patch size does not divide, the last patches are filled up with zeros.
-        implementation: ``"fused"``, GELU and shift in one pass, or ``"composed"``, one after the other.
+        implementation: ``"fused"``, GELU and shift in one pass, ``"composed"``, one after the other, or ``"reference"``, the
+            same by slices.
 
     Raises:
         ValueError: an input size that the patch size does not divide; an unknown norm, pooling or implementation.

@@ -1,6 +1,7 @@
 """S2-MLPv2 (arXiv 2108.01072): a pyramid of stages, blocks with shifted branches fused by split attention."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 
 import torch
@@ -27,14 +28,15 @@ class S2MLPv2(Backbone):
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
         attention_ratio: c̄/c, the hidden size of the split attention. The paper does not print c̄; 1/4 reproduces its
             parameter counts, 1 is what public copies use.
-        padding_mode: ``"replicate"`` (the paper's), ``"zeros"`` or ``"circular"``.
+        padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
         final_norm: a norm before the pool. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper trains with 0.1.
         drop_rate: dropout before the head.
         global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
         dynamic_img_pad: take any input size: where a patch size does not divide, the last patches are filled up with zeros.
-        implementation: ``"fused"``, no shifted map being stored, or ``"composed"``, of shifts and PyTorch's own operators.
+        implementation: ``"fused"``, no shifted map being stored, ``"composed"``, of shifts and PyTorch's own
+            operators, or ``"reference"``, of slices and PyTorch's own operators.
 
     Raises:
         ValueError: stages of unequal description, an unknown fusion, norm, pooling or implementation; in ``forward`` an
@@ -79,27 +81,17 @@ class S2MLPv2(Backbone):
         channels = in_chans
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
             keeps = index > 0 and patch_size == 1 and embed_dim == channels
-            embedding = nn.Identity() if keeps else PatchEmbedding(
-                channels,
-                embed_dim,
-                patch_size,
-                data_format="channels_first" if index == 0 else "channels_last",
-                pad=dynamic_img_pad,
+            data_format = "channels_first" if index == 0 else "channels_last"
+            embedding = (
+                nn.Identity()
+                if keeps
+                else PatchEmbedding(channels, embed_dim, patch_size, data_format=data_format, pad=dynamic_img_pad)
             )
-            blocks = [
-                S2MLPv2Block(
-                    embed_dim,
-                    mlp_ratio,
-                    branches,
-                    fusion,
-                    max(1, int(embed_dim * attention_ratio)),
-                    padding_mode,
-                    norm,
-                    next(rates),
-                    implementation,
-                )
-                for _ in range(depth)
-            ]
+            hidden = max(1, int(embed_dim * attention_ratio))
+            block = partial(
+                S2MLPv2Block, embed_dim, mlp_ratio, branches, fusion, hidden, padding_mode, norm, implementation=implementation
+            )
+            blocks = [block(drop_path=next(rates)) for _ in range(depth)]
             self.stages.append(nn.Sequential(embedding, *blocks))
             channels = embed_dim
             reduction = prod(patch_sizes[: index + 1])

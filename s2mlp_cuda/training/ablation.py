@@ -178,7 +178,7 @@ FINDINGS = (
 
 @dataclass
 class Result:
-    """What came of a row: of each seed, top-1 accuracy (percent) after the last epoch and seconds of training and evaluation."""
+    """The result of a row: of each seed, top-1 accuracy (percent) after the last epoch and seconds of training and evaluation."""
 
     row: Row
     parameters: int
@@ -269,7 +269,7 @@ def document(results: list[Result], images: int) -> str:
 
 
 def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple[str, ...], device: str) -> int:
-    """Train every row, or go on where a run in ``out`` stopped, and write ablation.json, ablation.md and ablation.png.
+    """Train every row, or resume a run in ``out``, and write ablation.json, ablation.md and ablation.png.
 
     Args:
         data: image folder of 32x32 images, as for ``s2mlp train``.

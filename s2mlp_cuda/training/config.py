@@ -23,14 +23,10 @@ def _keyword(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments that a recipe may hold, and ``--recipe``. Names are timm's where timm has the same thing."""
-    switch = argparse.BooleanOptionalAction
-    parser.add_argument(
-        "--recipe", metavar="NAME|FILE", help="YAML file of these arguments, or the name of a recipe that comes with the package"
-    )
+_SWITCH = argparse.BooleanOptionalAction
 
-    group = parser.add_argument_group("data")
+
+def _add_data_arguments(group) -> None:
     group.add_argument("--data", metavar="FOLDER", help="image folder with one folder of images per class in each split")
     group.add_argument(
         "--dataset", default="", metavar="NAME",
@@ -44,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--num-classes", type=int, help="default: what the data says")
     group.add_argument("--workers", type=int, default=4, help="processes that load images; default: %(default)s")
 
-    group = parser.add_argument_group("model")
+
+def _add_model_arguments(group) -> None:
     group.add_argument("--model", default="s2mlpv2_small_7", help="any that timm or this package knows; default: %(default)s")
     group.add_argument(
         "--model-kwargs", nargs="*", type=_keyword, default=[], metavar="NAME=VALUE",
@@ -53,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--weights", metavar="FILE", help="safetensors file to begin with; a head of other size is left out")
     group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth rate; default: %(default)s")
 
-    group = parser.add_argument_group("images")
+
+def _add_images_arguments(group) -> None:
     group.add_argument("--img-size", type=int, default=224, help="side in pixels; default: %(default)s")
     group.add_argument("--mean", nargs=3, type=float, default=[0.485, 0.456, 0.406], help="of pixels in [0, 1]; default: ImageNet")
     group.add_argument("--std", nargs=3, type=float, default=[0.229, 0.224, 0.225], help="of pixels in [0, 1]; default: ImageNet")
@@ -76,7 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--mixup-off-epoch", type=int, default=0, help="first epoch without either; default: never")
     group.add_argument("--smoothing", type=float, default=0.0, help="label smoothing; default: %(default)s")
 
-    group = parser.add_argument_group("optimization")
+
+def _add_optimization_arguments(group) -> None:
     group.add_argument("--epochs", type=int, default=300, help="default: %(default)s")
     group.add_argument(
         "--batch-size", type=int, default=1024,
@@ -94,23 +93,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--warmup-lr", type=float, default=1e-6, help="default: %(default)s")
     group.add_argument("--clip-grad", type=float, default=0.0, help="norm of the gradient at most, 0 for any; default: %(default)s")
     group.add_argument("--model-ema-decay", type=float, default=0.0, help="moving average of weights; default: 0, none")
-    group.add_argument("--model-ema-warmup", action=switch, default=False, help="let the decay rise from 0")
+    group.add_argument("--model-ema-warmup", action=_SWITCH, default=False, help="let the decay rise from 0")
 
-    group = parser.add_argument_group("execution")
+
+def _add_execution_arguments(group) -> None:
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: cuda if there")
-    group.add_argument("--amp", action=switch, default=False, help="autocast to bfloat16")
-    group.add_argument("--channels-last", action=switch, default=False, help="memory format of the images")
-    group.add_argument("--torchcompile", action=switch, default=False, help="torch.compile the model")
-    group.add_argument("--grad-checkpointing", action=switch, default=False, help="compute blocks again in the backward pass")
+    group.add_argument("--amp", action=_SWITCH, default=False, help="autocast to bfloat16")
+    group.add_argument("--channels-last", action=_SWITCH, default=False, help="memory format of the images")
+    group.add_argument("--torchcompile", action=_SWITCH, default=False, help="torch.compile the model")
+    group.add_argument("--grad-checkpointing", action=_SWITCH, default=False, help="compute blocks again in the backward pass")
     group.add_argument("--parallel", default="ddp", choices=("ddp", "fsdp"), help="under torchrun; default: %(default)s")
     group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
 
-    group = parser.add_argument_group("run")
+
+def _add_run_arguments(group) -> None:
     group.add_argument("--output", metavar="FOLDER", default="out/train", help="default: %(default)s")
-    group.add_argument("--resume", default="", metavar="auto|FILE", help="auto: go on where a run in --output stopped")
+    group.add_argument("--resume", default="", metavar="auto|FILE", help="auto: resume the run in --output")
     group.add_argument("--keep", type=int, default=3, help="checkpoints kept; default: %(default)s")
     group.add_argument("--log-interval", type=int, default=50, help="updates between two looks at the loss; default: %(default)s")
-    group.add_argument("--tensorboard", action=switch, default=True, help="write events for TensorBoard")
+    group.add_argument("--tensorboard", action=_SWITCH, default=True, help="write events for TensorBoard")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that a recipe may hold, and ``--recipe``. Names are timm's where timm has the same thing."""
+    parser.add_argument(
+        "--recipe", metavar="NAME|FILE", help="YAML file of these arguments, or the name of a recipe that comes with the package"
+    )
+    _add_data_arguments(parser.add_argument_group("data"))
+    _add_model_arguments(parser.add_argument_group("model"))
+    _add_images_arguments(parser.add_argument_group("images"))
+    _add_optimization_arguments(parser.add_argument_group("optimization"))
+    _add_execution_arguments(parser.add_argument_group("execution"))
+    _add_run_arguments(parser.add_argument_group("run"))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 
 
 def draw_curves(history: list[dict[str, float]], path: Path, title: str) -> Path:

@@ -30,7 +30,7 @@ class StrictImageDataset(ImageDataset):
             return super().__getitem__(index)
         except (RuntimeError, SyntaxError) as error:
             raise UnreadableImageError(
-                f"cannot read the image {self.filename(index, absolute=True)}: mend or remove the file, "
+                f"cannot read the image {self.filename(index, absolute=True)}: repair or remove the file, "
                 "then go on with --resume auto"
             ) from error
 

@@ -3,8 +3,8 @@
 import timm
 import torch
 
-import s2mlp_cuda
-from s2mlp_cuda.bench.machine import commit_name, machine_name
+from s2mlp_cuda._system import commit_name, machine_name
+from s2mlp_cuda._version import __version__
 
 
 def environment() -> dict[str, str]:
@@ -13,6 +13,6 @@ def environment() -> dict[str, str]:
         "machine": machine_name(),
         "torch": torch.__version__,
         "timm": timm.__version__,
-        "s2mlp_cuda": s2mlp_cuda.__version__,
+        "s2mlp_cuda": __version__,
         "commit": commit_name(),
     }

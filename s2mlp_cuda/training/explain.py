@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from torch import nn
 
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR, STYLE
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
 from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
 from s2mlp_cuda.reference import group_borders

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import fully_shard
 
-from s2mlp_cuda.bench.machine import keep_freed_memory
+from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
 from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.curves import draw_curves
@@ -61,7 +61,7 @@ def train(arguments: argparse.Namespace) -> Finished:
 
     A run that was stopped, at any moment and by anything, goes on with ``resume="auto"`` from its last finished epoch: an
     epoch depends on nothing but the state before it and a seed made of ``seed``, its number and the process, so
-    on a CPU the losses are those of a run without a stop, to the bit.
+    on a CPU the losses are bitwise identical to those of a run without a stop.
 
     Raises:
         TrainingError: arguments that do not fit together, data or checkpoints that cannot be used, a loss that is

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2mlp_cuda.bench import machine
+from s2mlp_cuda.bench import settings
 from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run, copies, load
 
 CASE = Case("operator", "spatial_shift", "forward", (2, 6, 7, 16), "channels_last", "float32", "cpu", 2)
@@ -83,10 +83,10 @@ def test_compiled_ways_are_compiled(monkeypatch):
     torch._dynamo.reset()
     limits = {"recompile_limit": 1, "fail_on_recompile_limit_hit": False}
     with inductor.patch({"cpp.threads": -1, "cpp.simdlen": None}), dynamo.patch(limits):
-        machine.set_up_compiler()
+        settings.set_up_compiler()
         assert inductor.cpp.threads == torch.get_num_threads()
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-        machine.set_up_compiler()
+        settings.set_up_compiler()
         assert inductor.cpp.simdlen == 256
         double = torch.compile(lambda x: 2 * x, backend=backend, dynamic=False)
         for size in range(2, 22):

@@ -124,7 +124,7 @@ def _fails_silently(x):
 
 def test_wrong_gradients_and_failures_are_told():
     ways = {"s2mlp_cuda.spatial_shift": spatial_shift, "wrong": _wrong_gradient, "fails": _fails, "silent": _fails_silently}
-    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.judge, 2, 2, exact=False)
+    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.oracle, 2, 2, exact=False)
     found = {(m.case.direction, m.name): m for m in job(operator).run()}
     assert torch.allclose(_wrong_gradient(torch.ones(SHAPE)), torch.ones(SHAPE))  # its values are right
     assert found[FORWARD, "wrong"].right is False and found[BOTH, "s2mlp_cuda.spatial_shift"].right
@@ -139,7 +139,7 @@ def _spoils_its_input(x):
 
 def test_ways_that_change_their_input_do_not_make_others_wrong():
     ways = {"spoils": _spoils_its_input, "s2mlp_cuda.spatial_shift": spatial_shift}
-    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.judge, 2, 2, exact=False)
+    operator = Operator("spatial_shift", lambda _: ways, operators._one_map, SPATIAL_SHIFT.oracle, 2, 2, exact=False)
     right = {m.name: m.right for m in job(operator).run()}
     assert right == {COPY: None, "spoils": False, "s2mlp_cuda.spatial_shift": True}
 

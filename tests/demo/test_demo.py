@@ -4,22 +4,23 @@ import pytest
 import torch
 
 from s2mlp_cuda import offsets, reference
+from s2mlp_cuda.bench.peers import assign_in_place
 from s2mlp_cuda.demo import correctness, digits, inplace_trap, timing
 
 
-@pytest.mark.parametrize("data_format", inplace_trap.IN_PLACE)
+@pytest.mark.parametrize("data_format", inplace_trap.DATA_FORMATS)
 def test_in_place_version_is_the_papers_pseudo_code_and_wrong(data_format):
     """NumPy runs the pseudo-code as meant, and then it is SS1; PyTorch does not."""
     x = torch.randn(2, 12, 14, 12) if data_format == "channels_first" else torch.randn(2, 14, 12, 12)
     expected = reference.spatial_shift(x, offsets.SS1, data_format=data_format)
     array = x.clone().numpy()
-    assert (inplace_trap.IN_PLACE[data_format](array) == expected.numpy()).all()
-    assert not torch.equal(inplace_trap.IN_PLACE[data_format](x.clone()), expected)
+    assert (assign_in_place(array, offsets.SS1, data_format) == expected.numpy()).all()
+    assert not torch.equal(assign_in_place(x.clone(), offsets.SS1, data_format), expected)
 
 
 def test_in_place_version_smears_the_first_row_of_a_token_map():
     x = torch.randn(2, 14, 12, 12)
-    group = inplace_trap.shift_in_place_channels_last(x.clone())[..., :3]
+    group = assign_in_place(x.clone(), offsets.SS1)[..., :3]
     assert torch.equal(group, x[:, :1, :, :3].expand_as(group))
 
 
@@ -34,7 +35,7 @@ def test_survey_covers_504_combinations_and_restores_the_thread_count():
 
 def test_check(device):
     result = correctness.check(device)
-    assert result.equal == result.combinations == 54
+    assert result.equal == result.combinations == 72
     assert result.expected_column == [0.0, *range(13)]
 
 
@@ -63,8 +64,8 @@ def test_the_compiler_disagrees_with_eager_about_the_in_place_version():
     """The README says so: compiled, the pseudo-code is the true shift."""
     torch._dynamo.reset()
     x = torch.randn(2, 14, 12, 12)
-    compiled = torch.compile(inplace_trap.shift_in_place_channels_last, fullgraph=True)
-    assert torch.equal(compiled(x.clone()), reference.spatial_shift(x, offsets.SS1))
+    compiled = torch.compile(assign_in_place, fullgraph=True)
+    assert torch.equal(compiled(x.clone(), offsets.SS1), reference.spatial_shift(x, offsets.SS1))
 
 
 def test_backward_of_the_in_place_version_is_that_of_another_function():
@@ -72,7 +73,7 @@ def test_backward_of_the_in_place_version_is_that_of_another_function():
     x = torch.randn(2, 6, 5, 8, dtype=torch.float64, requires_grad=True)
 
     def in_place(x):
-        return inplace_trap.shift_in_place_channels_last(x.clone())
+        return assign_in_place(x.clone(), offsets.SS1)
 
     grad = torch.randn_like(x)
     (ours,) = torch.autograd.grad(reference.spatial_shift(x, offsets.SS1), x, grad)

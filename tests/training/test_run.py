@@ -128,7 +128,7 @@ def test_tensorboard_has_every_epoch_once_after_a_resumed_run(few, tmp_path):
 
 
 def test_a_killed_run_ends_as_one_that_was_not(few, tmp_path):
-    """Killed with SIGKILL in the second and, after it was resumed, in the third epoch: the same losses and weights to the bit."""
+    """Killed with SIGKILL in the second and, after it was resumed, in the third epoch: bitwise identical losses and weights."""
     options = ["--epochs", "4", "--batch-size", "2", *RANDOM]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -371,7 +371,7 @@ def test_unreadable_image_is_named(few, tmp_path, capsys, workers):
     assert cli.main(["train", *words(data, tmp_path / "run", "--epochs", "1", "--batch-size", "131", "--workers", workers)]) == 1
     error = capsys.readouterr().err
     assert error == (
-        f"s2mlp: cannot read the image {broken}: mend or remove the file, then go on with --resume auto\n"
+        f"s2mlp: cannot read the image {broken}: repair or remove the file, then go on with --resume auto\n"
     )
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import matplotlib
 
+from s2mlp_cuda._style import STYLE
 from s2mlp_cuda.bench.measurement import Run
 from s2mlp_cuda.bench.pictures import bars, model_times, roofline, scaling, step_breakdown
 from s2mlp_cuda.bench.pictures.page import DARK
-from s2mlp_cuda.bench.pictures.style import STYLE
 
 #: Paths in place of text look the same in every browser, whatever its fonts; the salt makes the ids the same in every run.
 FILE_STYLE = {

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies, fastest, is_ours
 from s2mlp_cuda.bench.operators import BOTH
 from s2mlp_cuda.bench.pictures.page import (
@@ -28,7 +29,6 @@ from s2mlp_cuda.bench.pictures.page import (
     with_copy,
     wrong_style,
 )
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 #: A bar of more than so many medians of its panel is cut short, and says so.
 CUT = 5

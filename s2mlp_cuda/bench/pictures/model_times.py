@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run
 from s2mlp_cuda.bench.models import FUSED, NATIVE, SLICES, TIMM
 from s2mlp_cuda.bench.pictures.page import (
@@ -19,7 +20,6 @@ from s2mlp_cuda.bench.pictures.page import (
     model_rows,
     range_text,
 )
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 FORM_COLORS = {SLICES: OTHER_COLOR, NATIVE: "#6c8ebf", FUSED: OURS_COLOR, TIMM: "#c9a56b"}
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from s2mlp_cuda._style import OURS_COLOR, WRONG_COLOR
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_ours
-from s2mlp_cuda.bench.pictures.style import OURS_COLOR, WRONG_COLOR
 
 DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
 DASHES = (0, (4, 3))

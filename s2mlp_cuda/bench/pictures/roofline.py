@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR
 from s2mlp_cuda.bench.measurement import Case, Measurement, Run, fastest
 from s2mlp_cuda.bench.operators import BOTH, FORWARD
 from s2mlp_cuda.bench.pictures.page import (
@@ -22,7 +23,6 @@ from s2mlp_cuda.bench.pictures.page import (
     size_axis,
     with_copy,
 )
-from s2mlp_cuda.bench.pictures.style import OTHER_COLOR, OURS_COLOR
 
 #: Below it, the time of a call is not that of moving the map.
 LARGE_MAP = 2**20

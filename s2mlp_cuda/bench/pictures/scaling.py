@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from s2mlp_cuda._style import OURS_COLOR, WRONG_COLOR
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, fastest, is_ours
 from s2mlp_cuda.bench.operators import BOTH, FORWARD
 from s2mlp_cuda.bench.pictures.page import (
@@ -23,7 +24,6 @@ from s2mlp_cuda.bench.pictures.page import (
     way_names,
     with_copy,
 )
-from s2mlp_cuda.bench.pictures.style import OURS_COLOR, WRONG_COLOR
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:

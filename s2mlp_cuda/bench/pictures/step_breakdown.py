@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from s2mlp_cuda._style import OURS_COLOR
 from s2mlp_cuda.bench.measurement import Breakdown, Run
 from s2mlp_cuda.bench.models import FUSED, SLICES
 from s2mlp_cuda.bench.pictures.page import (
@@ -21,7 +22,6 @@ from s2mlp_cuda.bench.pictures.page import (
     number_text,
     range_text,
 )
-from s2mlp_cuda.bench.pictures.style import OURS_COLOR
 
 TEALS = (OURS_COLOR, LIGHT_TEAL)
 

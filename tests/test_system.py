@@ -1,6 +1,5 @@
 """What result files say of where they come from."""
 
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -8,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from s2mlp_cuda.bench import machine
-from s2mlp_cuda.bench.machine import commit_name
+from s2mlp_cuda import _system
+from s2mlp_cuda._system import commit_name
 
 
 @pytest.fixture
@@ -48,20 +47,9 @@ def test_another_project_that_has_the_package_installed_is_not_its_checkout(chec
 
 
 def test_the_instruction_set_is_named(monkeypatch):
-    monkeypatch.setattr(machine, "cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(machine, "cpu_name", lambda: "AMD EPYC")
+    monkeypatch.setattr(_system, "cpu_capability", lambda: "AVX2")
+    monkeypatch.setattr(_system, "cpu_name", lambda: "AMD EPYC")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert machine.machine_name() == "AMD EPYC, AVX2, 2 threads"
-    assert machine.machine_facts()["cpu_capability"] == "AVX2"
-
-
-@pytest.mark.parametrize("capability, expected", [("AVX2", "AVX2"), ("AVX512", None)])
-def test_libraries_have_no_more_than_pytorch(capability, expected, monkeypatch):
-    """Otherwise the F.gelu and convolutions of a run with ATEN_CPU_CAPABILITY=avx2 would be those of AVX-512."""
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"):
-        monkeypatch.setenv(name, "")  # restored afterwards
-        monkeypatch.delenv(name)
-    machine.limit_libraries()
-    assert [os.environ.get(name) for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")] == [expected] * 2
+    assert _system.machine_name() == "AMD EPYC, AVX2, 2 threads"
+    assert _system.machine_facts()["cpu_capability"] == "AVX2"

@@ -1,17 +1,52 @@
-"""The machine a benchmark runs on: what it is, and what must be set for times to mean something."""
+"""What a result was obtained with: processor, devices, versions, commit. And the C library's allocator, which is part of it."""
 
 import ctypes
-import logging
 import os
+import platform
 import subprocess
-import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
-from s2mlp_cuda._extension import cpu_capability
-from s2mlp_cuda.cli import cpu_name
+from s2mlp_cuda._extension import build_facts, cpu_capability
+from s2mlp_cuda._version import __version__
+
+
+def cpu_name() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _capability_text() -> str:
+    """The instruction set in force, why, and PyTorch's where it is another."""
+    text, of_torch = cpu_capability(), torch.backends.cpu.get_cpu_capability()
+    if variable := os.environ.get("ATEN_CPU_CAPABILITY"):
+        text += f" (ATEN_CPU_CAPABILITY={variable})"
+    return text if of_torch == cpu_capability() else f"{text}, PyTorch's own kernels {of_torch}"
+
+
+def info_lines() -> list[tuple[str, str]]:
+    """What was built and what it runs on, as (label, text)."""
+    lines = [("s2mlp_cuda", __version__), *build_facts().items()]
+    lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
+    lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads, {_capability_text()}"))
+    if not torch.cuda.is_available():
+        lines.append(("GPU", "none that PyTorch can see"))
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        lines.append(
+            (
+                f"cuda:{index}",
+                f"{properties.name}, sm_{properties.major}{properties.minor}, "
+                f"{properties.total_memory / 2**30:.0f} GiB, {properties.multi_processor_count} SMs",
+            )
+        )
+    return lines
 
 
 def machine_name() -> str:
@@ -75,44 +110,3 @@ def release_freed_memory() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)
-
-
-def limit_libraries() -> None:
-    """``ATEN_CPU_CAPABILITY=avx2`` limits PyTorch's kernels, Inductor and this package; oneDNN and MKL have variables of their
-    own, which they read when they are first used."""
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
-        os.environ.setdefault("MKL_ENABLE_INSTRUCTIONS", "AVX2")
-
-
-def set_up_compiler() -> None:
-    """Compiled code has its number of threads and its vector width built in, and the compiler's cache hands out what was built
-    for others unless it is told. And after so many shapes and modes of one function it runs the rest uncompiled: here it says
-    so instead.
-    """
-    import torch._dynamo.config
-    import torch._inductor.config
-
-    torch._inductor.config.cpp.threads = torch.get_num_threads()
-    torch._inductor.config.cpp.simdlen = {"AVX512": 512, "AVX2": 256}.get(torch.backends.cpu.get_cpu_capability())
-    torch._dynamo.config.recompile_limit = 64
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
-
-
-def silence_remarks() -> None:
-    """Remarks of the compiler and the profiler on toolkits and GPUs that are not there are no news here."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
-    warnings.filterwarnings("ignore", module="torch._(dynamo|inductor|functorch)")
-
-
-@contextmanager
-def exact_convolutions():
-    """On a GPU, float32 convolutions round their inputs to TF32 by default, and then a one-hot one is no shift."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
