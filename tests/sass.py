@@ -71,7 +71,8 @@ def _short_names(mangled: set[str]) -> dict[str, str]:
     """Mangled name to ``kernel<arguments>``, without namespaces and parameters."""
     names = sorted(mangled)
     plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
-    short = [re.sub(r"\(anonymous namespace\)::|\(s2mlp::Precision\)|s2mlp::|c10::|^void ", "", line) for line in plain.stdout.splitlines()]
+    left_out = r"\(anonymous namespace\)::|\(s2mlp::Precision\)|s2mlp::|c10::|^void "
+    short = [re.sub(left_out, "", line) for line in plain.stdout.splitlines()]
     return {name: text.partition("(")[0] for name, text in zip(names, short)}
 
 
