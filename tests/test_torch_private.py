@@ -36,7 +36,7 @@ def test_other_files_have_none():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_transforms_work_without(name):
-    """Of the functions; raw operators know no forward mode then."""
-    tests = "tests/ops/test_spatial_shift_transforms.py"
-    result = subprocess.run([sys.executable, "-c", WITHOUT, name, tests], cwd=ROOT, capture_output=True, text=True)
+    """Of the functions; raw operators know no forward mode then. What compilers see does not depend on it."""
+    tests = ["tests/ops/test_spatial_shift_transforms.py", "-k", "not compile and not opcheck"]
+    result = subprocess.run([sys.executable, "-c", WITHOUT, name, *tests], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:]
