@@ -174,6 +174,7 @@ CASES = {
     "eight-way channels-first": {"offsets": offsets.EIGHT_WAY, "data_format": "channels_first"},
     "zeros, tanh": {"offsets": ((2, -1), (-3, 0)), "padding_mode": "zeros", "approximate": "tanh"},
     "circular": {"offsets": ((2, -1), (-3, 0), (0, 7)), "padding_mode": "circular"},
+    "reflect": {"offsets": ((2, -1), (-3, 0), (0, 7)), "padding_mode": "reflect"},
     "group sizes": {"offsets": offsets.SHIFT_VIT, "group_sizes": (2, 1, 0, 1, 4)},
 }
 

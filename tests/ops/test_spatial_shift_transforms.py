@@ -11,6 +11,7 @@ CASES = {
     "eight-way channels-first": {"offsets": offsets.EIGHT_WAY, "data_format": "channels_first"},
     "zeros": {"offsets": ((2, -1), (-3, 0)), "padding_mode": "zeros"},
     "circular": {"offsets": ((2, -1), (-3, 0), (0, 7)), "padding_mode": "circular", "data_format": "channels_first"},
+    "reflect": {"offsets": ((2, -1), (-3, 0), (0, 7)), "padding_mode": "reflect"},
     "larger than the map": {"offsets": ((9, -9), (-9, 0))},
     "group sizes": {"offsets": offsets.SHIFT_VIT, "group_sizes": (2, 1, 0, 1, 4)},
 }
