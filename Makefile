@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test test-install bench install build lint clean
+.PHONY: demo test test-install bench install build lint format clean
 
 # Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
 demo: install
@@ -31,8 +31,13 @@ build: install
 # What the test suite checks of the sources
 lint: install
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Lays out Python as the check wants it
+format: install
+	$(BIN)/ruff format
 
 $(VENV)/.requirements: requirements.txt
 	@echo "Installing PyTorch and the other requirements into $(VENV), once; this takes a few minutes."

@@ -1,6 +1,6 @@
 """What a call costs that is not copying, on a map of 32 numbers: writes results/call-overhead-torch<version>.json.
 
-    python benchmarks/call_overhead.py
+python benchmarks/call_overhead.py
 """
 
 import time

@@ -1,6 +1,6 @@
 """How often the papers' pseudo-code, run in place by PyTorch, is wrong: writes results/inplace-trap-torch<version>.json.
 
-    python benchmarks/inplace_trap.py
+python benchmarks/inplace_trap.py
 """
 
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey

@@ -1,6 +1,6 @@
 """Parameters and multiply-adds of every named model at 224x224: writes results/model-sizes-torch<version>.json.
 
-    python benchmarks/model_sizes.py
+python benchmarks/model_sizes.py
 """
 
 import torch

@@ -38,9 +38,7 @@ def test_way(benchmark, job, direction, name):
         pytest.skip(measurement.failure)
     assert not measurement.failure
     benchmark.group = str(measurement.case)
-    benchmark.extra_info.update(
-        right=measurement.right, peak_bytes=measurement.peak_bytes, floor_bytes=measurement.floor_bytes
-    )
+    benchmark.extra_info.update(right=measurement.right, peak_bytes=measurement.peak_bytes, floor_bytes=measurement.floor_bytes)
     rounds = iter(measurement.seconds)
     benchmark.pedantic(CLOCK.play, setup=lambda: ((next(rounds),), {}), rounds=len(measurement.seconds))
     assert measurement.right is not False or not is_ours(name)

@@ -60,9 +60,7 @@ def _add_bench(commands) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
     )
-    command.add_argument(
-        "--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; report what got slower"
-    )
+    command.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; report what got slower")
     command.set_defaults(run=bench)
 
 
@@ -77,7 +75,9 @@ def train(arguments: argparse.Namespace) -> int:
 
 def _add_train(commands) -> None:
     command = commands.add_parser(
-        "train", allow_abbrev=False, help="train a model on images",
+        "train",
+        allow_abbrev=False,
+        help="train a model on images",
         description="Train a model on images, in one process or, by torchrun -m s2mlp_cuda train, in many.",
     )
     add_arguments(command)
@@ -95,8 +95,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from s2mlp_cuda.training.evaluation import evaluate_file
 
     found = evaluate_file(
-        arguments.weights, arguments.data, arguments.split, arguments.dataset, arguments.batch_size, arguments.workers,
-        arguments.device, arguments.amp,
+        arguments.weights,
+        arguments.data,
+        arguments.split,
+        arguments.dataset,
+        arguments.batch_size,
+        arguments.workers,
+        arguments.device,
+        arguments.amp,
     )
     if found:
         print(f"loss {found['loss']:.4f}, top-1 {found['top1']:.2f}%, top-5 {found['top5']:.2f}%, {found['images']} images")

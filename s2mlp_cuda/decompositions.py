@@ -45,9 +45,7 @@ def spatial_shift(x, offsets, group_sizes=None, padding_mode="replicate", data_f
     )
 
 
-def gelu_spatial_shift(
-    x, offsets, group_sizes=None, approximate="none", padding_mode="replicate", data_format="channels_last"
-):
+def gelu_spatial_shift(x, offsets, group_sizes=None, approximate="none", padding_mode="replicate", data_format="channels_last"):
     return spatial_shift(functional.gelu(x, approximate=approximate), offsets, group_sizes, padding_mode, data_format)
 
 

@@ -32,9 +32,7 @@ IMPLEMENTATIONS = ("fused", "composed", "reference")
 
 def _check_implementation(implementation: str) -> None:
     if implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"implementation must be one of {', '.join(map(repr, IMPLEMENTATIONS))}, got {implementation!r}"
-        )
+        raise ValueError(f"implementation must be one of {', '.join(map(repr, IMPLEMENTATIONS))}, got {implementation!r}")
 
 
 def _shift_of(implementation: str) -> Callable:
@@ -338,9 +336,7 @@ class ShiftSplitAttention(_Branches):
             maps = self.shifted(x)
             weights = self.weights(reduce(torch.add, (part.sum((-3, -2)) for part in maps)))
             return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
-        return shift_split_attention(
-            x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode
-        )
+        return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode)
 
 
 class ShiftSum(_Branches):

@@ -123,10 +123,7 @@ def spatial_shift_roll(
     borders = group_borders(channels, offsets, group_sizes)
     padded, rows, columns = _pad(maps, offsets, padding_mode)
     rolled = torch.cat(
-        [
-            torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3))
-            for pair, begin, end in zip(offsets, borders, borders[1:])
-        ],
+        [torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3)) for pair, begin, end in zip(offsets, borders, borders[1:])],
         dim=1,
     )
     return _restore(rolled[:, :, rows : rows + height, columns : columns + width], x, data_format)
@@ -168,9 +165,7 @@ def spatial_shift_deform_conv2d(
     try:
         from torchvision.ops import deform_conv2d
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "spatial_shift_deform_conv2d needs torchvision: pip install torchvision"
-        ) from error
+        raise ModuleNotFoundError("spatial_shift_deform_conv2d needs torchvision: pip install torchvision") from error
 
     maps = _channels_first_map(x, data_format)
     channels, height, width = maps.shape[1:]

@@ -1,6 +1,6 @@
 """A small subset of the emulated cases on the GPU, to be run under compute-sanitizer: every kernel, one padding mode.
 
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py
 """
 
 import sys

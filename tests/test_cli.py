@@ -41,13 +41,10 @@ def test_module_runs_the_command_line():
 
 def test_missing_extra_is_named(monkeypatch, capsys):
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(
-        "s2mlp_cuda._extras.find_spec", lambda name: None if name in ("rich", "timm") else find_spec("torch")
-    )
+    monkeypatch.setattr("s2mlp_cuda._extras.find_spec", lambda name: None if name in ("rich", "timm") else find_spec("torch"))
     assert cli.main(["demo"]) == 2
     assert capsys.readouterr().err == (
-        "s2mlp: this needs rich, timm, which come with the optional dependencies 'demo': "
-        "pip install 's2mlp_cuda[demo]'\n"
+        "s2mlp: this needs rich, timm, which come with the optional dependencies 'demo': pip install 's2mlp_cuda[demo]'\n"
     )
 
 

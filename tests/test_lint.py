@@ -7,10 +7,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = (["ruff", "check", "--no-cache"], ["mypy", "--no-incremental"], ["lint-imports", "--no-cache"])
+COMMANDS = (
+    ["ruff", "check", "--no-cache"],
+    ["ruff", "format", "--check", "--no-cache"],
+    ["mypy", "--no-incremental"],
+    ["lint-imports", "--no-cache"],
+)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_nothing_to_say(command):
     tool, *options = command
     result = subprocess.run([Path(sys.executable).parent / tool, *options], cwd=ROOT, capture_output=True, text=True)

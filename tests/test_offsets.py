@@ -44,9 +44,7 @@ def test_as_mlp_and_unext(device):
     padded = torch.nn.functional.pad(x, (2, 2, 2, 2))
     for dim, table in ((2, offsets.AXIAL_5_HEIGHT), (3, offsets.AXIAL_5_WIDTH)):
         rolled = torch.cat([torch.roll(c, s, dim) for c, s in zip(padded.chunk(5, 1), range(-2, 3))], 1)
-        ours = spatial_shift(
-            x, table, group_sizes=offsets.chunk_sizes(10, 5), padding_mode="zeros", data_format="channels_first"
-        )
+        ours = spatial_shift(x, table, group_sizes=offsets.chunk_sizes(10, 5), padding_mode="zeros", data_format="channels_first")
         assert torch.equal(ours, rolled[:, :, 2:-2, 2:-2])
 
 
@@ -89,6 +87,4 @@ def test_tsm(device):
 
 def test_swin_roll(device):
     x = torch.randn(2, 7, 7, 6, device=device)
-    assert torch.equal(
-        spatial_shift(x, [(-3, -3)], padding_mode="circular"), torch.roll(x, shifts=(-3, -3), dims=(1, 2))
-    )
+    assert torch.equal(spatial_shift(x, [(-3, -3)], padding_mode="circular"), torch.roll(x, shifts=(-3, -3), dims=(1, 2)))

@@ -88,9 +88,7 @@ def test_every_reference_is_the_formula(table, sizes, mode, name, height, width)
     x = torch.randn(height, width, 9)
     expected = by_formula(x, table, sizes, mode)
     assert torch.equal(implementation(x, table, group_sizes=sizes, padding_mode=mode), expected)
-    first = implementation(
-        x.permute(2, 0, 1), table, group_sizes=sizes, padding_mode=mode, data_format="channels_first"
-    )
+    first = implementation(x.permute(2, 0, 1), table, group_sizes=sizes, padding_mode=mode, data_format="channels_first")
     assert torch.equal(first.permute(1, 2, 0), expected)
 
 

@@ -129,9 +129,7 @@ class Run:
             "benchmarks": [_benchmark(m) for m in self.measurements if m.seconds],
             "datetime": self.date,
             "version": __version__,
-            "not_run": [
-                {"case": asdict(m.case), "name": m.name, "failure": m.failure} for m in self.measurements if not m.seconds
-            ],
+            "not_run": [{"case": asdict(m.case), "name": m.name, "failure": m.failure} for m in self.measurements if not m.seconds],
             "breakdowns": [asdict(b) for b in self.breakdowns],
         }
 

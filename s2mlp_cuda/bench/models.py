@@ -190,9 +190,7 @@ class BreakdownJob:
                     step()
                 samples[name].append(self._seconds(profile))
         return [
-            Breakdown(
-                self.job.case(TRAINING), name, {kind: statistics.median(s[kind] for s in found) for kind in (*KINDS, OTHER)}
-            )
+            Breakdown(self.job.case(TRAINING), name, {kind: statistics.median(s[kind] for s in found) for kind in (*KINDS, OTHER)})
             for name, found in samples.items()
         ]
 

@@ -73,9 +73,7 @@ SPATIAL_SHIFT = _spatial_shift("spatial_shift")
 #: The groups of AS-MLP and UNeXt, for 96 channels: 20, 20, 20, 20 and 16, moved by -2 to 2 tokens.
 UNEQUAL_GROUPS = _spatial_shift("spatial_shift, 5 unequal groups", offsets=AXIAL_5_WIDTH, group_sizes=chunk_sizes(96, 5))
 #: Those of CycleFC (CycleMLP, arXiv 2107.10224), for 64 channels: one per channel, offsets in cycles of three.
-SINGLE_CHANNELS = _spatial_shift(
-    "spatial_shift, single-channel groups", offsets=tuple((0, 1 - (c + 1) % 3) for c in range(64))
-)
+SINGLE_CHANNELS = _spatial_shift("spatial_shift, single-channel groups", offsets=tuple((0, 1 - (c + 1) % 3) for c in range(64)))
 GELU_SPATIAL_SHIFT = Operator(
     "gelu_spatial_shift",
     peers.gelu_peers,

@@ -26,7 +26,10 @@ ROUNDS = {False: 30, True: 5}
 def _progress(console: Console, description: str, total: int):
     """A progress bar; yields ``advance(text="")``."""
     columns = [
-        TextColumn("  {task.description}"), BarColumn(bar_width=30), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=console) as progress:
@@ -146,11 +149,7 @@ def _show_training(console: Console, device: torch.device, epochs: int):
     trainings = []
     for name, branches in (("with shift   ", digits.WITH_SHIFT), ("without shift", digits.WITHOUT_SHIFT)):
         with _progress(console, name, epochs) as advance:
-            trainings.append(
-                digits.train(
-                    branches, data, epochs, lambda t: advance(f"test accuracy {t.accuracies[-1]:6.1%}")
-                )
-            )
+            trainings.append(digits.train(branches, data, epochs, lambda t: advance(f"test accuracy {t.accuracies[-1]:6.1%}")))
     _say(
         console,
         f"Test accuracy: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "

@@ -38,9 +38,7 @@ def check(device: torch.device) -> Check:
         expected = reference.spatial_shift(x, table, padding_mode=mode, data_format=data_format)
         (ours,) = torch.autograd.grad(out, x, grad)
         (oracle,) = torch.autograd.grad(expected, x, grad)
-        equal += torch.equal(out, expected) and torch.allclose(
-            ours, oracle, rtol=DTYPES[dtype], atol=DTYPES[dtype]
-        )
+        equal += torch.equal(out, expected) and torch.allclose(ours, oracle, rtol=DTYPES[dtype], atol=DTYPES[dtype])
     x = torch.rand(1, 14, 14, 96, device=device)
     x[0, :, 0, 0] = torch.arange(14)
     expected = spatial_shift(x, offsets.SS1)

@@ -49,9 +49,7 @@ def load(device: torch.device) -> Digits:
 
 def build_model(branches: tuple) -> S2MLPv2:
     """Two stages, 8x8 tokens of one pixel, then 4x4. Without shifts, no token but its 2x2 neighbours is ever seen."""
-    return S2MLPv2(
-        num_classes=10, in_chans=1, patch_sizes=(1, 2), embed_dims=(48, 96), depths=(2, 2), branches=branches
-    )
+    return S2MLPv2(num_classes=10, in_chans=1, patch_sizes=(1, 2), embed_dims=(48, 96), depths=(2, 2), branches=branches)
 
 
 def predict(model: nn.Module, images: torch.Tensor) -> torch.Tensor:

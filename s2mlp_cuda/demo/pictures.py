@@ -91,9 +91,7 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: st
             axis.set_title("B={} of {}x{}x{}, float32".format(*shape), fontsize=11)
             axis.set_xlabel("time in copies of the map (dashed: 2, the least possible)")
             axis.tick_params(axis="y", length=0)
-        figure.suptitle(
-            f"Spatial shift, forward + backward, on {device_name}", x=0.01, y=1.0, ha="left", fontsize=13
-        )
+        figure.suptitle(f"Spatial shift, forward + backward, on {device_name}", x=0.01, y=1.0, ha="left", fontsize=13)
         figure.tight_layout()
         return _save(figure, path)
 
@@ -139,12 +137,19 @@ def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, ro
             confidence = probabilities[index, guess].item()
             text = f"{guess}  {confidence:.0%}" if guess == truth else f"{guess} (is {truth})"
             axis.set_title(
-                text, fontsize=10, loc="center", fontweight="normal", pad=3,
+                text,
+                fontsize=10,
+                loc="center",
+                fontweight="normal",
+                pad=3,
                 color=OURS_COLOR if guess == truth else WRONG_COLOR,
             )
         count = int((predicted == digits.test_labels).sum())
         figure.suptitle(
             f"{count} of {len(predicted)} test digits right. Predictions with their confidence; mistakes come first, in red.",
-            x=0.125, y=0.97, ha="left", fontsize=12,
+            x=0.125,
+            y=0.97,
+            ha="left",
+            fontsize=12,
         )
         return _save(figure, path)

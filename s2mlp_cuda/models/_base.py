@@ -24,9 +24,7 @@ def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int
     if callable(norm_layer):
         return norm_layer
     if norm_layer not in NORM_LAYERS:
-        raise ValueError(
-            f"norm_layer must be one of {', '.join(map(repr, NORM_LAYERS))} or a callable, got {norm_layer!r}"
-        )
+        raise ValueError(f"norm_layer must be one of {', '.join(map(repr, NORM_LAYERS))} or a callable, got {norm_layer!r}")
     return NORM_LAYERS[norm_layer]
 
 

@@ -72,9 +72,7 @@ class S2MLP(Backbone):
             )
         )
         self.norm = nn.Identity()
-        self.feature_info = [
-            {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size} for index in range(depth)
-        ]
+        self.feature_info = [{"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size} for index in range(depth)]
         self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate)
         self.init_weights()
 

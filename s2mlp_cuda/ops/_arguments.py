@@ -82,9 +82,7 @@ def check_map(x: torch.Tensor, data_format: str) -> int:
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
     if x.dtype not in _DTYPES:
-        raise TypeError(
-            f"x must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool, got {x.dtype}"
-        )
+        raise TypeError(f"x must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool, got {x.dtype}")
     check_data_format(data_format)
     if x.dim() < 3:
         layout = "(..., H, W, C)" if data_format == "channels_last" else "(..., C, H, W)"

@@ -27,9 +27,7 @@ def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @not_for_torchscript
-def shift_branch_pool(
-    x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], *, padding_mode: str = "replicate"
-) -> torch.Tensor:
+def shift_branch_pool(x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], *, padding_mode: str = "replicate") -> torch.Tensor:
     """Sum over branches and tokens of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 9): reads x once.
 
     Args:

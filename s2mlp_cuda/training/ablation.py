@@ -118,9 +118,7 @@ def rows(scale: Scale) -> list[Row]:
         Row(BLOCKS, f"{count} block{'s' if count > 1 else ''}", V1, {**scale.v1, "depth": count}, paper_blocks[count])
         for count in scale.blocks
     ]
-    found += [
-        Row(PATCHES, f"{size}x{size}", V1, {**scale.v1, "patch_size": size}, paper) for size, paper in ((8, 81.0), (4, 87.1))
-    ]
+    found += [Row(PATCHES, f"{size}x{size}", V1, {**scale.v1, "patch_size": size}, paper) for size, paper in ((8, 81.0), (4, 87.1))]
     found += [
         Row(FUSION, "split attention", V2, scale.v2, 82.0),
         Row(FUSION, "sum", V2, {**scale.v2, "fusion": "sum"}, 79.8),
@@ -286,9 +284,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
     device = resolve_device(device)
     scale = SCALES[device.partition(":")[0]]
     recipe, seeds = recipe or scale.recipe, seeds or scale.seeds
-    chosen = [
-        row for row in rows(scale) if not only or any(word.lower() in f"{row.group} {row.name}".lower() for word in only)
-    ]
+    chosen = [row for row in rows(scale) if not only or any(word.lower() in f"{row.group} {row.name}".lower() for word in only)]
     if not chosen:
         raise TrainingError(f"no row is left with only {', '.join(only)}")
     models: dict[str, Row] = {}

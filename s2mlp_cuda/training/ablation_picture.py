@@ -52,8 +52,15 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
                 paper.annotate(f"{result.row.paper:.1f}", (result.row.paper, y), **beside)
         for y, text in headings:
             here.annotate(
-                text, (0, y), (-6, 0), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right", va="center",
-                fontsize=10, fontweight="bold",
+                text,
+                (0, y),
+                (-6, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                fontsize=10,
+                fontweight="bold",
             )
         here.set_yticks(places, [result.row.name for result in results], fontsize=9.5)
         here.set_ylim(place, -0.2)

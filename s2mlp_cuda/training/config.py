@@ -29,7 +29,9 @@ _SWITCH = argparse.BooleanOptionalAction
 def _add_data_arguments(group) -> None:
     group.add_argument("--data", metavar="FOLDER", help="image folder with one folder of images per class in each split")
     group.add_argument(
-        "--dataset", default="", metavar="NAME",
+        "--dataset",
+        default="",
+        metavar="NAME",
         help="where images come from, in timm's notation: empty for a folder, wds/ for WebDataset shards in --data, "
         "hfds/NAME and hfids/NAME for a Hugging Face dataset at rest and as a stream; digits for scikit-learn's digits",
     )
@@ -44,7 +46,11 @@ def _add_data_arguments(group) -> None:
 def _add_model_arguments(group) -> None:
     group.add_argument("--model", default="s2mlpv2_small_7", help="any that timm or this package knows; default: %(default)s")
     group.add_argument(
-        "--model-kwargs", nargs="*", type=_keyword, default=[], metavar="NAME=VALUE",
+        "--model-kwargs",
+        nargs="*",
+        type=_keyword,
+        default=[],
+        metavar="NAME=VALUE",
         help="arguments of the model, as in patch_sizes=(4,2)",
     )
     group.add_argument("--weights", metavar="FILE", help="safetensors file to begin with; a head of other size is left out")
@@ -78,7 +84,9 @@ def _add_images_arguments(group) -> None:
 def _add_optimization_arguments(group) -> None:
     group.add_argument("--epochs", type=int, default=300, help="default: %(default)s")
     group.add_argument(
-        "--batch-size", type=int, default=1024,
+        "--batch-size",
+        type=int,
+        default=1024,
         help="images per update, all processes and accumulation steps together; default: %(default)s",
     )
     group.add_argument("--grad-accum-steps", type=int, default=1, help="parts that a batch is computed in; default: %(default)s")

@@ -105,8 +105,12 @@ def open_split(arguments: argparse.Namespace, split: str, class_names: list[str]
     """
     class_map = {name: index for index, name in enumerate(class_names)}
     options: dict[str, Any] = {
-        "is_training": is_training, "class_map": class_map or None, "seed": arguments.seed, "batch_size": arguments.batch_size,
-        "input_key": arguments.input_key, "target_key": arguments.target_key,
+        "is_training": is_training,
+        "class_map": class_map or None,
+        "seed": arguments.seed,
+        "batch_size": arguments.batch_size,
+        "input_key": arguments.input_key,
+        "target_key": arguments.target_key,
     }
     if arguments.dataset in ("", "digits"):
         if not arguments.data and not arguments.dataset:
@@ -166,9 +170,7 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
         persistent_workers=False,
     )
     if len(loader) < arguments.grad_accum_steps:
-        raise TrainingError(
-            f"the training images do not fill one batch of {arguments.batch_size}: choose a smaller --batch-size"
-        )
+        raise TrainingError(f"the training images do not fill one batch of {arguments.batch_size}: choose a smaller --batch-size")
     return loader
 
 

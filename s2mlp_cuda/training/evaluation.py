@@ -12,9 +12,7 @@ from s2mlp_cuda.training.processes import Processes, join, leave
 
 
 @torch.inference_mode()
-def evaluate(
-    model: nn.Module, loader, processes: Processes, amp: bool = False, channels_last: bool = False
-) -> dict[str, float]:
+def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, channels_last: bool = False) -> dict[str, float]:
     """
     Args:
         model: takes images (B, 3, H, W), gives logits (B, classes). It is in evaluation mode afterwards.
@@ -37,8 +35,14 @@ def evaluate(
 
 
 def evaluate_file(
-    file: Path, data: str | None, split: str = "validation", dataset: str = "", batch_size: int = 256, workers: int = 4,
-    device: str = "auto", amp: bool = False,
+    file: Path,
+    data: str | None,
+    split: str = "validation",
+    dataset: str = "",
+    batch_size: int = 256,
+    workers: int = 4,
+    device: str = "auto",
+    amp: bool = False,
 ) -> dict[str, float]:
     """``s2mlp eval``: weights that ``s2mlp train`` wrote, on a split of images, alone or under torchrun.
 

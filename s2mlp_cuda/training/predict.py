@@ -37,9 +37,7 @@ def class_name(description: Description, index: int) -> str:
 
 
 @torch.inference_mode()
-def predict(
-    model: nn.Module, description: Description, paths: Sequence[Path], count: int = 5
-) -> list[list[tuple[str, float]]]:
+def predict(model: nn.Module, description: Description, paths: Sequence[Path], count: int = 5) -> list[list[tuple[str, float]]]:
     """The most probable classes of each image, as (name, probability), most probable first.
 
     Raises:

@@ -35,8 +35,12 @@ class Progress:
     def run(self, epochs: int, first_epoch: int, updates_per_epoch: int) -> Iterator[Callable[[int, torch.Tensor], None]]:
         """A bar over all updates; yields ``advance(images, mean_loss)``, to be called after each."""
         columns = [
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]} images/s"), TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn(),
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]} images/s"),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
             TextColumn("left"),
         ]
         silent = self.console.quiet or not self.console.is_terminal

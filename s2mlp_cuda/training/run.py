@@ -130,13 +130,9 @@ class _Run:
         resume = self.arguments.resume
         if not resume:
             if checkpoint.list_checkpoints(self.output):
-                raise TrainingError(
-                    f"{self.output} has a run already: go on with it by --resume auto, or choose another --output"
-                )
+                raise TrainingError(f"{self.output} has a run already: go on with it by --resume auto, or choose another --output")
             return None
-        state = (
-            checkpoint.load_newest(self.output, self.progress.warn) if resume == "auto" else checkpoint.load(Path(resume))
-        )
+        state = checkpoint.load_newest(self.output, self.progress.warn) if resume == "auto" else checkpoint.load(Path(resume))
         if state is not None:
             now = {**vars(self.arguments), "processes": self.processes.count}
             changed = config.differences(state["arguments"], now)
@@ -161,8 +157,12 @@ class _Run:
         if self.micro_batch % 2:
             raise TrainingError(f"Mixup and CutMix pair images, so a process's batch must be even; it is {self.micro_batch}")
         return Mixup(
-            arguments.mixup, arguments.cutmix, prob=arguments.mixup_prob, switch_prob=arguments.mixup_switch_prob,
-            label_smoothing=arguments.smoothing, num_classes=self.num_classes,
+            arguments.mixup,
+            arguments.cutmix,
+            prob=arguments.mixup_prob,
+            switch_prob=arguments.mixup_switch_prob,
+            label_smoothing=arguments.smoothing,
+            num_classes=self.num_classes,
         )
 
     def _model(self) -> nn.Module:
@@ -347,7 +347,11 @@ class _Run:
             return
         arguments = config.plain({**vars(self.arguments), "processes": self.processes.count})
         state = {
-            "epochs_done": epochs_done, "history": self.history, "arguments": arguments, "model": model, "optimizer": optimizer,
+            "epochs_done": epochs_done,
+            "history": self.history,
+            "arguments": arguments,
+            "model": model,
+            "optimizer": optimizer,
         }
         if self.task.has_ema():
             state["ema"] = averaged
@@ -370,8 +374,15 @@ class _Run:
     def _description(self) -> weights.Description:
         arguments = self.arguments
         return weights.Description(
-            arguments.model, arguments.model_kwargs, self.num_classes, self.class_names, arguments.img_size,
-            arguments.mean, arguments.std, arguments.interpolation, arguments.crop_pct,
+            arguments.model,
+            arguments.model_kwargs,
+            self.num_classes,
+            self.class_names,
+            arguments.img_size,
+            arguments.mean,
+            arguments.std,
+            arguments.interpolation,
+            arguments.crop_pct,
         )
 
 

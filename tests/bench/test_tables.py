@@ -36,9 +36,7 @@ def test_ours_is_found_by_its_name_whatever_the_subject():
 
 def test_headline_has_the_closest_case_of_each_dtype_and_direction():
     forward, half = replace(SHIFT, direction="forward"), replace(SHIFT, dtype="bfloat16")
-    found = run(
-        *ways(roll=5.0, cat=4.0), *ways(LARGE, roll=3.0, cat=6.0), *ways(forward, cat=7.0), *ways(half, ours=3.0, cat=2.0)
-    )
+    found = run(*ways(roll=5.0, cat=4.0), *ways(LARGE, roll=3.0, cat=6.0), *ways(forward, cat=7.0), *ways(half, ours=3.0, cat=2.0))
     assert headline(found) == [
         "spatial_shift, float32, forward + backward: 1.50x faster than roll (64x56x56x384 channels-first)",
         "spatial_shift, float32, forward: 3.50x faster than cat (32x14x14x384 channels-last)",

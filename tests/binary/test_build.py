@@ -17,9 +17,7 @@ SOURCES = ("csrc", "s2mlp_cuda", "setup.py", "pyproject.toml", "README.md")
 
 def run(*command, **environment) -> subprocess.CompletedProcess:
     cwd = environment.pop("cwd", ROOT)
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
-    )
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True)
 
 
 @pytest.mark.installs

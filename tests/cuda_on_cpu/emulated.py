@@ -105,8 +105,15 @@ def build_kernels(kind: str) -> Path:
             sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(pattern))]
             torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
             built = compile_shared(
-                sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries,
-                "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu",
+                sources,
+                folder / "kernels.so",
+                *SANITIZE,
+                *emulation_flags(folder),
+                *torch_libraries,
+                "-Wl,--no-as-needed",
+                "-lc10",
+                "-ltorch",
+                "-ltorch_cpu",
             )
             built.rename(library)
         return library
@@ -140,9 +147,7 @@ def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str =
     failures = {event["case"]: event["failure"] for event in events if event.get("failure")}
     if result.returncode != 0:
         running = events[-1]["case"] if events else "(before the first case)"
-        findings = [
-            line for line in result.stderr.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line
-        ]
+        findings = [line for line in result.stderr.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line]
         failures[running] = findings[0] if findings else result.stderr[-2000:]
     elif kind == "cuda" and events[-1]["launches"] < events[-1]["finished"]:
         failures["(the run)"] = "kernels were not launched"

@@ -71,8 +71,7 @@ def branch_failure(case: BranchCase, ops, device: str) -> str:
     shifts = ([d for table in tables for pair in table for d in pair], case.group_sizes, case.mode)
     exact = {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
     parts = [
-        reference.spatial_shift(part, table, padding_mode=case.mode)
-        for part, table in zip(exact["x"].split(channels, -1), tables)
+        reference.spatial_shift(part, table, padding_mode=case.mode) for part, table in zip(exact["x"].split(channels, -1), tables)
     ]
     pooled = sum(part.sum((-3, -2)) for part in parts)
     combined = sum(part * w[..., None, None, :] for part, w in zip(parts, exact["weights"].unbind(-2)))

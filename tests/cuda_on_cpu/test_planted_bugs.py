@@ -53,5 +53,3 @@ def test_missing_barrier_is_caught(tmp_path):
     assert wrong_results(tmp_path / "right", []) == dict.fromkeys(ORDERS, 0)
     without = wrong_results(tmp_path / "wrong", [("barrier_probe.cu", "  __syncthreads();\n", "")])
     assert max(without.values()) > 0, without
-
-

@@ -54,8 +54,7 @@ def test_digits_are_split_without_overlap():
 
 def test_models_with_and_without_shift_have_the_same_parameters():
     shapes = [
-        [p.shape for p in digits.build_model(branches).parameters()]
-        for branches in (digits.WITH_SHIFT, digits.WITHOUT_SHIFT)
+        [p.shape for p in digits.build_model(branches).parameters()] for branches in (digits.WITH_SHIFT, digits.WITHOUT_SHIFT)
     ]
     assert shapes[0] == shapes[1]
 

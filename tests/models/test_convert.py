@@ -68,9 +68,7 @@ class Blocks(nn.Module):
     @staticmethod
     def mlp(channels, ratio):
         hidden = channels * ratio
-        return nn.Sequential(
-            nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0), nn.Linear(hidden, channels), nn.Dropout(0)
-        )
+        return nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(0), nn.Linear(hidden, channels), nn.Dropout(0))
 
     def forward(self, x):
         return self.model(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -29,8 +29,9 @@ def test_round_trip(name, tmp_path):
 
 def test_arguments_survive(tmp_path):
     branches = (offsets.EIGHT_WAY, None)
-    model = hub.create_model("s2mlpv2_small_7", branches=branches, fusion="mean", padding_mode="zeros", norm_layer="affine",
-                             **SMALL["s2mlpv2_small_7"])
+    model = hub.create_model(
+        "s2mlpv2_small_7", branches=branches, fusion="mean", padding_mode="zeros", norm_layer="affine", **SMALL["s2mlpv2_small_7"]
+    )
     model.save_pretrained(tmp_path)
     loaded = hub.S2MLPv2.from_pretrained(tmp_path)
     assert str(loaded) == str(model) and loaded.stages[0][1].s2.sum.branches == model.stages[0][1].s2.sum.branches

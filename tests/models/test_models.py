@@ -193,10 +193,16 @@ ABLATIONS = (
     + [("s2mlp_wide", {"offsets": table}) for letter, table in offsets.ABLATION.items() if letter != "a"]
     + [("s2mlp_wide", {"depth": 1}), ("s2mlp_wide", {"embed_dim": 40}), ("s2mlp_wide", {"patch_size": 8})]
     + [("s2mlpv2_small_7", {"fusion": fusion}) for fusion in ("sum", "mean")]
-    + [("s2mlpv2_small_7", {"branches": branches}) for branches in (
-        (offsets.SS1, None), (offsets.SS1, offsets.SS2), (None,), (None, None, None),
-        (offsets.EIGHT_WAY, offsets.VERTICAL, None, offsets.HORIZONTAL),
-    )]
+    + [
+        ("s2mlpv2_small_7", {"branches": branches})
+        for branches in (
+            (offsets.SS1, None),
+            (offsets.SS1, offsets.SS2),
+            (None,),
+            (None, None, None),
+            (offsets.EIGHT_WAY, offsets.VERTICAL, None, offsets.HORIZONTAL),
+        )
+    ]
     + [("s2mlpv2_small_7", {"attention_ratio": ratio}) for ratio in (0.125, 1, 2)]
     + [("s2mlpv2_small_7", {"patch_sizes": (4, 2, 1), "embed_dims": (8, 16, 24), "depths": (1, 1, 2)})]
 )

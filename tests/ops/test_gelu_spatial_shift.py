@@ -197,7 +197,10 @@ def oracle_case(x, case):
 
 def test_gradcheck_reverse_and_forward_mode(x, case):
     assert torch.autograd.gradcheck(
-        lambda x: gelu_spatial_shift(x, **case), x, check_forward_ad=True, check_batched_grad=True,
+        lambda x: gelu_spatial_shift(x, **case),
+        x,
+        check_forward_ad=True,
+        check_batched_grad=True,
         check_batched_forward_grad=True,
     )
 

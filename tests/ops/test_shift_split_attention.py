@@ -383,17 +383,13 @@ def test_compile_with_dynamic_shapes(device):
     torch._dynamo.reset()
     branches = BRANCHES["the paper's"]
     _, *weights = make((1, 1, 16), 3, torch.float32, device)
-    compiled = torch.compile(
-        lambda x, *weights: shift_split_attention(x + 1, *weights, branches), fullgraph=True, dynamic=True
-    )
+    compiled = torch.compile(lambda x, *weights: shift_split_attention(x + 1, *weights, branches), fullgraph=True, dynamic=True)
     for shape in [(2, 5, 7, 48), (3, 6, 4, 48), (1, 8, 8, 48)]:
         x = torch.randn(shape, device=device, requires_grad=True)
         out, expected = compiled(x, *weights), oracle(x + 1, *weights, branches)
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
         grad = torch.randn_like(out)
-        torch.testing.assert_close(
-            torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, x, grad), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(torch.autograd.grad(out, x, grad), torch.autograd.grad(expected, x, grad), rtol=1e-4, atol=1e-4)
 
 
 def test_compile_of_the_parts(device):
@@ -408,9 +404,7 @@ def test_compile_of_the_parts(device):
     ours, expected = torch.compile(parts, fullgraph=True)(x, weights), parts(x, weights)
     torch.testing.assert_close(ours, expected)
     grad = torch.randn_like(ours)
-    torch.testing.assert_close(
-        torch.autograd.grad(ours, (x, weights), grad), torch.autograd.grad(expected, (x, weights), grad)
-    )
+    torch.testing.assert_close(torch.autograd.grad(ours, (x, weights), grad), torch.autograd.grad(expected, (x, weights), grad))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

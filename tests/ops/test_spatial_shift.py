@@ -126,9 +126,7 @@ def test_gradients_of_any_strides(name, device):
     grad, data_format = next((x, fmt) for n, x, fmt in strided_inputs(device) if n == name)
     x = torch.randn(grad.shape, device=device, requires_grad=True)
     ours = torch.autograd.grad(spatial_shift(x, offsets.EIGHT_WAY, data_format=data_format), x, grad)
-    expected = torch.autograd.grad(
-        reference.spatial_shift(x, offsets.EIGHT_WAY, data_format=data_format), x, grad.contiguous()
-    )
+    expected = torch.autograd.grad(reference.spatial_shift(x, offsets.EIGHT_WAY, data_format=data_format), x, grad.contiguous())
     torch.testing.assert_close(ours, expected)
 
 

@@ -31,7 +31,10 @@ def x(case, device):
 
 def test_gradcheck_reverse_and_forward_mode(x, case):
     assert torch.autograd.gradcheck(
-        lambda x: spatial_shift(x, **case), x, check_forward_ad=True, check_batched_grad=True,
+        lambda x: spatial_shift(x, **case),
+        x,
+        check_forward_ad=True,
+        check_batched_grad=True,
         check_batched_forward_grad=True,
     )
 
@@ -139,12 +142,8 @@ def test_compile_fullgraph_equals_eager(x, case):
     compiled = torch.compile(step, fullgraph=True)
     grad = torch.randn_like(x)
     torch.testing.assert_close(compiled(x), step(x))
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(step(x), x, grad)
-    )
-    torch.testing.assert_close(
-        torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(oracle(x), x, grad)
-    )
+    torch.testing.assert_close(torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(step(x), x, grad))
+    torch.testing.assert_close(torch.autograd.grad(compiled(x), x, grad), torch.autograd.grad(oracle(x), x, grad))
 
 
 def test_compile_with_dynamic_shapes(device):
@@ -159,4 +158,3 @@ def test_compile_with_dynamic_shapes(device):
             torch.autograd.grad(compiled(x), x, grad),
             torch.autograd.grad(reference.spatial_shift(x + 1), x, grad),
         )
-

@@ -370,9 +370,7 @@ def test_unreadable_image_is_named(few, tmp_path, capsys, workers):
     broken.write_bytes(b"no image")
     assert cli.main(["train", *words(data, tmp_path / "run", "--epochs", "1", "--batch-size", "131", "--workers", workers)]) == 1
     error = capsys.readouterr().err
-    assert error == (
-        f"s2mlp: cannot read the image {broken}: repair or remove the file, then go on with --resume auto\n"
-    )
+    assert error == (f"s2mlp: cannot read the image {broken}: repair or remove the file, then go on with --resume auto\n")
 
 
 @pytest.mark.parametrize(

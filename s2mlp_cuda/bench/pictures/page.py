@@ -174,8 +174,15 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
     else:
         axis.text(0.93 * tip, row, "//", va="center", ha="center", fontsize=13, fontweight="bold", color="white")
     axis.annotate(
-        number_text(length) + (" wrong" if wrong else ""), (tip, row), (5, 0), textcoords="offset points", va="center",
-        fontsize=10, color=WRONG_COLOR if wrong else DARK, fontweight="bold" if wrong else "normal", bbox=PLATE,
+        number_text(length) + (" wrong" if wrong else ""),
+        (tip, row),
+        (5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=10,
+        color=WRONG_COLOR if wrong else DARK,
+        fontweight="bold" if wrong else "normal",
+        bbox=PLATE,
     )
 
 
