@@ -24,9 +24,12 @@ bench: install
 
 install: $(INSTALLED)
 
-# After a change to csrc/: compiles what it touches
-build: install
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python setup.py -q build_ext --inplace
+# After a change to csrc/: compiles what it touches, for one GPU architecture; tests and demo run on that. `touch setup.py` before
+# any other target compiles for all
+build: $(VENV)/.requirements
+	test -e $(INSTALLED) || $(MAKE) install
+	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-9.0} $(BIN)/python setup.py -q build_ext --inplace
+	touch $(INSTALLED)
 
 # What the test suite checks of the sources
 lint: install
