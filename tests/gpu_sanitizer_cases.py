@@ -1,6 +1,8 @@
 """A small subset of the emulated cases on the GPU, to be run under compute-sanitizer: every kernel, one padding mode.
 
-PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py
+PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py [NAME]
+
+Of cases whose names contain NAME, where it is given.
 """
 
 import sys
@@ -15,7 +17,8 @@ import s2mlp_cuda  # noqa: F401  (registers the operators)
 from cases import every_case
 from oracle import failure_of
 
-cases = [case for case in every_case() if case.mode == "replicate" and case.table != "far"]
+only = "".join(sys.argv[1:])
+cases = [case for case in every_case() if case.mode == "replicate" and case.table != "far" and only in case.name]
 failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}
 for name, failure in failures.items():
     print(f"{name}: {failure}")
