@@ -28,7 +28,7 @@ constexpr bool is_one_of(TypeList<Ts...>, ScalarType dtype) {
   return ((dtype == torch::headeronly::CppTypeToScalarType<Ts>::value) || ...);
 }
 
-// use(T{}) with the first T of the list for which matches(T{}) holds. There is one, or `tensor` should have been refused before.
+// use(T{}) with the first T of the list for which matches(T{}) holds; an error where there is none.
 template <typename... Ts, typename Matches, typename Use>
 void with_first(TypeList<Ts...>, const Matches& matches, const Use& use) {
   const bool found = ((matches(Ts{}) && (use(Ts{}), true)) || ...);

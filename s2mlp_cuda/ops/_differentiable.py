@@ -206,15 +206,15 @@ def differentiable(rules: type[Rules]) -> Operator:
     op, tensors = rules.op, rules.tensors
     name = "".join(word.title() for word in op.name().partition("::")[2].split("_"))
     derivatives = _Derivatives(rules)
-    eager, public = _eager_function(rules, derivatives), _public_function(rules, derivatives)
+    recorded = (_eager_function if RECORDS_LEVELS else _public_function)(rules, derivatives)
 
     def call(*args):
         if torch.compiler.is_compiling():
             return op(*args)
         if transforms_are_active():
-            return op(*args) if RECORDS_LEVELS else public.apply(*args)
+            return op(*args) if RECORDS_LEVELS else recorded.apply(*args)
         if differentiates(*args[:tensors]):
-            return eager.apply(*args) if RECORDS_LEVELS else public.apply(*args)
+            return recorded.apply(*args)
         return below_autograd(op, *args)
 
     def vmap(info, in_dims, *args):
@@ -230,6 +230,6 @@ def differentiable(rules: type[Rules]) -> Operator:
     torch.library.register_vmap(op.name(), vmap)
     register_flop_formula(op.overloadpacket)(_no_flops)
     function = _compiled_function(rules, derivatives, call)
-    for recorded in (eager, public, function):
-        recorded.__name__ = recorded.__qualname__ = name
+    for named in (recorded, function):
+        named.__name__ = named.__qualname__ = name
     return Operator(call, function)
