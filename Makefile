@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CXX_SOURCES = $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 .PHONY: demo test test-install bench install build lint format clean
@@ -37,10 +38,12 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
-# Lays out Python as the check wants it
+# Lays out Python and C++ as the checks want it
 format: install
 	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_SOURCES)
 
 $(VENV)/.requirements: requirements.txt
 	@echo "Installing PyTorch and the other requirements into $(VENV), once; this takes a few minutes."

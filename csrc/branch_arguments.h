@@ -38,9 +38,7 @@ inline Tensor readable_map(const Tensor& x) {
   return neighbours && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
 }
 
-inline MapStrides map_strides(const Tensor& x) {
-  return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)};
-}
+inline MapStrides map_strides(const Tensor& x) { return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)}; }
 
 // Per-image numbers of shape (..., inner shape): dense inside an image, images at any one stride, zero included.
 inline Tensor readable_numbers(const Tensor& x, int64_t inner) {
@@ -76,9 +74,8 @@ inline BranchProblem make_branch_problem(
   problem.groups = make_groups(offsets, group_sizes, expanded_channels, height, width, problem.mode);
   for (const ShiftGroup& group : problem.groups) {
     STD_TORCH_CHECK(
-        group.channel_begin / problem.channels == (group.channel_end - 1) / problem.channels,
-        "group_sizes: channels ", group.channel_begin, " to ", group.channel_end - 1,
-        " are one group, but belong to different branches");
+        group.channel_begin / problem.channels == (group.channel_end - 1) / problem.channels, "group_sizes: channels ",
+        group.channel_begin, " to ", group.channel_end - 1, " are one group, but belong to different branches");
   }
   return problem;
 }
@@ -96,8 +93,7 @@ inline void check_map_rank(const Tensor& x, const char* name) {
 }
 
 // `numbers` belongs to the map `x`: same leading sizes, then the inner sizes given, accumulator dtype, same device.
-inline void check_numbers(
-    const Tensor& numbers, const char* name, const Tensor& x, std::initializer_list<int64_t> inner) {
+inline void check_numbers(const Tensor& numbers, const char* name, const Tensor& x, std::initializer_list<int64_t> inner) {
   const int64_t rank = static_cast<int64_t>(inner.size());
   bool fits = numbers.dim() == x.dim() - 3 + rank;
   for (int64_t d = 0; fits && d < x.dim() - 3; ++d) {

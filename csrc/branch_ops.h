@@ -72,8 +72,8 @@ struct BranchOps {
     STD_TORCH_CHECK(grad.dim() >= 1, "grad must have at least 1 dimension, got ", grad.dim());
     STD_TORCH_CHECK(height >= 0 && width >= 0, "height and width must not be negative");
     const int64_t expanded_channels = grad.size(-1) * branches;
-    const BranchProblem problem = make_branch_problem(
-        leading_size(grad, 1), height, width, expanded_channels, branches, offsets, group_sizes, padding_mode);
+    const BranchProblem problem =
+        make_branch_problem(leading_size(grad, 1), height, width, expanded_channels, branches, offsets, group_sizes, padding_mode);
     Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, expanded_channels}), dtype);
     check_floating_dtype(out, "dtype");
     check_numbers(grad, "grad", out, {problem.channels});
@@ -129,8 +129,8 @@ struct BranchOps {
     const int64_t numbers_stride = merged_stride(numbers, 2);
     if (pool_grad.has_value()) {
       const Tensor sums = readable_numbers(*pool_grad, 1);
-      Backend::combine_backward(problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out,
-                      map_strides(out));
+      Backend::combine_backward(
+          problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out, map_strides(out));
     } else {
       Backend::combine_backward(problem, &map, map_strides(map), &numbers, numbers_stride, nullptr, 0, out, map_strides(out));
     }
@@ -169,11 +169,11 @@ struct BranchOps {
 };
 
 // Registers the ops of a backend; `m` is the library block of its dispatch key.
-#define S2MLP_IMPLEMENT_BRANCH_OPS(m, Backend)                                                              \
-  m.impl("shift_branch_pool", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool));                                 \
-  m.impl("shift_branch_pool_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool_backward));               \
-  m.impl("shift_branch_combine", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine));                           \
-  m.impl("shift_branch_combine_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine_backward));         \
+#define S2MLP_IMPLEMENT_BRANCH_OPS(m, Backend)                                                      \
+  m.impl("shift_branch_pool", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool));                         \
+  m.impl("shift_branch_pool_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool_backward));       \
+  m.impl("shift_branch_combine", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine));                   \
+  m.impl("shift_branch_combine_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine_backward)); \
   m.impl("shift_branch_combine_backward_weights", S2MLP_BOX(&s2mlp::BranchOps<Backend>::combine_backward_weights))
 
 }  // namespace s2mlp

@@ -14,6 +14,5 @@ PYBIND11_MODULE(_build_info, m) {
   m.attr("cxx_flags") = S2MLP_CXX_FLAGS;
   m.attr("nvcc_flags") = S2MLP_NVCC_FLAGS;
   m.attr("compiler") = "g++ " S2MLP_STRINGIFY(__GNUC__) "." S2MLP_STRINGIFY(__GNUC_MINOR__);
-  m.attr("pybind11_version") =
-      S2MLP_STRINGIFY(PYBIND11_VERSION_MAJOR) "." S2MLP_STRINGIFY(PYBIND11_VERSION_MINOR);
+  m.attr("pybind11_version") = S2MLP_STRINGIFY(PYBIND11_VERSION_MAJOR) "." S2MLP_STRINGIFY(PYBIND11_VERSION_MINOR);
 }

@@ -39,9 +39,7 @@ void with_first(TypeList<Ts...>, const Matches& matches, const Use& use) {
 template <typename Use>
 void with_floating_type(const Tensor& tensor, const Use& use) {
   const ScalarType dtype = tensor.scalar_type();
-  const auto matches = [&](auto element) {
-    return dtype == torch::headeronly::CppTypeToScalarType<decltype(element)>::value;
-  };
+  const auto matches = [&](auto element) { return dtype == torch::headeronly::CppTypeToScalarType<decltype(element)>::value; };
   with_first(FloatingTypes{}, matches, use);
 }
 

@@ -58,8 +58,7 @@ inline std::vector<ShiftGroup> make_groups(
     PaddingMode mode) {
   const int64_t count = static_cast<int64_t>(offsets.size()) / 2;
   STD_TORCH_CHECK(offsets.size() > 0, "offsets is empty: give at least one (dh, dw) pair");
-  STD_TORCH_CHECK(
-      offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got ", offsets.size(), " numbers");
+  STD_TORCH_CHECK(offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got ", offsets.size(), " numbers");
   if (group_sizes.has_value()) {
     const int64_t sizes = static_cast<int64_t>(group_sizes->size());
     STD_TORCH_CHECK(sizes == count, "group_sizes has ", sizes, " entries, but there are ", count, " offsets");
@@ -75,16 +74,14 @@ inline std::vector<ShiftGroup> make_groups(
   groups.reserve(count);
   int64_t begin = 0;
   for (int64_t g = 0; g < count; ++g) {
-    const int64_t end =
-        group_sizes.has_value() ? begin + std::min((*group_sizes)[g], channels + 1 - begin) : even_group_begin(g + 1, count, channels);
+    const int64_t end = group_sizes.has_value() ? begin + std::min((*group_sizes)[g], channels + 1 - begin)
+                                                : even_group_begin(g + 1, count, channels);
     if (end > begin) {
-      groups.push_back(
-          {begin, end, reduce_offset(offsets[2 * g], height, mode), reduce_offset(offsets[2 * g + 1], width, mode)});
+      groups.push_back({begin, end, reduce_offset(offsets[2 * g], height, mode), reduce_offset(offsets[2 * g + 1], width, mode)});
     }
     begin = end;
   }
-  STD_TORCH_CHECK(
-      begin == channels, "group_sizes ", in_brackets(*group_sizes), " do not sum to the ", channels, " channels of x");
+  STD_TORCH_CHECK(begin == channels, "group_sizes ", in_brackets(*group_sizes), " do not sum to the ", channels, " channels of x");
   return groups;
 }
 
@@ -98,11 +95,10 @@ inline ShiftProblem make_problem(
   const int64_t rank = in.dim();
   const bool last = data_format == "channels_last";
   STD_TORCH_CHECK(
-      last || data_format == "channels_first", "data_format must be one of 'channels_last', 'channels_first', got '",
-      data_format, "'");
+      last || data_format == "channels_first", "data_format must be one of 'channels_last', 'channels_first', got '", data_format,
+      "'");
   STD_TORCH_CHECK(
-      rank >= 3, "x must have at least 3 dimensions, ", last ? "(..., H, W, C)" : "(..., C, H, W)", ", got shape ",
-      shape_of(in));
+      rank >= 3, "x must have at least 3 dimensions, ", last ? "(..., H, W, C)" : "(..., C, H, W)", ", got shape ", shape_of(in));
   const auto axis = [&](int64_t d) { return Axis{in.size(d), in.stride(d), out.stride(d)}; };
 
   ShiftProblem problem;
@@ -110,8 +106,7 @@ inline ShiftProblem make_problem(
   problem.width = axis(last ? rank - 2 : rank - 1);
   problem.channel = axis(last ? rank - 1 : rank - 3);
   problem.mode = parse_padding_mode(padding_mode);
-  problem.groups = make_groups(
-      offsets, group_sizes, problem.channel.size, problem.height.size, problem.width.size, problem.mode);
+  problem.groups = make_groups(offsets, group_sizes, problem.channel.size, problem.height.size, problem.width.size, problem.mode);
   problem.leading_size = 1;
   for (int64_t d = 0; d < rank - 3; ++d) {
     problem.leading_size *= in.size(d);
@@ -129,14 +124,12 @@ inline void check_dtype(const Tensor& x, const char* name) {
 
 // What derivatives are defined for.
 inline void check_floating_dtype(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(
-      is_one_of(FloatingTypes{}, x.scalar_type()), name, " must be float64, float32, float16 or bfloat16");
+  STD_TORCH_CHECK(is_one_of(FloatingTypes{}, x.scalar_type()), name, " must be float64, float32, float16 or bfloat16");
 }
 
 inline void check_same_dtype_and_device(const Tensor& x, const Tensor& grad) {
   STD_TORCH_CHECK(
-      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(),
-      "x and grad must have one dtype and one device");
+      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(), "x and grad must have one dtype and one device");
 }
 
 }  // namespace s2mlp

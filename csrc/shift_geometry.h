@@ -19,9 +19,7 @@
 namespace s2mlp {
 
 // First channel of group `group` when `channels` are cut evenly: floor(group * channels / groups).
-S2MLP_HOST_DEVICE int64_t even_group_begin(int64_t group, int64_t groups, int64_t channels) {
-  return group * channels / groups;
-}
+S2MLP_HOST_DEVICE int64_t even_group_begin(int64_t group, int64_t groups, int64_t channels) { return group * channels / groups; }
 
 // The same shift with an offset small enough that i - offset and i + offset cannot overflow: in [0, size) for circular,
 // in (-size, size) for reflect, in [-size, size] otherwise.

@@ -17,8 +17,8 @@ inline Tensor new_map_like(const Tensor& x) {
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      x.dim(), x.sizes().data(), x.strides().data(), dtype, device_type, x.get_device_index(), &handle));
+  TORCH_ERROR_CODE_CHECK(
+      aoti_torch_empty_strided(x.dim(), x.sizes().data(), x.strides().data(), dtype, device_type, x.get_device_index(), &handle));
   return Tensor(handle);
 }
 
@@ -120,11 +120,11 @@ struct ShiftOps {
 };
 
 // Each registers a pair of ops of a backend; `m` is the library block of its dispatch key.
-#define S2MLP_IMPLEMENT_SPATIAL_SHIFT(m, Backend)                                      \
-  m.impl("spatial_shift", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::spatial_shift));        \
+#define S2MLP_IMPLEMENT_SPATIAL_SHIFT(m, Backend)                               \
+  m.impl("spatial_shift", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::spatial_shift)); \
   m.impl("spatial_shift_backward", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::spatial_shift_backward))
-#define S2MLP_IMPLEMENT_GELU_SPATIAL_SHIFT(m, Backend)                                      \
-  m.impl("gelu_spatial_shift", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::gelu_spatial_shift));   \
+#define S2MLP_IMPLEMENT_GELU_SPATIAL_SHIFT(m, Backend)                                    \
+  m.impl("gelu_spatial_shift", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::gelu_spatial_shift)); \
   m.impl("gelu_spatial_shift_backward", S2MLP_BOX(&s2mlp::ShiftOps<Backend>::gelu_spatial_shift_backward))
 
 }  // namespace s2mlp

@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+CXX_SOURCES = sorted(
+    path for folder in ("csrc", "tests") for path in (ROOT / folder).rglob("*.*") if path.suffix in (".cpp", ".cu", ".h")
+)
 COMMANDS = (
     ["ruff", "check", "--no-cache"],
     ["ruff", "format", "--check", "--no-cache"],
     ["mypy", "--no-incremental"],
     ["lint-imports", "--no-cache"],
+    ["clang-format", "--dry-run", "-Werror", *map(str, CXX_SOURCES)],
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0] + " " + command[1])
 def test_nothing_to_say(command):
     tool, *options = command
     result = subprocess.run([Path(sys.executable).parent / tool, *options], cwd=ROOT, capture_output=True, text=True)

@@ -15,9 +15,9 @@
 
 namespace s2mlp {
 
-constexpr int64_t kMostDeltas = 4;            // more than that, and borders are cheaper one by one
-constexpr int64_t kMostPeriodBytes = 2048;    // masks must stay in L1, beside inputs and outputs
-constexpr int64_t kLeastBlendBytes = 1024;    // of a stretch: the first and last registers of one take longer than the others
+constexpr int64_t kMostDeltas = 4;  // more than that, and borders are cheaper one by one
+constexpr int64_t kMostPeriodBytes = 2048;  // masks must stay in L1, beside inputs and outputs
+constexpr int64_t kLeastBlendBytes = 1024;  // of a stretch: the first and last registers of one take longer than the others
 
 struct Blend {
   int64_t period = 0;  // bytes; 0 where there is no such form
@@ -132,7 +132,8 @@ struct BlendView {
 
 // The elements of L's registers, all of one stretch of `bytes`, from position i of the output on; kSums: some take several inputs.
 template <typename L, bool kSums, bool kInside, Stores kStores, int kDeltas>
-S2MLP_INLINE inline void blend_step(char* out, const char* in, int64_t bytes, int64_t i, int64_t phase, const BlendView<kDeltas>& blend) {
+S2MLP_INLINE inline void blend_step(
+    char* out, const char* in, int64_t bytes, int64_t i, int64_t phase, const BlendView<kDeltas>& blend) {
   using Register = typename L::Register;
   using Bits = typename VectorType<uint32_t, sizeof(Register) / 4>::type;
   Bits bits[kDeltas];
@@ -162,7 +163,8 @@ S2MLP_INLINE inline void blend_step(char* out, const char* in, int64_t bytes, in
 
 // A stretch of planes, of at least one register. No store but the first and the last goes to two cache lines.
 template <typename L, bool kSums, Stores kStores, int kDeltas>
-S2MLP_INLINE inline void blend_stretch(char* out, const char* in, int64_t bytes, const BlendView<kDeltas>& blend) {
+S2MLP_INLINE inline void blend_stretch(
+    char* out, const char* in, int64_t bytes, const BlendView<kDeltas>& blend) {
   constexpr int64_t kStepBytes = sizeof(typename L::Register);
   const int64_t last = bytes - kStepBytes;
   const int64_t first_inside = std::max<int64_t>(1, -blend.first_delta);
@@ -200,7 +202,8 @@ S2MLP_INLINE inline void blend_stretch(char* out, const char* in, int64_t bytes,
 // A stretch of planes, of at least a register. Registers of 64 bytes pay where halves of words are added up; elsewhere loads, none of
 // which is aligned to a cache line, take longer than with 32.
 template <typename T, typename V>
-S2MLP_INLINE inline void blend_planes(T* out_planes, const T* in_planes, int64_t elements, const Blend& blend, V) {
+S2MLP_INLINE inline void blend_planes(
+    T* out_planes, const T* in_planes, int64_t elements, const Blend& blend, V) {
   using L = Lanes<T, V::kBytes>;
   using Narrow = Lanes<T, std::min(V::kBytes, 32)>;
   const int64_t bytes = elements * static_cast<int64_t>(sizeof(T));

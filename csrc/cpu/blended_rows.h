@@ -99,7 +99,8 @@ bool has_short_groups(const ShiftProblem& p) {
 }
 
 template <bool kAdjoint, typename T, typename Op>
-void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
+void walk_rows_blended(
+    const ShiftProblem& p, const DistinctOffsets& distinct, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const int64_t height = p.height.size;
   const int64_t channels = p.channel.size;
   const size_t count = distinct.offsets.size();
@@ -107,9 +108,8 @@ void walk_rows_blended(const ShiftProblem& p, const DistinctOffsets& distinct, c
   const int64_t ahead_of_token = tokens_ahead<T>(channels);
   const int64_t ahead_of_output = ahead_of_token * p.width.out_stride;
   const std::vector<T> zeros(channels);
-  const auto token_at = [&](const T* map, int64_t h, int64_t w) S2MLP_INLINE {
-    return map + h * p.height.in_stride + w * p.width.in_stride;
-  };
+  const auto token_at = [&](const T* map, int64_t h, int64_t w)
+                            S2MLP_INLINE { return map + h * p.height.in_stride + w * p.width.in_stride; };
   torch::stable::parallel_for(0, p.leading_size * height, grain_of<T>(p.width.size * channels), [&](int64_t begin, int64_t end) {
     std::vector<Sources<int64_t>> rows(count);
     std::vector<Sources<int64_t>> columns(count);

@@ -17,7 +17,8 @@ struct Epilogue {
 
   // Writes a run to its place.
   template <typename V>
-  S2MLP_INLINE void move(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
+  S2MLP_INLINE void move(
+      T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
     if constexpr (std::is_same_v<Op, Identity>) {
       copy_run(to, to_stride, from, from_stride, count, vectors);
     } else {

@@ -7,15 +7,12 @@ namespace s2mlp {
 namespace {
 
 template <typename T>
-constexpr Precision kPrecisionOf =
-    std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16 : Precision::kFloat32;
+constexpr Precision kPrecisionOf = std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16 : Precision::kFloat32;
 
 // use(T{}, std::bool_constant<tanh>{})
 template <typename Use>
 void with_kernel(const Tensor& tensor, bool tanh, const Use& use) {
-  with_floating_type(tensor, [&](auto element) {
-    tanh ? use(element, std::true_type{}) : use(element, std::false_type{});
-  });
+  with_floating_type(tensor, [&](auto element) { tanh ? use(element, std::true_type{}) : use(element, std::false_type{}); });
 }
 
 struct Cpu {

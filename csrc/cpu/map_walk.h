@@ -49,8 +49,8 @@ struct DistinctOffsets {
 
 // The sum over rows and columns of one channel. Not inlined: next to so many more loops, g++ 12 spills vectors of the walks' own.
 template <typename T>
-__attribute__((noinline)) T sum_of(
-    const ShiftProblem& p, const T* in, const Sources<int64_t>& rows, const Sources<int64_t>& columns) {
+__attribute__((noinline)) T
+sum_of(const ShiftProblem& p, const T* in, const Sources<int64_t>& rows, const Sources<int64_t>& columns) {
   accumulator_t<T> sum(0);
   for (int64_t h = 0; h < rows.size(); ++h) {
     for (int64_t w = 0; w < columns.size(); ++w) {

@@ -152,8 +152,7 @@ S2MLP_INLINE inline void sum_folded(const ShiftProblem& p, T* out, const T* in, 
   for (int64_t w = columns.begin; w < columns.end; ++w) {
     const Sources<int64_t> from_columns = readers(w, group.dw, width.size, p.mode);
     for (int64_t h = 0; h < height.size; ++h) {
-      out[h * height.out_stride + w * width.out_stride] =
-          sum_of(p, in, readers(h, group.dh, height.size, p.mode), from_columns);
+      out[h * height.out_stride + w * width.out_stride] = sum_of(p, in, readers(h, group.dh, height.size, p.mode), from_columns);
     }
   }
 }
@@ -179,7 +178,8 @@ S2MLP_INLINE inline void walk_planes_by_rectangles(
 
 // Finishes planes one after the other, as one run each where they are dense.
 template <typename T, typename Op, typename V>
-S2MLP_INLINE inline void finish_planes(const ShiftProblem& p, bool dense, T* out, int64_t count, const Epilogue<T, Op>& epilogue, V vectors) {
+S2MLP_INLINE inline void finish_planes(
+    const ShiftProblem& p, bool dense, T* out, int64_t count, const Epilogue<T, Op>& epilogue, V vectors) {
   if (dense) {
     epilogue.finish(out, int64_t{1}, count * p.height.size * p.width.size, vectors);
     return;

@@ -27,7 +27,13 @@ struct GroupRow {
 
 template <bool kAdjoint>
 S2MLP_INLINE inline GroupRow group_row(
-    const ShiftGroup& group, int64_t h, int64_t height, int64_t width, int64_t row_stride, int64_t column_stride, PaddingMode mode) {
+    const ShiftGroup& group,
+    int64_t h,
+    int64_t height,
+    int64_t width,
+    int64_t row_stride,
+    int64_t column_stride,
+    PaddingMode mode) {
   const Sources<int64_t> rows = sources<kAdjoint>(h, group.dh, height, mode);
   const Range<int64_t> direct = rows.size() == 1 ? direct_range<kAdjoint>(group.dw, width, mode) : Range<int64_t>{0, 0};
   return {rows, direct, rows[0] * row_stride + (kAdjoint ? group.dw : -group.dw) * column_stride};
@@ -56,13 +62,7 @@ bool are_whole_lines(const T* out, const std::vector<int64_t>& strides, const st
 // The sum of several inputs, `rows` by `columns`, for a run of channels.
 template <typename T, typename V>
 S2MLP_INLINE inline void sum_tokens(
-    const ShiftProblem& p,
-    T* out,
-    const T* in,
-    const Sources<int64_t>& rows,
-    const Sources<int64_t>& columns,
-    int64_t count,
-    V) {
+    const ShiftProblem& p, T* out, const T* in, const Sources<int64_t>& rows, const Sources<int64_t>& columns, int64_t count, V) {
   if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
     for (int64_t c = 0; c < count; ++c) {
       out[c * p.channel.out_stride] = sum_of(p, in + c * p.channel.in_stride, rows, columns);
@@ -78,11 +78,17 @@ S2MLP_INLINE inline void sum_tokens(
 // Row h of the output of one map.
 template <bool kAdjoint, typename T, typename Op, typename V>
 S2MLP_INLINE inline void walk_row(
-    const ShiftProblem& p, const T* map_in, T* map_out, int64_t h, int64_t rows_ahead, GroupRow* rows, const Epilogue<T, Op>& epilogue, V vectors) {
+    const ShiftProblem& p,
+    const T* map_in,
+    T* map_out,
+    int64_t h,
+    int64_t rows_ahead,
+    GroupRow* rows,
+    const Epilogue<T, Op>& epilogue,
+    V vectors) {
   const int64_t groups = static_cast<int64_t>(p.groups.size());
   for (int64_t g = 0; g < groups; ++g) {
-    rows[g] = group_row<kAdjoint>(
-        p.groups[g], h, p.height.size, p.width.size, p.height.in_stride, p.width.in_stride, p.mode);
+    rows[g] = group_row<kAdjoint>(p.groups[g], h, p.height.size, p.width.size, p.height.in_stride, p.width.in_stride, p.mode);
   }
   const int64_t in_stride = p.channel.in_stride;
   const int64_t out_stride = p.channel.out_stride;

@@ -25,7 +25,8 @@ S2MLP_INLINE inline void copy_two_registers(void* to, const void* from, int64_t 
 }
 
 template <typename T>
-S2MLP_INLINE inline void copy_elements(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count) {
+S2MLP_INLINE inline void copy_elements(
+    T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
     to[i * to_stride] = from[i * from_stride];
   }
@@ -56,7 +57,8 @@ S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
 }
 
 template <typename V, typename T>
-S2MLP_INLINE inline void copy_run(T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V) {
+S2MLP_INLINE inline void copy_run(
+    T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V) {
   if (to_stride == 1 && from_stride == 1) {
     copy_dense<V>(to, from, count);
   } else {

@@ -115,7 +115,8 @@ S2MLP_INLINE inline void for_each_tile(const BranchProblem& p, int64_t tokens, c
 
 // walk(span) for the spans of a tile: its direct tokens at once, the others one by one.
 template <typename Walk>
-S2MLP_INLINE inline void for_each_span(const Range<int64_t>& direct, const Range<int64_t>& tile, const Walk& walk) {
+S2MLP_INLINE inline void for_each_span(
+    const Range<int64_t>& direct, const Range<int64_t>& tile, const Walk& walk) {
   for (int64_t w = tile.begin; w < tile.end;) {
     const bool is_direct = direct.contains(w) && tile.end <= direct.end;
     const int64_t end = is_direct ? tile.end : w + 1;
@@ -252,8 +253,7 @@ void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulat
           }
         }
         for (int64_t line = 0; line < lines; ++line) {
-          from_lane_order<T, decltype(vectors)::kBytes>(
-              runs, sums + line * padded, out + (image * lines + line) * p.channels);
+          from_lane_order<T, decltype(vectors)::kBytes>(runs, sums + line * padded, out + (image * lines + line) * p.channels);
         }
       }
     });
@@ -263,7 +263,8 @@ void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulat
 // sums[c] += the sum over tokens, at least one, of step(lanes, token, first channel, count).
 template <typename T, int kBytes, typename Acc, typename Step>
 S2MLP_INLINE inline void sum_span(Acc* sums, const Run& run, int64_t tokens, const Step& step) {
-  for_each_step<T, kBytes>(run.begin, run.end - run.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+  for_each_step<T, kBytes>(
+      run.begin, run.end - run.begin, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
     auto sum = step(lanes, 0, first, count);
     for (int64_t token = 1; token < tokens; ++token) {
       sum += step(lanes, token, first, count);
@@ -300,10 +301,10 @@ void pool(const BranchProblem& p, const T* x, const MapStrides& stride, accumula
           sum_span<T, kBytes>(
               sums + run.padding, run, span.size(),
               [=](auto lanes, int64_t token, int64_t first, int64_t count) S2MLP_INLINE {
-                auto values = load_step(lanes, from + token * column_stride + first, count);
-                values *= factor;
-                return values;
-              });
+            auto values = load_step(lanes, from + token * column_stride + first, count);
+            values *= factor;
+            return values;
+          });
         });
       }
     });
@@ -348,10 +349,10 @@ void combine_backward_weights(
           sum_span<T, kBytes>(
               sums + run.branch * padded + run.padding, run, span.size(),
               [=](auto lanes, int64_t token, int64_t first, int64_t count) S2MLP_INLINE {
-                auto values = load_step(lanes, from + token * x_column + first, count);
-                values *= load_step(lanes, factors + token * grad_column + first, count);
-                return values;
-              });
+            auto values = load_step(lanes, from + token * x_column + first, count);
+            values *= load_step(lanes, factors + token * grad_column + first, count);
+            return values;
+          });
         });
       }
     });
@@ -397,8 +398,7 @@ void combine_rows(
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
   const auto prepare = [&](auto vectors, int64_t image, Acc* numbers) {
     for (int64_t k = 0; k < p.branches; ++k) {
-      to_lane_order<T, decltype(vectors)::kBytes>(
-          runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
+      to_lane_order<T, decltype(vectors)::kBytes>(runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
   };
   struct Part {
@@ -457,7 +457,8 @@ void combine_rows(
               if constexpr (kStores == Stores::kCached) {
                 prefetch_run(span_out_ahead + token * channels, channels);
               }
-              for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+              for_each_step<T, kBytes>(
+                  begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
                 typename decltype(lanes)::Step sum{};
                 for (int i = 0; i < parts.count; ++i) {
                   auto values = load_step(lanes, parts[i].token + from + token * x_column + first, count);
@@ -497,12 +498,10 @@ void combine_backward_rows(
   // Lines of numbers: the weights of each branch, then the gradient of the pooled sums; zeros where there are none.
   const auto prepare = [&](auto vectors, int64_t image, Acc* numbers) {
     for (int64_t k = 0; weights != nullptr && k < p.branches; ++k) {
-      to_lane_order<T, decltype(vectors)::kBytes>(
-          runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
+      to_lane_order<T, decltype(vectors)::kBytes>(runs, weights + image * weights_stride + k * p.channels, numbers + k * padded);
     }
     if (pool_grad != nullptr) {
-      to_lane_order<T, decltype(vectors)::kBytes>(
-          runs, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
+      to_lane_order<T, decltype(vectors)::kBytes>(runs, pool_grad + image * pool_grad_stride, numbers + p.branches * padded);
     }
   };
   const auto row_of_tokens = [&](auto vectors, int64_t image, int64_t h, const Acc* numbers) S2MLP_INLINE {
@@ -541,7 +540,8 @@ void combine_backward_rows(
           if (map != nullptr && run.row.direct.contains(span.begin)) {
             const T* const reader = map + run.row.from + span.begin * grad_column;
             for (int64_t token = 0; token < span.size(); ++token) {
-              for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
+              for_each_step<T, kBytes>(
+                  begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
                 finish(lanes, token, first, count, load_step(lanes, reader + token * grad_column + first, count), Acc(1));
               });
             }
@@ -599,7 +599,7 @@ struct Cpu {
     with_floating_type(x, [&](auto element) {
       using T = decltype(element);
       const auto run = streams(p, p.channels, mutable_data<T>(out), out_stride) ? combine_rows<Stores::kStreaming, T>
-                                                                          : combine_rows<Stores::kCached, T>;
+                                                                                : combine_rows<Stores::kCached, T>;
       run(p, data<T>(x), x_stride, data<accumulator_t<T>>(weights), weights_stride, mutable_data<T>(out), out_stride);
     });
   }
@@ -630,8 +630,9 @@ struct Cpu {
     with_floating_type(out, [&](auto element) {
       using T = decltype(element);
       using Acc = accumulator_t<T>;
-      const auto run = streams(p, p.branches * p.channels, mutable_data<T>(out), out_stride) ? combine_backward_rows<Stores::kStreaming, T>
-                                                                                       : combine_backward_rows<Stores::kCached, T>;
+      const auto run = streams(p, p.branches * p.channels, mutable_data<T>(out), out_stride)
+          ? combine_backward_rows<Stores::kStreaming, T>
+          : combine_backward_rows<Stores::kCached, T>;
       run(p, data_or_null<T>(grad), grad_stride, data_or_null<Acc>(weights), weights_stride, data_or_null<Acc>(pool_grad),
           pool_grad_stride, mutable_data<T>(out), out_stride);
     });

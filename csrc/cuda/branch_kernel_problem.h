@@ -105,8 +105,7 @@ inline std::vector<ShiftGroup> groups_within(const BranchProblem& p, int64_t beg
 
 // use(BranchKernelProblem) for each stretch of channels, as long as its groups, of all branches, fit into a table.
 template <typename Use>
-void for_each_branch_table(
-    const BranchProblem& p, const BranchStrides& strides, int vector, BranchWork work, const Use& use) {
+void for_each_branch_table(const BranchProblem& p, const BranchStrides& strides, int vector, BranchWork work, const Use& use) {
   std::vector<int64_t> borders;  // of groups, in any branch
   for (const ShiftGroup& group : p.groups) {
     borders.push_back((group.channel_end - 1) % p.channels + 1);
@@ -138,8 +137,9 @@ void for_each_branch_table(
     }
     kernel.group_count = static_cast<int32_t>(groups.size());
     for (int g = 0; g < kernel.group_count; ++g) {
-      kernel.groups[g] = {static_cast<int32_t>(groups[g].channel_begin / vector), static_cast<int32_t>(groups[g].dh),
-                          static_cast<int32_t>(groups[g].dw)};
+      kernel.groups[g] = {
+          static_cast<int32_t>(groups[g].channel_begin / vector), static_cast<int32_t>(groups[g].dh),
+          static_cast<int32_t>(groups[g].dw)};
     }
     const int64_t channels = (end - begin) / vector;
     const int64_t lines = branch_lines(p, work);

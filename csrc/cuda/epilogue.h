@@ -33,8 +33,8 @@ struct Epilogue {
       const VectorOf<T, kVector> other = unpack<T, kVector>(packed);
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
-        values.values[v] = static_cast<T>(op(
-            static_cast<accumulator_t<T>>(values.values[v]), static_cast<accumulator_t<T>>(other.values[v])));
+        values.values[v] =
+            static_cast<T>(op(static_cast<accumulator_t<T>>(values.values[v]), static_cast<accumulator_t<T>>(other.values[v])));
       }
     } else if constexpr (!std::is_same_v<Op, Identity>) {
 #pragma unroll

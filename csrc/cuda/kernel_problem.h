@@ -99,8 +99,7 @@ S2MLP_HOST_DEVICE StridedPlace<Index> locate(const StridedProblem<Index>& p, Ind
 
 template <typename Index>
 KernelAxis<Index> kernel_axis(const Axis& axis, int vector) {
-  return {static_cast<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
-          static_cast<Index>(axis.out_stride / vector)};
+  return {static_cast<Index>(axis.size), static_cast<Index>(axis.in_stride / vector), static_cast<Index>(axis.out_stride / vector)};
 }
 
 // use(StridedProblem) for each slice of the group table, at most kMaxGroups groups at a time.
@@ -112,8 +111,8 @@ void for_each_table(const ShiftProblem& p, int vector, const Use& use) {
   kernel.leading_count = static_cast<int32_t>(p.leading.size());
   for (int d = 0; d < kernel.leading_count; ++d) {
     const Axis& axis = p.leading[d];
-    kernel.leading[d] = {Divider<Index>(axis.size), static_cast<Index>(axis.in_stride / vector),
-                         static_cast<Index>(axis.out_stride / vector)};
+    kernel.leading[d] = {
+        Divider<Index>(axis.size), static_cast<Index>(axis.in_stride / vector), static_cast<Index>(axis.out_stride / vector)};
   }
   kernel.height = kernel_axis<Index>(p.height, vector);
   kernel.width = kernel_axis<Index>(p.width, vector);
@@ -122,8 +121,8 @@ void for_each_table(const ShiftProblem& p, int vector, const Use& use) {
     kernel.group_count = std::min(kMaxGroups, groups - first);
     for (int g = 0; g < kernel.group_count; ++g) {
       const ShiftGroup& group = p.groups[first + g];
-      kernel.groups[g] = {static_cast<Index>(group.channel_begin / vector), static_cast<Index>(group.dh),
-                          static_cast<Index>(group.dw)};
+      kernel.groups[g] = {
+          static_cast<Index>(group.channel_begin / vector), static_cast<Index>(group.dh), static_cast<Index>(group.dw)};
     }
     const int64_t begin = p.groups[first].channel_begin;
     const int64_t channels = (p.groups[first + kernel.group_count - 1].channel_end - begin) / vector;
@@ -173,8 +172,9 @@ S2MLP_HOST_DEVICE PlanePlace<Index> locate(const PlaneProblem<Index>& p, Index e
   const QuotientRemainder<Index> plane = p.by_plane(element);
   const QuotientRemainder<Index> row = p.by_width(plane.remainder);
   const QuotientRemainder<Index> channel = p.by_channel(plane.quotient);
-  return {channel.quotient * p.leading_stride + channel.remainder * p.channel_stride, row.quotient, row.remainder,
-          group_of(p, channel.remainder)};
+  return {
+      channel.quotient * p.leading_stride + channel.remainder * p.channel_stride, row.quotient, row.remainder,
+      group_of(p, channel.remainder)};
 }
 
 // The aligned 16-byte chunks of the input that hold what an item's elements read when they are simply shifted. Counted in
@@ -194,9 +194,10 @@ S2MLP_HOST_DEVICE ChunkRead<Index> chunk_read(const PlaneProblem<Index>& p, cons
   const int32_t rest = static_cast<int32_t>(source & (kVector - 1));
   const Index begin = source - rest;
   const Index end = begin + (rest == 0 ? kVector : 2 * kVector);
-  return {begin, rest,
-          begin >= p.misalignment && end <= p.misalignment + p.in_extent && flat + kVector <= p.plane_size &&
-              first + kVector <= p.elements};
+  return {
+      begin, rest,
+      begin >= p.misalignment && end <= p.misalignment + p.in_extent && flat + kVector <= p.plane_size &&
+          first + kVector <= p.elements};
 }
 
 template <typename Index>
@@ -218,8 +219,7 @@ PlaneProblem<Index> plane_problem(const ShiftProblem& p, int vector, int misalig
   kernel.items = (p.elements() + vector - 1) / vector;
   for (int g = 0; g < kernel.group_count; ++g) {
     const ShiftGroup& group = p.groups[g];
-    kernel.groups[g] = {static_cast<Index>(group.channel_begin), static_cast<Index>(group.dh),
-                        static_cast<Index>(group.dw)};
+    kernel.groups[g] = {static_cast<Index>(group.channel_begin), static_cast<Index>(group.dh), static_cast<Index>(group.dw)};
   }
   return kernel;
 }

@@ -42,8 +42,7 @@ class LaunchContext {
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
     S2MLP_CUDA_CHECK(cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, device));
-    S2MLP_CUDA_CHECK(
-        cudaDeviceGetAttribute(&limits_.threads_per_multiprocessor, cudaDevAttrMaxThreadsPerMultiProcessor, device));
+    S2MLP_CUDA_CHECK(cudaDeviceGetAttribute(&limits_.threads_per_multiprocessor, cudaDevAttrMaxThreadsPerMultiProcessor, device));
   }
 
   cudaStream_t stream() const { return stream_; }

@@ -45,9 +45,9 @@ struct LaunchPlan {
 };
 
 // Elements from the first to the last of a tensor of these axes, both included.
-inline int64_t extent(const ShiftProblem& p, int64_t Axis::*stride) {
-  int64_t last = (p.height.size - 1) * p.height.*stride + (p.width.size - 1) * p.width.*stride +
-      (p.channel.size - 1) * p.channel.*stride;
+inline int64_t extent(const ShiftProblem& p, int64_t Axis::* stride) {
+  int64_t last =
+      (p.height.size - 1) * p.height.*stride + (p.width.size - 1) * p.width.*stride + (p.channel.size - 1) * p.channel.*stride;
   for (const Axis& axis : p.leading) {
     last += (axis.size - 1) * axis.*stride;
   }
@@ -57,8 +57,7 @@ inline int64_t extent(const ShiftProblem& p, int64_t Axis::*stride) {
 // An offset can be as large as its axis and a vector can reach past the last element: one bit is kept for the sums.
 inline bool fits_32_bits(const ShiftProblem& p) {
   const int64_t limit = std::numeric_limits<int32_t>::max() / 2;
-  return std::max({extent(p, &Axis::in_stride), extent(p, &Axis::out_stride), p.elements(), p.height.size,
-                   p.width.size}) <= limit;
+  return std::max({extent(p, &Axis::in_stride), extent(p, &Axis::out_stride), p.elements(), p.height.size, p.width.size}) <= limit;
 }
 
 // The largest power of two of channels that can move at once: every group border, every stride and both base addresses
@@ -110,9 +109,7 @@ inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const
 }
 
 // Elements in the vectors of kernels that compute with them. float64 computes for longer than it loads: one at a time.
-constexpr int widest_computed(int64_t element_size) {
-  return element_size < 8 ? static_cast<int>(kVectorBytes / element_size) : 1;
-}
+constexpr int widest_computed(int64_t element_size) { return element_size < 8 ? static_cast<int>(kVectorBytes / element_size) : 1; }
 
 template <typename T>
 constexpr int kWidestComputed = widest_computed(sizeof(T));
@@ -121,8 +118,9 @@ constexpr int kWidestComputed = widest_computed(sizeof(T));
 inline LaunchPlan plan_element_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
   const int full = widest_computed(element_size);
   const bool vectors = p.channels_innermost() && vector_channels(p, element_size, misalignment) >= full;
-  return {p.channels_innermost() ? ShiftKernel::kChannelVectors : ShiftKernel::kElements, vectors ? full : 1,
-          !fits_32_bits(p), kElementItemsPerThread};
+  return {
+      p.channels_innermost() ? ShiftKernel::kChannelVectors : ShiftKernel::kElements, vectors ? full : 1, !fits_32_bits(p),
+      kElementItemsPerThread};
 }
 
 // Blocks for `items` of work; each takes kBlockThreads * items_per_thread items at a time until none are left.
@@ -158,9 +156,7 @@ struct BranchPlan {
 // Channel vectors of a block that sums up tokens, side by side; its other threads are for other tokens.
 S2MLP_HOST_DEVICE constexpr int sum_lanes(int vector) { return vector > 1 ? 8 : 32; }
 
-inline int64_t branch_lines(const BranchProblem& p, BranchWork work) {
-  return work == BranchWork::kSumsPerBranch ? p.branches : 1;
-}
+inline int64_t branch_lines(const BranchProblem& p, BranchWork work) { return work == BranchWork::kSumsPerBranch ? p.branches : 1; }
 
 // Blocks for one image, or one branch of it, of a launch over `channels` vectors of channels.
 inline int64_t branch_tiles(const BranchProblem& p, BranchWork work, int64_t channels, int vector) {

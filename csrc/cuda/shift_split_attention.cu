@@ -43,8 +43,7 @@ __device__ void store_numbers(Acc* to, const Acc (&numbers)[kVector]) {
 }
 
 template <typename T, int kVector>
-__device__ Packed<T, kVector> load_token(
-    const VectorOf<T, kVector>* image, const MapStrides& stride, int32_t h, int32_t w) {
+__device__ Packed<T, kVector> load_token(const VectorOf<T, kVector>* image, const MapStrides& stride, int32_t h, int32_t w) {
   return load_packed(image + (h * stride.row + w * stride.column));
 }
 
@@ -105,8 +104,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
       for (int v = 0; v < kVector; ++v) {
         result.values[v] = static_cast<T>(sums[u][v]);
       }
-      out[block.image * p.strides.combined.image + tokens[u].h * p.strides.combined.row +
-          tokens[u].w * p.strides.combined.column + item.channel] = result;
+      out[block.image * p.strides.combined.image + tokens[u].h * p.strides.combined.row + tokens[u].w * p.strides.combined.column +
+          item.channel] = result;
     }
   }
 }
@@ -158,8 +157,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
   if (pool_grad != nullptr) {
     load_numbers(pool_grad + block.image * p.strides.pool_grad + int64_t{item.channel} * kVector, pooled);
   }
-  const VectorOf<T, kVector>* map =
-      grad == nullptr ? nullptr : grad + block.image * p.strides.combined.image + item.channel;
+  const VectorOf<T, kVector>* map = grad == nullptr ? nullptr : grad + block.image * p.strides.combined.image + item.channel;
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
@@ -183,8 +181,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
       if (item.first_token + u >= p.tokens) {
         continue;
       }
-      const int64_t reader_count = int64_t{readers(tokens[u].h, group.dh, p.height, p.mode).size()} *
-          readers(tokens[u].w, group.dw, p.width, p.mode).size();
+      const int64_t reader_count =
+          int64_t{readers(tokens[u].h, group.dh, p.height, p.mode).size()} * readers(tokens[u].w, group.dw, p.width, p.mode).size();
       const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
       Acc sums[kVector];
 #pragma unroll
@@ -199,8 +197,8 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
       for (int v = 0; v < kVector; ++v) {
         result.values[v] = static_cast<T>(sums[v] * factors[v] + pooled[v] * static_cast<Acc>(reader_count));
       }
-      out[block.image * p.strides.expanded.image + tokens[u].h * p.strides.expanded.row +
-          tokens[u].w * p.strides.expanded.column + channel] = result;
+      out[block.image * p.strides.expanded.image + tokens[u].h * p.strides.expanded.row + tokens[u].w * p.strides.expanded.column +
+          channel] = result;
     }
   }
 }
@@ -231,9 +229,7 @@ __device__ void sum_tokens_of_block(Acc (&sums)[kVector]) {
 
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
-    const VectorOf<T, kVector>* __restrict__ x,
-    accumulator_t<T>* __restrict__ out,
-    const __grid_constant__ BranchKernelProblem p) {
+    const VectorOf<T, kVector>* __restrict__ x, accumulator_t<T>* __restrict__ out, const __grid_constant__ BranchKernelProblem p) {
   using Acc = accumulator_t<T>;
   constexpr int kLanes = sum_lanes(kVector);
   constexpr int kStep = kBlockThreads / kLanes;  // from a thread's token to its next
@@ -348,8 +344,8 @@ void for_each_launch(
   }
   const BranchPlan plan = plan_branches(p, strides, work, static_cast<int64_t>(map.element_size()), misalignment);
   STD_TORCH_CHECK(
-      plan.fits, "too large for the CUDA kernels: ", p.images, " images of ", p.height, " x ", p.width, " tokens, ",
-      p.branches, " branches of ", p.channels, " channels; they take up to ", kMaxGroups,
+      plan.fits, "too large for the CUDA kernels: ", p.images, " images of ", p.height, " x ", p.width, " tokens, ", p.branches,
+      " branches of ", p.channels, " channels; they take up to ", kMaxGroups,
       " branches, and images of up to 2^30 tokens and, of one branch, 2^32 elements");
   const LaunchContext context(map);
   with_floating_type(map, [&](auto element) {
@@ -368,11 +364,12 @@ struct Cuda {
     for_each_launch(
         p, {x_stride, {}, 0, 0}, BranchWork::kSums, x, {from, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-          using T = decltype(element);
-          constexpr int kVector = decltype(vector)::value;
-          S2MLP_LAUNCH((pool_kernel<T, kVector>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const VectorOf<T, kVector>*>(from), static_cast<accumulator_t<T>*>(to), kernel);
-        });
+      using T = decltype(element);
+      constexpr int kVector = decltype(vector)::value;
+      S2MLP_LAUNCH(
+          (pool_kernel<T, kVector>), kernel.blocks, kBlockThreads, stream, static_cast<const VectorOf<T, kVector>*>(from),
+          static_cast<accumulator_t<T>*>(to), kernel);
+    });
   }
 
   static void combine(
@@ -389,12 +386,12 @@ struct Cuda {
     for_each_launch(
         p, {x_stride, out_stride, weights_stride, 0}, BranchWork::kMaps, x, {from, numbers, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-          using T = decltype(element);
-          using Vector = VectorOf<T, decltype(vector)::value>;
-          S2MLP_LAUNCH((combine_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const Vector*>(from), static_cast<const accumulator_t<T>*>(numbers),
-                       static_cast<Vector*>(to), kernel);
-        });
+      using T = decltype(element);
+      using Vector = VectorOf<T, decltype(vector)::value>;
+      S2MLP_LAUNCH(
+          (combine_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream, static_cast<const Vector*>(from),
+          static_cast<const accumulator_t<T>*>(numbers), static_cast<Vector*>(to), kernel);
+    });
   }
 
   static void combine_backward_weights(
@@ -410,12 +407,12 @@ struct Cuda {
     for_each_launch(
         p, {x_stride, grad_stride, 0, 0}, BranchWork::kSumsPerBranch, x, {grad_map, map, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-          using T = decltype(element);
-          using Vector = VectorOf<T, decltype(vector)::value>;
-          S2MLP_LAUNCH((combine_backward_weights_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const Vector*>(grad_map), static_cast<const Vector*>(map),
-                       static_cast<accumulator_t<T>*>(to), kernel);
-        });
+      using T = decltype(element);
+      using Vector = VectorOf<T, decltype(vector)::value>;
+      S2MLP_LAUNCH(
+          (combine_backward_weights_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
+          static_cast<const Vector*>(grad_map), static_cast<const Vector*>(map), static_cast<accumulator_t<T>*>(to), kernel);
+    });
   }
 
   static void combine_backward(
@@ -434,16 +431,16 @@ struct Cuda {
     const void* sums = address(pool_grad);
     void* to = out.mutable_data_ptr();
     for_each_launch(
-        p, {out_stride, grad_stride, weights_stride, pool_grad_stride}, BranchWork::kMaps, out,
-        {from, numbers, sums, to},
+        p, {out_stride, grad_stride, weights_stride, pool_grad_stride}, BranchWork::kMaps, out, {from, numbers, sums, to},
         [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-          using T = decltype(element);
-          using Acc = accumulator_t<T>;
-          using Vector = VectorOf<T, decltype(vector)::value>;
-          S2MLP_LAUNCH((combine_backward_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-                       static_cast<const Vector*>(from), static_cast<const Acc*>(numbers),
-                       static_cast<const Acc*>(sums), static_cast<Vector*>(to), kernel);
-        });
+      using T = decltype(element);
+      using Acc = accumulator_t<T>;
+      using Vector = VectorOf<T, decltype(vector)::value>;
+      S2MLP_LAUNCH(
+          (combine_backward_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
+          static_cast<const Vector*>(from), static_cast<const Acc*>(numbers), static_cast<const Acc*>(sums),
+          static_cast<Vector*>(to), kernel);
+    });
   }
 };
 

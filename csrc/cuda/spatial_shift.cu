@@ -51,8 +51,9 @@ __device__ __forceinline__ uint4 shift_bytes(const uint4& low, const uint4& high
     }
   }
   const int bits = (bytes & 3) * 8;
-  return {__funnelshift_r(words[0], words[1], bits), __funnelshift_r(words[1], words[2], bits),
-          __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits)};
+  return {
+      __funnelshift_r(words[0], words[1], bits), __funnelshift_r(words[1], words[2], bits),
+      __funnelshift_r(words[2], words[3], bits), __funnelshift_r(words[3], words[4], bits)};
 }
 
 // Bit v: element v of the item that begins at (h, w) does not take the one element at the distance of its group.
@@ -76,8 +77,8 @@ __device__ uint32_t border_elements(const PlaneProblem<Index>& p, const PlanePla
 
 // An item near a border: its elements as loaded, and those of `border` by the definition.
 template <typename T, bool kAdjoint, typename Index>
-__device__ uint4 patch_border(
-    const T* plane, const PlaneProblem<Index>& p, const PlanePlace<Index>& place, const uint4& shifted, uint32_t border) {
+__device__ uint4
+patch_border(const T* plane, const PlaneProblem<Index>& p, const PlanePlace<Index>& place, const uint4& shifted, uint32_t border) {
   constexpr int kVector = kVectorBytes / sizeof(T);
   VectorOf<T, kVector> values;
   memcpy(&values, &shifted, sizeof(values));
@@ -145,8 +146,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
       if (loaded[u]) {
         const uint4 shifted = shift_bytes(low[u], high[u], bytes[u]);
         const uint32_t border = border_elements<kVector, kAdjoint>(p, places[u]);
-        *reinterpret_cast<uint4*>(out + first) =
-            patch_border<T, kAdjoint>(in + places[u].in_offset, p, places[u], shifted, border);
+        *reinterpret_cast<uint4*>(out + first) = patch_border<T, kAdjoint>(in + places[u].in_offset, p, places[u], shifted, border);
         continue;
       }
 #pragma unroll 1
@@ -162,12 +162,11 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks)
 
 template <typename T, bool kAdjoint, typename Index>
 void launch_planes(const Call& call) {
-  const PlaneProblem<Index> problem =
-      plane_problem<Index>(call.problem, call.plan.vector, call.misalignment.in / static_cast<int>(sizeof(T)),
-                           extent(call.problem, &Axis::in_stride));
-  S2MLP_LAUNCH((plane_kernel<T, Index, kAdjoint>),
-               grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
-               call.context.stream(), static_cast<const T*>(call.in), static_cast<T*>(call.out), problem);
+  const PlaneProblem<Index> problem = plane_problem<Index>(
+      call.problem, call.plan.vector, call.misalignment.in / static_cast<int>(sizeof(T)), extent(call.problem, &Axis::in_stride));
+  S2MLP_LAUNCH(
+      (plane_kernel<T, Index, kAdjoint>), grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()),
+      kBlockThreads, call.context.stream(), static_cast<const T*>(call.in), static_cast<T*>(call.out), problem);
 }
 
 template <typename T, bool kAdjoint>
@@ -193,13 +192,11 @@ template <typename T>
 void launch_adjoint_vectors(const Call& call) {
   constexpr int kFull = kVectorBytes / sizeof(T);
   if (call.plan.index_64) {
-    with_vector<kFull, 1>(call.plan.vector, [&](auto vector) {
-      launch_strided<T, decltype(vector)::value, true, int64_t>(call, Identity{});
-    });
+    with_vector<kFull, 1>(
+        call.plan.vector, [&](auto vector) { launch_strided<T, decltype(vector)::value, true, int64_t>(call, Identity{}); });
   } else {
-    with_vector_up_to<kFull>(call.plan.vector, [&](auto vector) {
-      launch_strided<T, decltype(vector)::value, true, int32_t>(call, Identity{});
-    });
+    with_vector_up_to<kFull>(
+        call.plan.vector, [&](auto vector) { launch_strided<T, decltype(vector)::value, true, int32_t>(call, Identity{}); });
   }
 }
 

@@ -19,8 +19,7 @@ __device__ VectorOf<T, kVector> sum_readers(
   for (Index h = 0; h < rows.size(); ++h) {
 #pragma unroll 1
     for (Index w = 0; w < columns.size(); ++w) {
-      const VectorOf<T, kVector> grad =
-          in[place.in_offset + rows[h] * p.height.in_stride + columns[w] * p.width.in_stride];
+      const VectorOf<T, kVector> grad = in[place.in_offset + rows[h] * p.height.in_stride + columns[w] * p.width.in_stride];
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
         sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
@@ -108,10 +107,10 @@ void launch_strided(const Call& call, const Op& op) {
   const Epilogue<T, kVector, Op> epilogue = {op, static_cast<const Vector*>(call.operand)};
   // The plain forward pass sees a vector of `plan.vector` elements as one word, T; the others know their elements.
   for_each_table<Index>(call.problem, call.plan.vector, [&](const StridedProblem<Index>& problem) {
-    S2MLP_LAUNCH((strided_kernel<T, kVector, Index, kAdjoint, Op>),
-                 grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads,
-                 call.context.stream(), static_cast<const Vector*>(call.in), static_cast<Vector*>(call.out), problem,
-                 epilogue);
+    S2MLP_LAUNCH(
+        (strided_kernel<T, kVector, Index, kAdjoint, Op>),
+        grid_blocks(problem.items, call.plan.items_per_thread, call.context.limits()), kBlockThreads, call.context.stream(),
+        static_cast<const Vector*>(call.in), static_cast<Vector*>(call.out), problem, epilogue);
   });
 }
 

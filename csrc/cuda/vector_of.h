@@ -53,8 +53,6 @@ void with_vector_up_to(int vector, const Use& use) {
   }
 }
 
-inline int misalignment_of(const void* pointer) {
-  return static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % kVectorBytes);
-}
+inline int misalignment_of(const void* pointer) { return static_cast<int>(reinterpret_cast<uintptr_t>(pointer) % kVectorBytes); }
 
 }  // namespace s2mlp

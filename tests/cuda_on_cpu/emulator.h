@@ -188,7 +188,6 @@ class LaunchContext {
 #define __syncthreads() s2mlp::emulator::Block::current().barrier()
 #define __syncwarp(...) s2mlp::emulator::Block::current().barrier()
 
-#define S2MLP_LAUNCH(kernel, grid, block, stream, ...)                                                     \
-  s2mlp::emulator::Block::current().launch(dim3(static_cast<unsigned int>(grid)),                          \
-                                           dim3(static_cast<unsigned int>(block)),                         \
-                                           [&] { kernel(__VA_ARGS__); })
+#define S2MLP_LAUNCH(kernel, grid, block, stream, ...) \
+  s2mlp::emulator::Block::current().launch(            \
+      dim3(static_cast<unsigned int>(grid)), dim3(static_cast<unsigned int>(block)), [&] { kernel(__VA_ARGS__); })

@@ -43,8 +43,15 @@ Expected expected_at(const ShiftProblem& p, int64_t out_offset, bool channels_in
 
 // Whether the kernel's reads for one element, (h, w) with group offsets (dh, dw) at in_offset, are those of the problem.
 template <typename Index>
-bool reads_as_expected(const ShiftProblem& p, const Expected& e, Index h, Index w, const KernelGroup<Index>& group,
-                       int64_t in_offset, bool adjoint, int64_t last_element) {
+bool reads_as_expected(
+    const ShiftProblem& p,
+    const Expected& e,
+    Index h,
+    Index w,
+    const KernelGroup<Index>& group,
+    int64_t in_offset,
+    bool adjoint,
+    int64_t last_element) {
   if (h != e.h || w != e.w || group.dh != e.group->dh || group.dw != e.group->dw || in_offset != e.in_map) {
     return false;
   }
@@ -89,18 +96,21 @@ int64_t check_strided(const ShiftProblem& p, const LaunchPlan& plan, bool adjoin
       // Items in order are outputs in order, so each output has one item.
       const int64_t channels = kernel.channel.size;
       const int64_t all = p.channel.size / vector;
-      const int64_t out = kChannelsInnermost
-          ? item / channels * all + kernel.first_channel + item % channels
-          : ((item / (p.height.size * p.width.size)) / channels * all + kernel.first_channel +
-             (item / (p.height.size * p.width.size)) % channels) * p.height.size * p.width.size +
+      const int64_t out = kChannelsInnermost ? item / channels * all + kernel.first_channel + item % channels
+                                             : ((item / (p.height.size * p.width.size)) / channels * all + kernel.first_channel +
+                                                (item / (p.height.size * p.width.size)) % channels) *
+                  p.height.size * p.width.size +
               item % (p.height.size * p.width.size);
       if (place.out_offset != out) {
         return 1;
       }
       const Expected e = expected_at(p, out * vector, kChannelsInnermost);
       const bool one_group = e.c + vector <= e.group->channel_end;
-      return one_group && reads_as_expected(p, e, place.h, place.w, place.group, int64_t{place.in_offset} * vector,
-                                            adjoint, last_element - (vector - 1)) ? 0 : 1;
+      return one_group &&
+              reads_as_expected(
+                  p, e, place.h, place.w, place.group, int64_t{place.in_offset} * vector, adjoint, last_element - (vector - 1))
+          ? 0
+          : 1;
     });
   });
   return violations + (covered != p.elements());
@@ -117,8 +127,9 @@ int64_t check_planes(const ShiftProblem& p, int misalignment, int64_t step) {
     const Index first = static_cast<Index>(item) * kVector;
     for (int v = 0; v < kVector && int64_t{first} + v < p.elements(); ++v) {
       const PlanePlace<Index> place = locate(kernel, static_cast<Index>(first + v));
-      if (!reads_as_expected(p, expected_at(p, int64_t{first} + v, false), place.h, place.w, place.group,
-                             place.in_offset, kAdjoint, in_extent - 1)) {
+      if (!reads_as_expected(
+              p, expected_at(p, int64_t{first} + v, false), place.h, place.w, place.group, place.in_offset, kAdjoint,
+              in_extent - 1)) {
         return 1;
       }
     }
@@ -272,10 +283,9 @@ static ShiftProblem problem_of(const Numbers& n) {
   p.channel = n.channel;
   p.mode = static_cast<PaddingMode>(n.mode);
   for (int64_t g = 0; g < n.group_count; ++g) {
-    p.groups.push_back({even_group_begin(g, n.group_count, n.channel.size),
-                        even_group_begin(g + 1, n.group_count, n.channel.size),
-                        reduce_offset(n.offsets[2 * g], n.height.size, p.mode),
-                        reduce_offset(n.offsets[2 * g + 1], n.width.size, p.mode)});
+    p.groups.push_back(
+        {even_group_begin(g, n.group_count, n.channel.size), even_group_begin(g + 1, n.group_count, n.channel.size),
+         reduce_offset(n.offsets[2 * g], n.height.size, p.mode), reduce_offset(n.offsets[2 * g + 1], n.width.size, p.mode)});
   }
   return p;
 }
@@ -288,8 +298,9 @@ static BranchProblem branch_problem_of(const BranchNumbers& n) {
   BranchProblem p = {n.images, n.height, n.width, n.branches, n.channels, {}, static_cast<PaddingMode>(n.mode)};
   int64_t begin = 0;
   for (int64_t g = 0; g < n.group_count; ++g) {
-    p.groups.push_back({begin, begin + n.sizes[g], reduce_offset(n.offsets[2 * g], n.height, p.mode),
-                        reduce_offset(n.offsets[2 * g + 1], n.width, p.mode)});
+    p.groups.push_back(
+        {begin, begin + n.sizes[g], reduce_offset(n.offsets[2 * g], n.height, p.mode),
+         reduce_offset(n.offsets[2 * g + 1], n.width, p.mode)});
     begin += n.sizes[g];
   }
   return p;
@@ -298,19 +309,20 @@ static BranchProblem branch_problem_of(const BranchNumbers& n) {
 static BranchStrides strides_of(const BranchNumbers& n) { return {n.expanded, n.combined, n.weights, n.pool_grad}; }
 
 static BranchPlan branch_plan_of(const BranchNumbers& n) {
-  return plan_branches(branch_problem_of(n), strides_of(n), static_cast<BranchWork>(n.work), n.element_size,
-                       static_cast<int>(n.misalignment));
+  return plan_branches(
+      branch_problem_of(n), strides_of(n), static_cast<BranchWork>(n.work), n.element_size, static_cast<int>(n.misalignment));
 }
 
 void s2mlp_branch_plan(const BranchNumbers* n, BranchPlanned* result) {
   const BranchPlan plan = branch_plan_of(*n);
   *result = {plan.vector, plan.fits, 0, 0};
   if (plan.fits) {
-    for_each_branch_table(branch_problem_of(*n), strides_of(*n), plan.vector, static_cast<BranchWork>(n->work),
-                          [&](const BranchKernelProblem& kernel) {
-                            ++result->launches;
-                            result->blocks += kernel.blocks;
-                          });
+    for_each_branch_table(
+        branch_problem_of(*n), strides_of(*n), plan.vector, static_cast<BranchWork>(n->work),
+        [&](const BranchKernelProblem& kernel) {
+      ++result->launches;
+      result->blocks += kernel.blocks;
+    });
   }
 }
 
@@ -324,8 +336,13 @@ void s2mlp_plan(const Numbers* n, int64_t elements_computed, Plan* result) {
                                             : plan_launch(p, n->element_size, misalignment_of(*n));
   const DeviceLimits limits = {static_cast<int>(n->multiprocessors), static_cast<int>(n->threads_per_multiprocessor)};
   const int64_t items = (p.elements() + plan.vector - 1) / plan.vector;
-  *result = {static_cast<int64_t>(plan.kernel), plan.vector, plan.index_64, plan.items_per_thread,
-             grid_blocks(items, plan.items_per_thread, limits), kBlockThreads};
+  *result = {
+      static_cast<int64_t>(plan.kernel),
+      plan.vector,
+      plan.index_64,
+      plan.items_per_thread,
+      grid_blocks(items, plan.items_per_thread, limits),
+      kBlockThreads};
 }
 
 // Items of the planned launch, every `step`-th of them, that write or read where they should not.
@@ -334,7 +351,7 @@ int64_t s2mlp_violations(const Numbers* n, int64_t adjoint, int64_t step) {
   const LaunchPlan plan = plan_launch(p, n->element_size, misalignment_of(*n));
   const int misalignment = static_cast<int>(n->in_misalignment / n->element_size);
   return plan.index_64 ? check<int64_t>(p, plan, misalignment, adjoint != 0, step)
-                   : check<int32_t>(p, plan, misalignment, adjoint != 0, step);
+                       : check<int32_t>(p, plan, misalignment, adjoint != 0, step);
 }
 
 // Numbers n for which Divider<int32_t>(divisor) is wrong, of those given.
