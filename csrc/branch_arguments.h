@@ -40,8 +40,8 @@ inline Tensor readable_map(const Tensor& x) {
 
 inline MapStrides map_strides(const Tensor& x) { return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)}; }
 
-// Per-image numbers of shape (..., inner shape): dense inside an image, images at any one stride, zero included.
-inline Tensor readable_numbers(const Tensor& x, int64_t inner) {
+// Per-channel values of shape (..., inner shape): dense within an image, any single stride between images, zero included.
+inline Tensor readable_channel_values(const Tensor& x, int64_t inner) {
   int64_t dense = 1;
   bool is_dense = true;
   for (int64_t d = x.dim() - 1; d >= x.dim() - inner; --d) {
@@ -92,19 +92,16 @@ inline void check_map_rank(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, (..., H, W, C), got shape ", shape_of(x));
 }
 
-// `numbers` belongs to the map `x`: same leading sizes, then the inner sizes given, accumulator dtype, same device.
-inline void check_numbers(const Tensor& numbers, const char* name, const Tensor& x, std::initializer_list<int64_t> inner) {
-  const int64_t rank = static_cast<int64_t>(inner.size());
-  bool fits = numbers.dim() == x.dim() - 3 + rank;
-  for (int64_t d = 0; fits && d < x.dim() - 3; ++d) {
-    fits = numbers.size(d) == x.size(d);
-  }
-  for (int64_t d = 0; fits && d < rank; ++d) {
-    fits = numbers.size(x.dim() - 3 + d) == inner.begin()[d];
-  }
-  STD_TORCH_CHECK(fits, name, " has a shape that does not belong to that of the map");
+// `values` belong to the map `x`: its leading sizes, then the inner sizes, which `layout` names; accumulator dtype, same device.
+inline void check_channel_values(
+    const Tensor& values, const char* name, const Tensor& x, const char* layout, std::initializer_list<int64_t> inner) {
+  std::vector<int64_t> expected(x.sizes().begin(), x.sizes().end() - 3);
+  expected.insert(expected.end(), inner);
   STD_TORCH_CHECK(
-      numbers.scalar_type() == accumulator_dtype(x.scalar_type()) && numbers.device() == x.device(), name,
+      std::equal(expected.begin(), expected.end(), values.sizes().begin(), values.sizes().end()), name, " must have shape ", layout,
+      ", here ", shape_of(expected), ", got ", shape_of(values));
+  STD_TORCH_CHECK(
+      values.scalar_type() == accumulator_dtype(x.scalar_type()) && values.device() == x.device(), name,
       " must be float32 (float64 beside a float64 map), on the device of the map");
 }
 

@@ -40,6 +40,10 @@ struct BranchOps {
     return sizes;
   }
 
+  static void check_weights_rank(const Tensor& weights) {
+    STD_TORCH_CHECK(weights.dim() >= 2, "weights must have shape (..., K, C), got ", shape_of(weights));
+  }
+
   static Tensor pool(
       const Tensor& x,
       int64_t branches,
@@ -76,9 +80,9 @@ struct BranchOps {
         make_branch_problem(leading_size(grad, 1), height, width, expanded_channels, branches, offsets, group_sizes, padding_mode);
     Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, expanded_channels}), dtype);
     check_floating_dtype(out, "dtype");
-    check_numbers(grad, "grad", out, {problem.channels});
+    check_channel_values(grad, "grad", out, "(..., C)", {problem.channels});
     if (out.numel() != 0) {
-      const Tensor sums = readable_numbers(grad, 1);
+      const Tensor sums = readable_channel_values(grad, 1);
       Backend::combine_backward(problem, nullptr, {}, nullptr, 0, &sums, merged_stride(sums, 1), out, map_strides(out));
     }
     return out;
@@ -92,14 +96,14 @@ struct BranchOps {
       std::string_view padding_mode) {
     check_floating_dtype(x, "x");
     check_map_rank(x, "x");
-    STD_TORCH_CHECK(weights.dim() >= 2, "weights must have at least 2 dimensions, got ", weights.dim());
+    check_weights_rank(weights);
     const BranchProblem problem = problem_of(x, weights.size(-2), offsets, group_sizes, padding_mode);
-    check_numbers(weights, "weights", x, {problem.branches, problem.channels});
+    check_channel_values(weights, "weights", x, "(..., K, C)", {problem.branches, problem.channels});
     Tensor out = torch::stable::new_empty(x, sizes_like(x, 1, {problem.channels}));
     if (out.numel() != 0) {
       const Tensor map = readable_map(x);
-      const Tensor numbers = readable_numbers(weights, 2);
-      Backend::combine(problem, map, map_strides(map), numbers, merged_stride(numbers, 2), out, map_strides(out));
+      const Tensor values = readable_channel_values(weights, 2);
+      Backend::combine(problem, map, map_strides(map), values, merged_stride(values, 2), out, map_strides(out));
     }
     return out;
   }
@@ -113,26 +117,26 @@ struct BranchOps {
       std::string_view padding_mode) {
     check_floating_dtype(grad, "grad");
     check_map_rank(grad, "grad");
-    STD_TORCH_CHECK(weights.dim() >= 2, "weights must have at least 2 dimensions, got ", weights.dim());
+    check_weights_rank(weights);
     const int64_t expanded_channels = weights.size(-2) * grad.size(-1);
     Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {expanded_channels}));
     const BranchProblem problem = problem_of(out, weights.size(-2), offsets, group_sizes, padding_mode);
-    check_numbers(weights, "weights", grad, {problem.branches, problem.channels});
+    check_channel_values(weights, "weights", grad, "(..., K, C)", {problem.branches, problem.channels});
     if (pool_grad.has_value()) {
-      check_numbers(*pool_grad, "pool_grad", grad, {problem.channels});
+      check_channel_values(*pool_grad, "pool_grad", grad, "(..., C)", {problem.channels});
     }
     if (out.numel() == 0) {
       return out;
     }
     const Tensor map = readable_map(grad);
-    const Tensor numbers = readable_numbers(weights, 2);
-    const int64_t numbers_stride = merged_stride(numbers, 2);
+    const Tensor values = readable_channel_values(weights, 2);
+    const int64_t weights_stride = merged_stride(values, 2);
     if (pool_grad.has_value()) {
-      const Tensor sums = readable_numbers(*pool_grad, 1);
+      const Tensor sums = readable_channel_values(*pool_grad, 1);
       Backend::combine_backward(
-          problem, &map, map_strides(map), &numbers, numbers_stride, &sums, merged_stride(sums, 1), out, map_strides(out));
+          problem, &map, map_strides(map), &values, weights_stride, &sums, merged_stride(sums, 1), out, map_strides(out));
     } else {
-      Backend::combine_backward(problem, &map, map_strides(map), &numbers, numbers_stride, nullptr, 0, out, map_strides(out));
+      Backend::combine_backward(problem, &map, map_strides(map), &values, weights_stride, nullptr, 0, out, map_strides(out));
     }
     return out;
   }

@@ -28,13 +28,15 @@ inline std::string in_brackets(IntHeaderOnlyArrayRef numbers) {
 }
 
 // A shape as Python prints it.
-inline std::string shape_of(const Tensor& x) {
+inline std::string shape_of(const std::vector<int64_t>& sizes) {
   std::string text;
-  for (int64_t d = 0; d < x.dim(); ++d) {
-    text += (d == 0 ? "" : ", ") + std::to_string(x.size(d));
+  for (const int64_t size : sizes) {
+    text += (text.empty() ? "" : ", ") + std::to_string(size);
   }
-  return "(" + text + (x.dim() == 1 ? ",)" : ")");
+  return "(" + text + (sizes.size() == 1 ? ",)" : ")");
 }
+
+inline std::string shape_of(const Tensor& x) { return shape_of({x.sizes().begin(), x.sizes().end()}); }
 
 inline PaddingMode parse_padding_mode(std::string_view name) {
   for (const NamedPaddingMode& known : kPaddingModes) {

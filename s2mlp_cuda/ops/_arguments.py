@@ -150,9 +150,7 @@ def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: i
     if not len(branch_offsets):
         raise ValueError("branch_offsets is empty: give at least one offset table, or None for a branch that stays")
     if expanded_channels % len(branch_offsets):
-        raise ValueError(
-            f"x has {expanded_channels} channels, which {len(branch_offsets)} branches do not divide: it must have K * C"
-        )
+        raise ValueError(f"cannot cut {expanded_channels} channels into {len(branch_offsets)} branches of equal size")
     return expanded_channels // len(branch_offsets)
 
 

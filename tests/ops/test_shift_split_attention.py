@@ -1,6 +1,7 @@
 """The split attention over shifted branches and its two parts, against slices, sums and softmax in float64."""
 
 import itertools
+import re
 
 import pytest
 import torch
@@ -512,7 +513,7 @@ FC1, FC2 = torch.zeros(3, 8), torch.zeros(24, 3)
         ({"x": X.int()}, TypeError, "x must be float64, float32, float16 or bfloat16, got torch.int32"),
         ({"x": X[0, 0]}, ValueError, r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)"),
         ({"branch_offsets": ()}, ValueError, "branch_offsets is empty: give at least one offset table"),
-        ({"branch_offsets": (None,) * 5}, ValueError, r"x has 24 channels, which 5 branches do not divide: .* K \* C"),
+        ({"branch_offsets": (None,) * 5}, ValueError, "cannot cut 24 channels into 5 branches of equal size"),
         ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot cut 8 channels into 9 groups"),
         ({"branch_offsets": (None, [(0, 0.5)], None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"branch_offsets": (None, ((0, 0.5),), None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
@@ -549,7 +550,10 @@ def test_errors_of_the_parts():
             r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)",
         ),
         (lambda ops, x: ops.shift_branch_pool(x.int(), 1, [0, 0], [24]), "x must be float64, float32, float16 or bfloat16"),
-        (lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]), "weights has a shape that does not belong"),
+        (
+            lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]),
+            r"must have shape \(..., K, C\), here \(2, 1, 24\), got \(1, 24\)",
+        ),
         (
             lambda ops, x: ops.shift_branch_combine(x, x[:, 0, :1].double(), [0, 0], [24]),
             r"weights must be float32 \(float64 beside a float64 map\)",
@@ -560,7 +564,7 @@ def test_errors_of_the_parts():
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward(x, x[:, 0, :1], x[:, 0, 0, :5], [0, 0], [24]),
-            "pool_grad has a shape that does not belong",
+            r"pool_grad must have shape \(..., C\), here \(2, 24\), got \(2, 5\)",
         ),
         (
             lambda ops, x: ops.shift_branch_pool_backward(x[:, 0, 0], -1, 4, torch.float32, 1, [0, 0], [24]),
@@ -571,3 +575,26 @@ def test_errors_of_the_parts():
 def test_raw_operators_refuse(call, text, device):
     with pytest.raises(RuntimeError, match=text):
         call(torch.ops.s2mlp_cuda, X.to(device))
+
+
+@pytest.mark.parametrize(
+    "x, weights, branch_offsets, padding_mode",
+    [
+        (X[0, 0], (24,), (None,), "replicate"),
+        (X, (2, 5, 4), (None,) * 5, "replicate"),
+        (X, (2, 1, 24), (None,), "same"),
+        (X, (3, 1, 24), (None,), "replicate"),
+        (X, (1, 24), (None,), "replicate"),
+        (X.int(), (2, 1, 24), (None,), "replicate"),
+    ],
+)
+def test_raw_operators_refuse_in_the_same_words(x, weights, branch_offsets, padding_mode, device):
+    """As tests/ops/test_spatial_shift_errors.py has it for the shift."""
+    weights = torch.zeros(weights)
+    with pytest.raises((TypeError, ValueError)) as refused:
+        shift_branch_combine(x, weights, branch_offsets, padding_mode=padding_mode)
+    text = str(refused.value).partition(", got torch.")[0]
+    branches = len(branch_offsets)
+    flat, sizes = [0, 0] * branches, [24 // branches] * branches
+    with pytest.raises(RuntimeError, match=re.escape(text)):
+        torch.ops.s2mlp_cuda.shift_branch_combine(x.to(device), weights.to(device), flat, sizes, padding_mode)
