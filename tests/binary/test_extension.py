@@ -39,7 +39,7 @@ def package_without_binary(tmp_path):
 
 def test_missing_binary(package_without_binary):
     assert import_from(package_without_binary) == (
-        "ImportError: The compiled part of s2mlp_cuda (_C) is missing: it has not been built for this environment. "
+        "ImportError: The compiled extension s2mlp_cuda._C is missing: it has not been built for this environment. "
         "Run `pip install --no-build-isolation -e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda "
         "source folder."
     )
@@ -49,10 +49,10 @@ def test_binary_that_cannot_load(package_without_binary):
     (package_without_binary / "s2mlp_cuda" / "_C.abi3.so").write_bytes(b"not a library")
     message = import_from(package_without_binary)
     assert message.startswith(
-        f"ImportError: The compiled part of s2mlp_cuda (_C) is there, but PyTorch {torch.__version__} cannot load it: "
+        f"ImportError: The compiled extension s2mlp_cuda._C exists, but PyTorch {torch.__version__} cannot load it: "
     )
     assert message.endswith(
-        "Build it again: delete the `build` folder and s2mlp_cuda/_C*.so, then run `pip install --no-build-isolation "
+        "To rebuild it, delete the `build` folder and s2mlp_cuda/_C*.so, then run `pip install --no-build-isolation "
         "-e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda source folder."
     )
 

@@ -110,7 +110,7 @@ def test_any_size_that_the_patches_divide(name, device):
 def test_other_sizes_are_refused(name):
     model = small(name)
     with pytest.raises(
-        ValueError, match=r"the input is 30x32, but this model cuts images into patches of 4x4 pixels: .* multiples of 4"
+        ValueError, match=r"the input is 30x32, but height and width must be multiples of 4, the patch size of this model in pixels"
     ):
         model(torch.randn(1, 3, 30, 32))
 
@@ -227,5 +227,5 @@ def test_wrong_arguments():
     for name in ("s2mlp_deep", "s2mlpv2_small_7"):
         with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
             small(name, implementation="eager")
-    with pytest.raises(ValueError, match="must be of one length, got 2, 3 and 2"):
+    with pytest.raises(ValueError, match="must have one entry per stage, got 2, 3 and 2"):
         create_model("s2mlpv2_small_7", embed_dims=(8, 8, 8))

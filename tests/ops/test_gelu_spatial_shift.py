@@ -323,7 +323,7 @@ def test_layer_implementations_are_one(approximate, device):
         ({"approximate": "erf"}, ValueError, "approximate must be one of 'none', 'tanh', got 'erf'"),
         ({"x": torch.zeros(2, 3, 4, 8, dtype=torch.int32)}, TypeError, "x must be float64, .*, got torch.int32"),
         ({"x": torch.zeros(4, 8)}, ValueError, "x must have at least 3 dimensions"),
-        ({"offsets": [(0, 1)] * 9}, ValueError, "cannot cut 8 channels into 9 groups"),
+        ({"offsets": [(0, 1)] * 9}, ValueError, "cannot split 8 channels into 9 groups"),
         ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
     ],
 )
@@ -342,9 +342,9 @@ def test_layer_refuses():
 def test_raw_backward_refuses(device):
     x = torch.zeros(2, 3, 4, 8, device=device)
     backward = torch.ops.s2mlp_cuda.gelu_spatial_shift_backward
-    with pytest.raises(RuntimeError, match="x and grad must have one shape"):
+    with pytest.raises(RuntimeError, match="x and grad must have the same shape"):
         backward(x[:1], x, FLAT)
-    with pytest.raises(RuntimeError, match="x and grad must have one dtype and one device"):
+    with pytest.raises(RuntimeError, match="x and grad must have the same dtype and device"):
         backward(x.double(), x, FLAT)
     with pytest.raises(RuntimeError, match="approximate must be one of 'none', 'tanh', got 'erf'"):
         backward(x, x, FLAT, None, "erf")

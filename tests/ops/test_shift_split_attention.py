@@ -512,8 +512,8 @@ FC1, FC2 = torch.zeros(3, 8), torch.zeros(24, 3)
         ({"x": X.int()}, TypeError, "x must be float64, float32, float16 or bfloat16, got torch.int32"),
         ({"x": X[0, 0]}, ValueError, r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)"),
         ({"branch_offsets": ()}, ValueError, "branch_offsets is empty: give at least one offset table"),
-        ({"branch_offsets": (None,) * 5}, ValueError, r"x has 24 channels, which 5 branches do not divide: .* K \* C"),
-        ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot cut 8 channels into 9 groups"),
+        ({"branch_offsets": (None,) * 5}, ValueError, r"x has 24 channels, which is not a multiple of the number of branches, 5"),
+        ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot split 8 channels into 9 groups"),
         ({"branch_offsets": (None, [(0, 0.5)], None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"branch_offsets": (None, ((0, 0.5),), None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
@@ -528,7 +528,7 @@ def test_errors(arguments, error, text):
 
 
 def test_errors_of_the_parts():
-    with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\), here \(2, 3, 8\), got \(2, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\) = \(2, 3, 8\), got \(2, 3, 7\)"):
         shift_branch_combine(X, torch.zeros(2, 3, 7), (None, None, None))
     with pytest.raises(TypeError, match="x must be float64, float32, float16 or bfloat16, got torch.int64"):
         shift_branch_pool(X.long(), (None,))
@@ -541,26 +541,26 @@ def test_errors_of_the_parts():
 @pytest.mark.parametrize(
     "call, text",
     [
-        (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot cut 24 channels into 5 branches of equal size"),
-        (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 are one group, but belong to different"),
+        (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot split 24 channels into 5 branches of equal size"),
+        (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 form one group, but belong to different"),
         (lambda ops, x: ops.shift_branch_pool(x, 1, [0, 0], [23]), r"group_sizes \[23\] do not sum to the 24 channels of x"),
         (
             lambda ops, x: ops.shift_branch_pool(x[0, 0], 1, [0, 0], [24]),
             r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)",
         ),
         (lambda ops, x: ops.shift_branch_pool(x.int(), 1, [0, 0], [24]), "x must be float64, float32, float16 or bfloat16"),
-        (lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]), "weights has a shape that does not belong"),
+        (lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]), "weights has a shape that does not match the map"),
         (
             lambda ops, x: ops.shift_branch_combine(x, x[:, 0, :1].double(), [0, 0], [24]),
-            r"weights must be float32 \(float64 beside a float64 map\)",
+            r"weights must be float32 \(float64 for a float64 map\)",
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward_weights(x[:1], x, [0, 0], [24]),
-            "x must have the shape of grad, with a multiple of its channels",
+            "x must have the shape of grad, except that its channels must be a multiple of those of grad",
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward(x, x[:, 0, :1], x[:, 0, 0, :5], [0, 0], [24]),
-            "pool_grad has a shape that does not belong",
+            "pool_grad has a shape that does not match the map",
         ),
         (
             lambda ops, x: ops.shift_branch_pool_backward(x[:, 0, 0], -1, 4, torch.float32, 1, [0, 0], [24]),

@@ -33,7 +33,7 @@ X = torch.zeros(2, 4, 5, 8)
         (
             {"offsets": [(0, 1)] * 9},
             ValueError,
-            r"cannot cut 8 channels into 9 groups: give at most one offset per channel",
+            r"cannot split 8 channels into 9 groups: give at most one offset per channel",
         ),
         (
             {"padding_mode": "same"},
@@ -99,7 +99,7 @@ def test_raw_operator_refuses_in_the_same_words(op, x, arguments, device):
 
 
 def test_raw_operator_refuses_half_a_pair(device):
-    with pytest.raises(RuntimeError, match="offsets must be a flat list dh0, dw0, dh1, dw1, ..., got 1 numbers"):
+    with pytest.raises(RuntimeError, match="offsets must be a flat list dh0, dw0, dh1, dw1, ..., got a list of length 1"):
         torch.ops.s2mlp_cuda.spatial_shift(X.to(device), [1])
 
 
