@@ -17,7 +17,7 @@ from torch.utils.cpp_extension import load
 
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.bench.operators import ROTATE_BYTES
-from s2mlp_cuda.bench.stopwatch import in_turn, interleave
+from s2mlp_cuda.bench.stopwatch import interleave, rotate
 from s2mlp_cuda.offsets import V1
 
 from results import write_result
@@ -63,8 +63,8 @@ def measure(libraries: dict[str, str], channels: int, dtype: torch.dtype) -> dic
     assert torch.equal(shifts["cached"](x), shifts["streaming"](x))
     works = {}
     for name, way in shifts.items():
-        works[name, "alone"] = in_turn(way, maps, kept)
-        works[name, "and relu"] = in_turn(lambda x, way=way: torch.relu(way(x)), maps, kept)
+        works[name, "alone"] = rotate(way, maps, kept)
+        works[name, "and relu"] = rotate(lambda x, way=way: torch.relu(way(x)), maps, kept)
     samples = {key: median(values) for key, values in interleave(works, ROUNDS, x.device).items()}
     return {
         "map": f"32x14x14x{channels} {str(dtype)[6:]}",

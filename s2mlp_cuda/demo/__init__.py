@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from s2mlp_cuda._system import keep_freed_memory
-from s2mlp_cuda.bench.settings import silence_remarks
+from s2mlp_cuda.bench.settings import suppress_warnings
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
@@ -109,7 +109,7 @@ def _show_check(console: Console, device: torch.device) -> bool:
 
 def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     keep_freed_memory()
-    silence_remarks()
+    suppress_warnings()
     _say(
         console,
         "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once, so 2.0 is "

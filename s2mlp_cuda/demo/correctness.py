@@ -6,7 +6,7 @@ from itertools import product
 import torch
 
 from s2mlp_cuda import offsets, reference, spatial_shift
-from s2mlp_cuda.bench.peers import assign_in_place
+from s2mlp_cuda.bench.baselines import assign_in_place
 from s2mlp_cuda.ops import PADDING_MODES
 
 #: Gradients at the border are sums; each dtype with the rounding that two orders of summing may differ by.

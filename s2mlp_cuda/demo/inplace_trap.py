@@ -12,7 +12,7 @@ from itertools import product
 import torch
 
 from s2mlp_cuda import offsets, reference
-from s2mlp_cuda.bench.peers import assign_in_place
+from s2mlp_cuda.bench.baselines import assign_in_place
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
 # (batch, height, width, channels). Sides of at least 3: the slices of a side of 2 do not overlap. With one channel per

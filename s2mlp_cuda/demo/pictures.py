@@ -11,7 +11,7 @@ import torch
 
 from s2mlp_cuda import offsets, spatial_shift
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
-from s2mlp_cuda.bench.peers import OURS, assign_in_place
+from s2mlp_cuda.bench.baselines import OURS, assign_in_place
 from s2mlp_cuda.demo.digits import Digits, Training
 from s2mlp_cuda.demo.timing import Timing
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import torch
 
+from s2mlp_cuda.bench.baselines import OURS
 from s2mlp_cuda.bench.measurement import COPY, copies
 from s2mlp_cuda.bench.operators import BOTH, SPATIAL_SHIFT, OperatorJob
-from s2mlp_cuda.bench.peers import OURS
 
 #: (B, H, W, C): a block of S2-MLP-deep, and one of the first stage of S2-MLPv2-Small/7 at half its batch of maps.
 SHAPES = ((32, 14, 14, 384), (16, 32, 32, 192))
