@@ -34,8 +34,8 @@ inline int64_t merged_stride(const Tensor& x, int64_t inner) {
 
 // x itself if its channels are contiguous and its leading axes can be merged, else a contiguous copy.
 inline Tensor readable_map(const Tensor& x) {
-  const bool neighbours = x.size(-1) == 1 || x.stride(-1) == 1;
-  return neighbours && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
+  const bool contiguous_channels = x.size(-1) == 1 || x.stride(-1) == 1;
+  return contiguous_channels && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
 }
 
 inline MapStrides map_strides(const Tensor& x) { return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)}; }

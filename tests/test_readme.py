@@ -15,7 +15,7 @@ from s2mlp_cuda.bench.baselines import GELU_ALONE
 from s2mlp_cuda.bench.headline import shortfalls
 from s2mlp_cuda.bench.measurement import COPY, copies, fastest, load
 from s2mlp_cuda.training import ablation
-from s2mlp_cuda.training.config import parse, plain
+from s2mlp_cuda.training.config import parse, tuples_to_lists
 from s2mlp_cuda.training.weights import load as load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -64,7 +64,7 @@ def test_cifar10_results_match_the_result_files():
         vars(parse(["--recipe", name, "--data", "cifar10", "--output", "out/cifar10_cpu"]))
         for name in (str(folder / "config.yaml"), "cifar10_cpu")
     )
-    assert plain(saved) == plain(recipe)
+    assert tuples_to_lists(saved) == tuples_to_lists(recipe)
     model, description = load_weights(folder / "last.safetensors")
     assert description.class_names[0] == "airplane" and sum(p.numel() for p in model.parameters()) < 1_000_000
 
@@ -124,7 +124,9 @@ def table_of_instruction_sets(runs):
                     for c, measurements in run.cases("operator").items()
                     if (c.subject, c.direction) == (subject, both)
                 }
-                yield tables.spread([relative_time(m) for c, m in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)])
+                yield tables.spread(
+                    [relative_time(m) for c, m in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)]
+                )
 
     rows = [
         (text, subject, data_format, relative_time)

@@ -19,7 +19,7 @@ MODEL = replace(SHIFT, level="model", subject="s2mlp_deep", direction="training 
 FAILURE = "RuntimeError: not implemented for this map"
 
 
-def measurements(case: Case) -> list[Measurement]:
+def measurements_of(case: Case) -> list[Measurement]:
     """In ms: a copy in 1, ours in 2 or 4, "slices + cat" in 6, a wrong one in 1, a slow one in 100, and one that did not run."""
     copy_bytes, least_bytes = 2000, 4000
 
@@ -38,7 +38,7 @@ def measurements(case: Case) -> list[Measurement]:
 
 
 def make_run(cases: list[Case], breakdowns: list[Breakdown] = ()) -> Run:
-    measurements = [m for case in cases for m in measurements(case)]
+    measurements = [m for case in cases for m in measurements_of(case)]
     return Run(measurements, list(breakdowns), {"name": "a processor, 2 threads", "torch": "2.11.0"}, {}, "")
 
 
