@@ -7,32 +7,32 @@ SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
 .PHONY: demo test test-install bench install build lint format clean
 
-# Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
+# Check, time and train the shift on this machine; figures are written to out/. Options: make demo ARGS=--quick
 demo: install
 	$(BIN)/s2mlp demo $(ARGS)
 
-# The whole test suite, in two processes. Options go to pytest: make test ARGS="-k gradcheck"
+# The whole test suite, in two processes. Options for pytest: make test ARGS="-k gradcheck"
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# What builds the package in environments of its own: setup.py develop, sdist, wheel, under other versions of PyTorch
+# Tests that build the package in separate environments: setup.py develop, sdist, wheel, other PyTorch versions
 test-install: install
 	$(BIN)/python -m pytest tests/binary -m installs $(ARGS)
 
-# Every operator and model against every other way to compute it; results go to out/bench/. Options: make bench ARGS=--full
+# Benchmark every operator and model against its baselines; results are written to out/bench/. Options: make bench ARGS=--full
 bench: install
 	$(BIN)/s2mlp bench $(ARGS)
 
 install: $(INSTALLED)
 
-# After a change to csrc/: compiles what it touches, for one GPU architecture; tests and demo run on that. `touch setup.py` before
-# any other target compiles for all
+# Incremental build after a change to csrc/, for one GPU architecture. Tests and demo then use this build. To build for all
+# architectures again, run `touch setup.py` before any other target
 build: $(VENV)/.requirements
 	test -e $(INSTALLED) || $(MAKE) install
 	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-9.0} $(BIN)/python setup.py -q build_ext --inplace
 	touch $(INSTALLED)
 
-# What the test suite checks of the sources
+# The source checks of the test suite
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -40,7 +40,7 @@ lint: install
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 
-# Lays out Python and C++ as the checks want it
+# Format Python and C++
 format: install
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CXX_SOURCES)

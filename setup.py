@@ -1,9 +1,9 @@
 """Builds s2mlp_cuda._C (kernels, LibTorch stable ABI) and s2mlp_cuda._build_info (pybind11).
 
 Environment:
-    S2MLP_CUDA            0 leaves the CUDA kernels out, 1 demands them; default: whenever nvcc is found.
+    S2MLP_CUDA            0: CPU-only build; 1: fail without a CUDA toolkit; default: build the CUDA kernels if nvcc is found.
     TORCH_CUDA_ARCH_LIST  GPU architectures, as for any PyTorch extension; default: DEFAULT_ARCH_LIST.
-    CUDA_HOME             the CUDA toolkit; default: the one nvcc on PATH belongs to.
+    CUDA_HOME             the CUDA toolkit; default: the toolkit of the nvcc on PATH.
 """
 
 import json
@@ -14,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# `setup.py develop` of current setuptools calls pip, which would build in an environment without torch.
-# pip reads this switch inverted: "0" turns build isolation off.
+# In current setuptools, `setup.py develop` calls pip, which would build in an isolated environment without torch.
+# pip inverts the meaning of this variable: "0" disables build isolation.
 os.environ.setdefault("PIP_NO_BUILD_ISOLATION", "0")
 
 try:
@@ -32,15 +32,15 @@ from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-# The oldest PyTorch that the binary runs on (2.11); newer ones keep this interface.
+# The oldest PyTorch that the binary runs on (2.11). Newer versions keep this interface.
 TORCH_TARGET_VERSION = "0x020b000000000000"
-# Code for sm_80 also runs on 8.6 and 8.9; PTX of the last one serves everything newer.
+# sm_80 code also runs on 8.6 and 8.9. PTX for the last architecture covers newer GPUs.
 DEFAULT_ARCH_LIST = ["8.0", "9.0", "10.0"]
 FIRST_TOOLKIT_WITH_10_0 = (12, 8)
 
 
 def find_cuda_home() -> Path | None:
-    """The CUDA toolkit's folder, or None. nvcc on PATH may be a wrapper script, so nvcc itself is asked."""
+    """The CUDA toolkit directory, or None. nvcc on PATH may be a wrapper script, so the path comes from `nvcc --dryrun`."""
     for variable in ("CUDA_HOME", "CUDA_PATH"):
         if os.environ.get(variable):
             return Path(os.environ[variable])
@@ -53,7 +53,7 @@ def find_cuda_home() -> Path | None:
 
 
 def cuda_toolkit() -> Path | None:
-    """The toolkit to build with, or None for a CPU-only build; stops where S2MLP_CUDA asks for what is not there."""
+    """The toolkit to build with, or None for a CPU-only build. Exits if S2MLP_CUDA=1 and there is no toolkit."""
     switch = os.environ.get("S2MLP_CUDA", "")
     if switch not in ("", "0", "1"):
         sys.exit(f"S2MLP_CUDA must be 0 (no CUDA kernels) or 1 (CUDA kernels), got {switch!r}")
@@ -71,13 +71,13 @@ def toolkit_version(home: Path) -> str:
 
 
 def files(pattern: str) -> list[str]:
-    """Relative to this folder, in an order that is always the same."""
+    """Matching files relative to this directory, sorted so that builds are reproducible."""
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
 def extensions() -> list:
     home = cuda_toolkit()
-    # -Wno-psabi: vectors are arguments of inlined functions only, so how they would be passed does not matter.
+    # -Wno-psabi: vectors are only passed to inlined functions, so their calling convention does not matter.
     cxx_flags = ["-O3", "-fno-signed-zeros", "-g0", "-Wall", "-Wno-psabi", "-fvisibility=hidden"]
     cxx_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
     nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2"]
@@ -89,10 +89,10 @@ def extensions() -> list:
         if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
             old = tuple(map(int, cuda_version.split("."))) < FIRST_TOOLKIT_WITH_10_0
             os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(DEFAULT_ARCH_LIST[: 2 if old else 3]) + "+PTX"
-        # CPU builds of torch leave this at None, though the toolkit is all that compiling takes.
+        # CPU builds of torch set this to None, although compiling only needs the toolkit.
         cpp_extension.CUDA_HOME = str(home)
-        # torch insists on its own CUDA major version. This binary carries its own CUDA runtime and
-        # uses torch through the stable ABI only, so any toolkit the driver understands will do.
+        # torch requires its own CUDA major version. This binary links the CUDA runtime statically and uses torch
+        # only through the stable ABI, so any toolkit that the driver supports works.
         cpp_extension._check_cuda_version = lambda *_: None
         sources += files("csrc/cuda/*.cu")
         include_dirs.append(str(home / "include"))
@@ -106,11 +106,11 @@ def extensions() -> list:
         library_dirs=library_dirs,
         libraries=libraries,
         extra_compile_args={"cxx": cxx_flags, "nvcc": nvcc_flags},
-        # torch's libraries must stay listed although the linker finds few symbols to bind in them now.
+        # The binary must keep its dependency on torch's libraries, even on those that the linker finds no symbols in.
         extra_link_args=["-s", "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed"],
         py_limited_api=True,
     )
-    facts = {
+    build_info_macros = {
         "S2MLP_TORCH_VERSION": torch.__version__,
         "S2MLP_TORCH_TARGET": "2.11",
         "S2MLP_CUDA_VERSION": cuda_version,
@@ -121,7 +121,7 @@ def extensions() -> list:
     build_info = Pybind11Extension(
         "s2mlp_cuda._build_info",
         ["csrc/build_info.cpp"],
-        define_macros=[(name, json.dumps(value)) for name, value in facts.items()]
+        define_macros=[(name, json.dumps(value)) for name, value in build_info_macros.items()]
         + [("S2MLP_WITH_CUDA", str(int(home is not None)))],
         extra_link_args=["-s"],
         cxx_std=17,

@@ -1,4 +1,4 @@
-"""What a call costs that is not copying, on a map of 32 numbers: writes results/call-overhead-torch<version>.json.
+"""Per-call overhead, measured on a map of 32 elements: writes results/call-overhead-torch<version>.json.
 
 python benchmarks/call_overhead.py
 """
@@ -12,14 +12,15 @@ from s2mlp_cuda import spatial_shift
 from results import write_result
 
 
-def microseconds(call, calls: int = 2000, rounds: int = 15) -> float:
-    least = float("inf")
+def microseconds(function, calls: int = 2000, rounds: int = 15) -> float:
+    """The minimum over rounds of the mean time of a call."""
+    seconds = float("inf")
     for _ in range(rounds):
         begin = time.perf_counter()
         for _ in range(calls):
-            call()
-        least = min(least, time.perf_counter() - begin)
-    return least / calls * 1e6
+            function()
+        seconds = min(seconds, time.perf_counter() - begin)
+    return seconds / calls * 1e6
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
         "spatial_shift, forward with grad": microseconds(lambda: spatial_shift(leaf)),
         "spatial_shift, forward + backward": microseconds(lambda: torch.autograd.grad(spatial_shift(leaf), leaf, grad)),
     }
-    write_result("call-overhead", {"what": "microseconds of a call, the least of 15 rounds of 2000", "microseconds": overhead})
+    write_result("call-overhead", {"what": "microseconds per call, minimum of 15 rounds of 2000 calls", "microseconds": overhead})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m pytest benchmarks [--full]``: every case and way of the suite as a test of pytest-benchmark."""
+"""``python -m pytest benchmarks [--full]``: all cases and implementations of the suite as pytest-benchmark tests."""
 
 import torch
 

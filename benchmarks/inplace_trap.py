@@ -1,4 +1,4 @@
-"""How often the papers' pseudo-code, run in place by PyTorch, is wrong: writes results/inplace-trap-torch<version>.json.
+"""Counts how often the papers' in-place pseudo-code is wrong in PyTorch: writes results/inplace-trap-torch<version>.json.
 
 python benchmarks/inplace_trap.py
 """
@@ -11,7 +11,7 @@ cases = list(survey())
 write_result(
     "inplace-trap",
     {
-        "what": "SS1 by overlapping in-place slices, against slices + cat",
+        "what": "SS1 by overlapping in-place slices, compared with slices + cat",
         "combinations": len(cases),
         "outcomes": count_outcomes(cases),
         "by_data_format": {

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of every named model at 224x224: writes results/model-sizes-torch<version>.json.
+"""Parameters and multiply-adds of all named models at 224x224: writes results/model-sizes-torch<version>.json.
 
 python benchmarks/model_sizes.py
 """

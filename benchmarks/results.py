@@ -1,4 +1,4 @@
-"""Result files: JSON that names the machine, the PyTorch version and the commit it was made with."""
+"""Result files: JSON with the machine, the PyTorch version and the commit."""
 
 import json
 from datetime import date
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent / "results"
 
 
 def document(result: dict) -> dict:
-    """The result with what it was made on."""
+    """The result and its environment."""
     return {
         **result,
         "machine": machine_name(),

@@ -1,8 +1,8 @@
-"""Streaming stores against cached ones, alone and with a consumer that reads the shifted map next (csrc/cpu/cache.h).
+"""Compares streaming and cached stores, for the shift alone and followed by an op that reads its output (csrc/cpu/cache.h).
 
     python benchmarks/streaming_stores.py
 
-Builds the kernels of the shift twice, which takes a minute or two, and writes results/streaming-stores-torch<version>.json.
+Builds the shift's kernels twice, which takes one to two minutes, and writes results/streaming-stores-torch<version>.json.
 """
 
 import shutil
@@ -17,14 +17,14 @@ from torch.utils.cpp_extension import load
 
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.bench.operators import ROTATE_BYTES
-from s2mlp_cuda.bench.stopwatch import in_turn, interleave
+from s2mlp_cuda.bench.stopwatch import interleave, rotate
 from s2mlp_cuda.offsets import V1
 
 from results import write_result
 
 CSRC = Path(__file__).parent.parent / "csrc"
 FLAGS = ["-O3", "-fno-signed-zeros", "-g0", "-Wno-psabi", "-fvisibility=hidden", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
-#: What `streaming_bytes` returns: from so many bytes of output on.
+#: The return value of `streaming_bytes`: larger outputs use streaming stores.
 THRESHOLDS = {"cached": "std::numeric_limits<int64_t>::max()", "streaming": "cache * 0"}
 OFFSETS = [n for pair in V1 for n in pair]
 CHANNELS = (384, 768, 1152, 1536, 2304, 3072)
@@ -32,7 +32,7 @@ ROUNDS = 15
 
 
 def build(name: str, threshold: str, folder: Path) -> str:
-    """The shift's kernels with one kind of stores for maps of every size; returns the name of their operators."""
+    """Builds the shift's kernels with one kind of stores for all map sizes; returns the namespace of their operators."""
     csrc, library = folder / name / "csrc", f"s2mlp_{name}"
     shutil.copytree(CSRC, csrc)
     cache, original = csrc / "cpu" / "cache.h", "return cache > 0 ? cache / 2 : std::numeric_limits<int64_t>::max();"
@@ -54,24 +54,24 @@ def shift(library: str, x: torch.Tensor) -> torch.Tensor:
 
 
 def measure(libraries: dict[str, str], channels: int, dtype: torch.dtype) -> dict:
-    """Seconds of each kind of stores on maps of 32x14x14 tokens, which come from memory."""
+    """Times both kinds of stores on maps of 32x14x14 tokens that are not in cache."""
     x = torch.empty(32, 14, 14, channels, dtype=dtype).normal_()
     maps = [x.clone() for _ in range(max(2, -(-ROTATE_BYTES["cpu"] // x.nbytes)))]
-    kept: deque = deque(maxlen=len(maps) - 1)
+    results: deque = deque(maxlen=len(maps) - 1)
 
     shifts = {name: partial(shift, library) for name, library in libraries.items()}
     assert torch.equal(shifts["cached"](x), shifts["streaming"](x))
-    works = {}
-    for name, way in shifts.items():
-        works[name, "alone"] = in_turn(way, maps, kept)
-        works[name, "and relu"] = in_turn(lambda x, way=way: torch.relu(way(x)), maps, kept)
-    samples = {key: median(values) for key, values in interleave(works, ROUNDS, x.device).items()}
+    workloads = {}
+    for name, function in shifts.items():
+        workloads[name, "alone"] = rotate(function, maps, results)
+        workloads[name, "and relu"] = rotate(lambda x, function=function: torch.relu(function(x)), maps, results)
+    samples = {key: median(values) for key, values in interleave(workloads, ROUNDS, x.device).items()}
     return {
         "map": f"32x14x14x{channels} {str(dtype)[6:]}",
         "megabytes": round(x.nbytes / 1e6, 1),
         "milliseconds": {" ".join(key): round(seconds * 1e3, 4) for key, seconds in samples.items()},
         "streaming / cached": {
-            what: round(samples["streaming", what] / samples["cached", what], 3) for what in ("alone", "and relu")
+            workload: round(samples["streaming", workload] / samples["cached", workload], 3) for workload in ("alone", "and relu")
         },
     }
 

@@ -1,7 +1,7 @@
 """The suite of ``s2mlp bench`` under pytest-benchmark, with its options: ``--benchmark-json``, ``--benchmark-compare``, ...
 
-The rounds of a case are interleaved over all ways to compute it, which pytest-benchmark cannot do by itself. So a case is
-measured when the first of its tests runs, and each test plays its rounds back, on a clock that they alone move.
+The rounds of all implementations of a case are interleaved, which pytest-benchmark does not support. A case is therefore measured
+when the first of its tests runs. Each test then replays its rounds, on a simulated clock.
 """
 
 from functools import lru_cache
@@ -12,7 +12,7 @@ from s2mlp_cuda.bench.measurement import is_ours
 
 
 class Playback:
-    """A clock and what moves it."""
+    """A simulated clock."""
 
     now = 0.0
 
@@ -32,7 +32,7 @@ def measured(job) -> dict:
 
 
 @pytest.mark.benchmark(timer=CLOCK.read)
-def test_way(benchmark, job, direction, name):
+def test_implementation(benchmark, job, direction, name):
     measurement = measured(job)[direction, name]
     if measurement.failure and not is_ours(name):
         pytest.skip(measurement.failure)

@@ -1,9 +1,9 @@
-"""Real training, by `s2mlp train` on an image folder, with the shifts computed in each of four ways: images/s and peak memory.
+"""Training throughput and peak memory of `s2mlp train` on an image folder, for four implementations of the shifts.
 
     python benchmarks/training_forms.py FOLDER [--recipe cifar10_cpu]
 
-Every form trains the same model on the same images in a process of its own, twice, interleaved; the first epoch of each, in which
-models are compiled, does not count. FOLDER has train/ and test/.
+Each variant trains the same model on the same images in a separate process, in two interleaved rounds. The first epoch of each
+run, in which models are compiled, is not counted. FOLDER contains train/ and test/.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from s2mlp_cuda.bench.models import FORMS, FUSED, SLICES
+from s2mlp_cuda.bench.models import FUSED, SLICES, VARIANTS
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.run import train
 
@@ -36,12 +36,12 @@ def subset(data: Path, folder: Path) -> None:
 
 
 def train_one(name: str, data: Path, recipe: str) -> list[dict[str, float]]:
-    form = FORMS[name]
-    compiled = "--torchcompile" if form.compiled else "--no-torchcompile"
+    variant = VARIANTS[name]
+    compiled = "--torchcompile" if variant.compiled else "--no-torchcompile"
     with tempfile.TemporaryDirectory() as output:
-        words = ["--recipe", recipe, "--data", str(data), "--epochs", str(EPOCHS), "--output", output, "--no-tensorboard", compiled]
-        words += ["--model-kwargs", f"implementation={form.implementation}"]
-        return train(parse(words)).history
+        argv = ["--recipe", recipe, "--data", str(data), "--epochs", str(EPOCHS), "--output", output, "--no-tensorboard", compiled]
+        argv += ["--model-kwargs", f"implementation={variant.implementation}"]
+        return train(parse(argv)).history
 
 
 def main() -> None:
@@ -56,12 +56,12 @@ def main() -> None:
     epochs: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     with tempfile.TemporaryDirectory() as folder:
         subset(arguments.data, Path(folder))
-        for turn in range(ROUNDS):
+        for round_index in range(ROUNDS):
             for name in NAMES:
                 command = [sys.executable, __file__, folder, "--recipe", arguments.recipe, "--one", name]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 epochs[name] += json.loads(output.splitlines()[-1])[1:]
-                print(f"round {turn + 1}: {name}: {epochs[name][-1]['images_per_second']:.0f} images/s", flush=True)
+                print(f"round {round_index + 1}: {name}: {epochs[name][-1]['images_per_second']:.0f} images/s", flush=True)
     results = {
         name: {
             "images_per_second": statistics.median(row["images_per_second"] for row in rows),
@@ -72,11 +72,11 @@ def main() -> None:
         for name, rows in epochs.items()
     }
     baseline = results[SLICES]["images_per_second"]
-    print(f"\n{'':32}{'images/s':>10}{'of slices':>11}{'peak memory':>14}{'loss':>9}")
+    print(f"\n{'':32}{'images/s':>10}{'x slices':>11}{'peak memory':>14}{'loss':>9}")
     for name, result in results.items():
         speed, memory = result["images_per_second"], result["peak_memory_mb"]
         print(f"{name:32}{speed:10.0f}{speed / baseline:11.2f}{memory:11.0f} MB{result['train_loss']:9.4f}")
-    what = "training on an image folder; median over the epochs but the first of each of two runs, interleaved"
+    what = "training on an image folder; two interleaved runs, median over epochs without the first of each run"
     write_result("training-forms", {"what": what, "recipe": arguments.recipe, "forms": results})
 
 

@@ -1,4 +1,4 @@
-// What sums and functions of numbers are computed in: float32, and float64 for float64.
+// The accumulator type: double for double, float otherwise.
 #pragma once
 
 #include <type_traits>

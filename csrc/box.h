@@ -1,6 +1,6 @@
-// How a kernel becomes an op's implementation: S2MLP_BOX(&kernel), TORCH_BOX without its leak. PyTorch before 2.14 loses a
-// std::string for each str argument that it unboxes (pytorch/pytorch#191340), 48 bytes per argument and call, so strings
-// stay PyTorch's here, are read in place and freed behind the call.
+// S2MLP_BOX(&kernel) makes a kernel the implementation of an op: TORCH_BOX without its memory leak. PyTorch before 2.14 leaks a
+// std::string for each str argument that it unboxes (pytorch/pytorch#191340), 48 bytes per argument and call. Here strings stay
+// PyTorch's: they are read in place and freed after the call.
 #pragma once
 
 #include <torch/csrc/stable/c/shim.h>
@@ -29,7 +29,7 @@ class OwnedString {
   StringHandle handle_;
 };
 
-// What PyTorch hands over for a kernel's parameter, and what holds it while the kernel runs.
+// The type in which PyTorch passes a kernel's parameter, and the type that owns it while the kernel runs.
 template <typename Parameter>
 struct Argument {
   using Boxed = Parameter;

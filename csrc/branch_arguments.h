@@ -1,4 +1,4 @@
-// From the arguments of a branch op to a BranchProblem and to tensors that the kernels can read.
+// Converts the arguments of a branch op to a BranchProblem and to tensors with the layout that the kernels require.
 #pragma once
 
 #include <algorithm>
@@ -9,12 +9,12 @@
 
 namespace s2mlp {
 
-// Float64 for float64, float32 otherwise: the dtype of sums and weights.
+// The dtype of sums and weights: float64 for float64, float32 otherwise.
 inline ScalarType accumulator_dtype(ScalarType dtype) {
   return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// Leading axes of x, all but the last `inner`, as one: their common stride, or -1 where they do not merge.
+// The stride of the leading axes of x (all but the last `inner`) merged into one, or -1 if they cannot be merged.
 inline int64_t merged_stride(const Tensor& x, int64_t inner) {
   int64_t stride = 0;
   int64_t next = -1;  // the stride that the axis to the left must have
@@ -32,15 +32,16 @@ inline int64_t merged_stride(const Tensor& x, int64_t inner) {
   return stride;
 }
 
-// A map whose channels are neighbours and whose leading axes merge: x itself, or where it is not one, a dense copy.
+// x itself if its channels are contiguous and its leading axes can be merged, else a contiguous copy.
 inline Tensor readable_map(const Tensor& x) {
-  const bool neighbours = x.size(-1) == 1 || x.stride(-1) == 1;
-  return neighbours && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
+  const bool contiguous_channels = x.size(-1) == 1 || x.stride(-1) == 1;
+  return contiguous_channels && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
 }
 
 inline MapStrides map_strides(const Tensor& x) { return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)}; }
 
-// Per-channel values of shape (..., inner shape): dense within an image, any single stride between images, zero included.
+// Per-image values (sums or weights) with `inner` dimensions per image: x itself if they are contiguous within an image and the
+// leading axes can be merged (any common stride, including zero), else a contiguous copy.
 inline Tensor readable_channel_values(const Tensor& x, int64_t inner) {
   int64_t dense = 1;
   bool is_dense = true;
@@ -51,7 +52,7 @@ inline Tensor readable_channel_values(const Tensor& x, int64_t inner) {
   return is_dense && merged_stride(x, inner) >= 0 ? x : torch::stable::contiguous(x);
 }
 
-// The problem of a map, given by its sizes.
+// The BranchProblem of an expanded map with these sizes.
 inline BranchProblem make_branch_problem(
     int64_t images,
     int64_t height,
@@ -62,7 +63,7 @@ inline BranchProblem make_branch_problem(
     IntHeaderOnlyArrayRef group_sizes,
     std::string_view padding_mode) {
   STD_TORCH_CHECK(
-      branches > 0 && expanded_channels % branches == 0, "cannot cut ", expanded_channels, " channels into ", branches,
+      branches > 0 && expanded_channels % branches == 0, "cannot split ", expanded_channels, " channels into ", branches,
       " branches of equal size");
   BranchProblem problem;
   problem.images = images;
@@ -75,7 +76,7 @@ inline BranchProblem make_branch_problem(
   for (const ShiftGroup& group : problem.groups) {
     STD_TORCH_CHECK(
         group.channel_begin / problem.channels == (group.channel_end - 1) / problem.channels, "group_sizes: channels ",
-        group.channel_begin, " to ", group.channel_end - 1, " are one group, but belong to different branches");
+        group.channel_begin, " to ", group.channel_end - 1, " form one group, but belong to different branches");
   }
   return problem;
 }
@@ -92,7 +93,8 @@ inline void check_map_rank(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, (..., H, W, C), got shape ", shape_of(x));
 }
 
-// `values` belong to the map `x`: its leading sizes, then the inner sizes, which `layout` names; accumulator dtype, same device.
+// Checks per-image values of the map `x`: its leading sizes, then the inner sizes, which `layout` names; accumulator dtype; same
+// device.
 inline void check_channel_values(
     const Tensor& values, const char* name, const Tensor& x, const char* layout, std::initializer_list<int64_t> inner) {
   std::vector<int64_t> expected(x.sizes().begin(), x.sizes().end() - 3);
@@ -102,7 +104,7 @@ inline void check_channel_values(
       ", here ", shape_of(expected), ", got ", shape_of(values));
   STD_TORCH_CHECK(
       values.scalar_type() == accumulator_dtype(x.scalar_type()) && values.device() == x.device(), name,
-      " must be float32 (float64 beside a float64 map), on the device of the map");
+      " must be float32 (float64 for a float64 map) and on the same device as the map");
 }
 
 }  // namespace s2mlp

@@ -1,14 +1,14 @@
-// The branch ops up to their kernels: arguments checked, outputs made. A Backend has the kernels, for one kind of device.
+// The branch ops except their kernels: argument checks and output allocation. A Backend has the kernels for one device type.
 //
 // With x_k branch k of the expanded map x, S_k its shift and S_k^T the adjoint, over the tokens of one image:
 //
 //     pool               p[c]      = sum over k and tokens of S_k x_k
 //     pool_backward      gx_k      = S_k^T 1 * gp[c]                       1: a map of ones
 //     combine            y         = sum over k of w[k, c] * S_k x_k
-//     combine_backward   gx_k      = w[k, c] * S_k^T g  +  S_k^T 1 * gp[c]   the second term where gp is given
+//     combine_backward   gx_k      = w[k, c] * S_k^T g  +  S_k^T 1 * gp[c]   the second term only if gp is given
 //     ..._weights        gw[k, c]  = sum over tokens of g * S_k x_k
 //
-// Sums and weights are float32, or float64 beside float64 maps.
+// Sums and weights are float32, or float64 for float64 maps.
 #pragma once
 
 #include "box.h"
@@ -30,7 +30,7 @@ struct BranchOps {
         group_sizes, padding_mode);
   }
 
-  // The sizes of x with its last `drop` ones replaced.
+  // The sizes of x, with the last `drop` replaced by `last`.
   static std::vector<int64_t> sizes_like(const Tensor& x, int64_t drop, std::initializer_list<int64_t> last) {
     std::vector<int64_t> sizes;
     for (int64_t d = 0; d < x.dim() - drop; ++d) {
@@ -157,7 +157,7 @@ struct BranchOps {
     for (int64_t d = 0; fits && d < x.dim() - 1; ++d) {
       fits = x.size(d) == grad.size(d);
     }
-    STD_TORCH_CHECK(fits, "x must have the shape of grad, with a multiple of its channels");
+    STD_TORCH_CHECK(fits, "x must have the shape of grad, except that its channels must be a multiple of those of grad");
     check_same_dtype_and_device(x, grad);
     const ScalarType sums = accumulator_dtype(x.scalar_type());
     const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.branches, channels});
@@ -172,7 +172,7 @@ struct BranchOps {
   }
 };
 
-// Registers the ops of a backend; `m` is the library block of its dispatch key.
+// Registers the ops of a backend; `m` is the library of its dispatch key.
 #define S2MLP_IMPLEMENT_BRANCH_OPS(m, Backend)                                                      \
   m.impl("shift_branch_pool", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool));                         \
   m.impl("shift_branch_pool_backward", S2MLP_BOX(&s2mlp::BranchOps<Backend>::pool_backward));       \

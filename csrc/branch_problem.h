@@ -1,5 +1,5 @@
-// One call of a branch op as numbers. The branches of a split attention lie side by side: a expanded map has K * C channels,
-// channel k * C + c being channel c of branch k, and each branch has a shift table of its own. Host only, no PyTorch types.
+// A call of a branch op: sizes and groups, without tensors. The branches of a split attention lie side by side: an expanded map has
+// K * C channels, channel k * C + c is channel c of branch k, and each branch has its own shift table. Host only, no PyTorch types.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace s2mlp {
 
-// Element strides of a map (images, H, W, channels) whose channels are neighbours in memory.
+// Element strides of a map (images, H, W, channels) with contiguous channels.
 struct MapStrides {
   int64_t image;
   int64_t row;
@@ -22,7 +22,7 @@ struct BranchProblem {
   int64_t width;
   int64_t branches;  // K
   int64_t channels;  // C, of one branch
-  std::vector<ShiftGroup> groups;  // of all K * C channels in order; none is empty, none reaches into another branch
+  std::vector<ShiftGroup> groups;  // of all K * C channels, in order; none is empty, none spans two branches
   PaddingMode mode;
 };
 

@@ -1,4 +1,4 @@
-// What this binary is: facts fixed when it was compiled. setup.py passes them as macros.
+// Build information, passed by setup.py as macros.
 #include <pybind11/pybind11.h>
 
 #define S2MLP_STRINGIFY_(x) #x

@@ -1,4 +1,4 @@
-// Which dtypes kernels are compiled for: the only lists of them, for the CPU and for CUDA.
+// The dtypes that kernels are compiled for. These are the only such lists, for CPU and CUDA.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -16,10 +16,10 @@ using torch::stable::Tensor;
 template <typename... Ts>
 struct TypeList {};
 
-// Dtypes that have derivatives.
+// Differentiable dtypes.
 using FloatingTypes = TypeList<double, float, torch::headeronly::Half, torch::headeronly::BFloat16>;
 
-// All dtypes that a shift alone takes: it moves bits, and is compiled per element size.
+// Dtypes that only spatial_shift supports. It moves bits, and is compiled once per element size.
 using IntegerTypes = TypeList<int64_t, int32_t, int16_t, int8_t, uint8_t, bool>;
 using WordTypes = TypeList<uint8_t, uint16_t, uint32_t, uint64_t>;
 
@@ -28,14 +28,14 @@ constexpr bool is_one_of(TypeList<Ts...>, ScalarType dtype) {
   return ((dtype == torch::headeronly::CppTypeToScalarType<Ts>::value) || ...);
 }
 
-// use(T{}) with the first T of the list for which matches(T{}) holds; an error where there is none.
+// Calls use(T{}) with the first T of the list for which matches(T{}) holds; an error if there is none.
 template <typename... Ts, typename Matches, typename Use>
 void with_first(TypeList<Ts...>, const Matches& matches, const Use& use) {
   const bool found = ((matches(Ts{}) && (use(Ts{}), true)) || ...);
   STD_TORCH_CHECK(found, "s2mlp_cuda has no kernel for this dtype");
 }
 
-// use(T{}) for the dtype of a floating-point tensor.
+// Calls use(T{}) with the C++ type of a floating-point tensor.
 template <typename Use>
 void with_floating_type(const Tensor& tensor, const Use& use) {
   const ScalarType dtype = tensor.scalar_type();
@@ -43,13 +43,13 @@ void with_floating_type(const Tensor& tensor, const Use& use) {
   with_first(FloatingTypes{}, matches, use);
 }
 
-// use(T{}) for the type that has so many bytes.
+// Calls use(T{}) with the type of the given size in bytes.
 template <typename Types, typename Use>
 void with_word_type(Types types, size_t bytes, const Use& use) {
   with_first(types, [&](auto word) { return sizeof(word) == bytes; }, use);
 }
 
-// The same for the elements of a tensor.
+// Calls use(T{}) with the unsigned integer type of the tensor's element size.
 template <typename Use>
 void with_word_type(const Tensor& tensor, const Use& use) {
   with_word_type(WordTypes{}, tensor.element_size(), use);

@@ -1,19 +1,19 @@
-// Element-wise operations that are fused with a shift: what becomes of each value on its way. F is a number, or on the CPU a vector of
-// them. Some have an operand, an element of a second map that lies in memory as the output does.
+// Element-wise operations that can be fused with a shift. F is a scalar, or on the CPU a vector. Some operations have a second
+// operand: an element of a second map with the strides of the output.
 //
-// An element-wise operation commutes with a shift, since both leave the other's work alone.
+// An element-wise operation commutes with a shift, which only moves values. With zero padding this needs op(0) = 0, as for GELU.
 #pragma once
 
 #include "gelu.h"
 
 namespace s2mlp {
 
-// The bare shift, which moves bits.
+// The shift alone, which moves bits.
 struct Identity {
   static constexpr bool kHasOperand = false;
 };
 
-// Tanh is bool, or std::bool_constant where kernels are compiled for each approximation.
+// Tanh is bool, or std::bool_constant if kernels are compiled per approximation.
 template <typename Tanh, Precision kPrecision = Precision::kFloat32>
 struct Gelu {
   static constexpr bool kHasOperand = false;
@@ -25,7 +25,7 @@ struct Gelu {
   }
 };
 
-// The adjoint: a gradient times GELU' of the input.
+// The backward pass: the gradient times GELU' of the input.
 template <typename Tanh>
 struct TimesGeluSlope {
   static constexpr bool kHasOperand = true;

@@ -1,15 +1,16 @@
-// GELU and its slope: exact, GELU(x) = x * Phi(x), and the tanh approximation. For one number on the host or the device,
-// or, on the host, for a vector of floats (cpu/lanes.h): the same code without a branch.
+// GELU and its derivative: exact, GELU(x) = x * Phi(x), and the tanh approximation. For a scalar on the host or the device or,
+// on the host, for a vector of floats (cpu/lanes.h), with the same branch-free code.
 //
-// Both are symmetric: with t = |x| and tail(t) the weight of the negative side, which is 1 - Phi(t) for the exact one,
+// Both are symmetric. With t = |x| and tail(t) the weight of the negative side, which is 1 - Phi(t) for the exact GELU,
 //
 //     GELU(x) = max(x, 0) - t * tail(t)        GELU'(x) = x > 0 ? 1 - d(t) : d(t),  d = tail + t * tail'
 //
-// Nothing cancels for negative x, where x * (1 + erf(x / sqrt 2)) / 2 loses every digit. In float32 the exact tail is
-// exp(-t^2 / 2) times half the scaled complementary error function, which is smooth: a polynomial of degree 8 in
-// 1 / (1 + 0.34 t), relative error 2.3e-8, made by iteratively reweighted least squares over 0 <= t <= 13. Where GELU itself is
-// rounded to bfloat16, whose half unit is 2e-3, shorter polynomials do, of relative error 1.1e-4 in all, and with AVX-512 an
-// estimate of the reciprocal; its slope, which is near 1 for half of all inputs, would not always be rounded to the nearest.
+// There is no cancellation for negative x, where x * (1 + erf(x / sqrt 2)) / 2 loses all digits. In float32 the exact tail is
+// exp(-t^2 / 2) times half the scaled complementary error function. That function is smooth, and approximated by a polynomial of
+// degree 8 in 1 / (1 + 0.34 t), with a relative error of 2.3e-8, fitted by iteratively reweighted least squares over 0 <= t <= 13.
+// For bfloat16, whose half unit in the last place is 2e-3, GELU uses shorter polynomials, with a total relative error of 1.1e-4,
+// and with AVX-512 an approximate reciprocal. The derivative does not: it is near 1 for half of all inputs, and would not always
+// be rounded to nearest.
 #pragma once
 
 #include <cmath>
@@ -27,7 +28,7 @@ constexpr double kLog2E = 1.44269504088896340736;
 constexpr double kTanhScale = 1.59576912160573071176;  // 2 * sqrt(2 / pi)
 constexpr double kTanhCube = 0.044715;
 
-// The same bits as another type. Of vectors a cast does it, and keeps them in registers (cpu/lanes.h).
+// The same bits as another type. For vectors this is a cast, which keeps them in registers (cpu/lanes.h).
 template <typename To, typename From>
 S2MLP_HOST_DEVICE To bit_cast(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -40,23 +41,23 @@ S2MLP_HOST_DEVICE To bit_cast(const From& from) {
   }
 }
 
-// What the result is rounded to.
+// The format that the result is rounded to.
 enum class Precision { kFloat32, kBFloat16 };
 
-// A constant, in every lane where F is a vector.
+// A constant, in every lane if F is a vector.
 template <typename F>
 S2MLP_HOST_DEVICE F constant(float value) {
   return F{} + value;
 }
 
-// 2^y for -127 <= y <= 0; at -127 the host's is zero.
+// 2^y for -127 <= y <= 0. On the host, the result for -127 is zero.
 template <Precision kPrecision, typename F>
 S2MLP_HOST_DEVICE F exp2_of_negative(const F& y) {
 #if defined(__CUDA_ARCH__)
   return exp2f(y);
 #else
   using Bits = std::conditional_t<std::is_arithmetic_v<F>, uint32_t, decltype(y < y)>;
-  constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer, in the low bits; 127 is added to exponents
+  constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer in the low bits; 127 is the exponent bias
   const F rounded = y + kRound;
   const F power = bit_cast<F>(bit_cast<Bits>(rounded) << 23);
   const F f = y - (rounded - kRound);
@@ -83,7 +84,7 @@ S2MLP_HOST_DEVICE F reciprocal(const F& x) {
 #else
 #if defined(__x86_64__)
   if constexpr (kPrecision == Precision::kBFloat16 && sizeof(F) == 64) {
-    F estimate;  // relative error 6.1e-5; a division takes several times as long in these registers
+    F estimate;  // relative error 6.1e-5; a division takes several times longer with 512-bit registers
     asm("vrcp14ps %1, %0" : "=v"(estimate) : "v"(x));
     return estimate;
   }
@@ -92,7 +93,7 @@ S2MLP_HOST_DEVICE F reciprocal(const F& x) {
 #endif
 }
 
-// a < b ? a : b and a > b ? a : b; b where one is NaN. Of vectors the compiler makes a comparison and a selection.
+// a < b ? a : b and a > b ? a : b; b if either is NaN. From vectors the compiler would generate a comparison and a blend.
 template <typename F>
 S2MLP_HOST_DEVICE F lesser(const F& a, const F& b) {
 #if defined(__x86_64__) && !defined(__CUDACC__)
@@ -142,7 +143,7 @@ S2MLP_HOST_DEVICE GeluSides<F> gelu_sides(const F& t) {
   } else {
     power = square * static_cast<float>(-kLog2E / 2);
   }
-  const F least = constant<F>(-127.0f);  // below, tails would be denormal
+  const F least = constant<F>(-127.0f);  // below, tails would be subnormal
   const F e = exp2_of_negative<kPrecision, F>(greater(power, least));
   if constexpr (kTanh) {
     const F tail = e * reciprocal<kPrecision, F>(e + 1.0f);
@@ -184,7 +185,7 @@ S2MLP_HOST_DEVICE GeluSides<double> gelu_sides(double t) {
   return {tail, tail - t * kInverseSqrt2Pi * std::exp(-0.5 * t * t)};
 }
 
-// |x|, cut where GELU no longer differs from max(x, 0), so that infinity times zero cannot occur. NaN stays NaN.
+// |x|, clamped where GELU no longer differs from max(x, 0), so that infinity times zero cannot occur. Propagates NaN.
 template <typename F>
 S2MLP_HOST_DEVICE F gelu_argument(const F& x) {
   const F t = absolute(x);

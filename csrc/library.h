@@ -1,4 +1,4 @@
-// The name under which PyTorch knows the operators: torch.ops.s2mlp_cuda. Tests build the sources under another one.
+// The namespace of the operators: torch.ops.s2mlp_cuda. Tests build the sources with a different one.
 #pragma once
 
 #if !defined(S2MLP_LIBRARY)

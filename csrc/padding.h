@@ -1,11 +1,11 @@
-// The padding modes, by the names that torch.nn.Conv2d gives them. What each one reads beyond a border is in shift_geometry.h.
+// The padding modes, with the names of torch.nn.Conv2d. shift_geometry.h defines what each reads beyond the border.
 #pragma once
 
 #include <cstdint>
 
 namespace s2mlp {
 
-// No switch over a PaddingMode has a default, so that one that forgets a mode does not compile.
+// No switch over PaddingMode has a default case, so a switch that lacks a mode does not compile (-Werror=switch).
 enum class PaddingMode : int32_t { kReplicate, kZeros, kCircular, kReflect };
 
 struct NamedPaddingMode {

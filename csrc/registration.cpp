@@ -1,5 +1,5 @@
-// Every op's schema, in one screen, and the Python module that carries the kernels.
-// Kernels register themselves, each in its own file under cpu/ and cuda/.
+// The schemas of all ops, and the Python module of the compiled extension.
+// Kernels are registered in their own files under cpu/ and cuda/.
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
@@ -7,7 +7,7 @@
 #include "library.h"
 
 // offsets: flat dh0, dw0, dh1, dw1, ... in tokens, one pair per channel group.
-// group_sizes: channels per group; None cuts the channels evenly, at floor(g * C / G).
+// group_sizes: channels per group; None splits the channels evenly, at floor(g * C / G).
 STABLE_TORCH_LIBRARY(S2MLP_LIBRARY, m) {
   m.def(
       "spatial_shift(Tensor x, int[] offsets, int[]? group_sizes=None, str padding_mode=\"replicate\", "
@@ -21,8 +21,8 @@ STABLE_TORCH_LIBRARY(S2MLP_LIBRARY, m) {
   m.def(
       "gelu_spatial_shift_backward(Tensor grad, Tensor x, int[] offsets, int[]? group_sizes=None, "
       "str approximate=\"none\", str padding_mode=\"replicate\", str data_format=\"channels_last\") -> Tensor");
-  // Of the K branches of a split attention, side by side in a map of K * C channels: see branch_ops.h for what they
-  // compute. Offsets and group sizes go through all K * C channels; no group belongs to two branches.
+  // Ops on the K branches of a split attention, side by side in a map of K * C channels; branch_ops.h defines what they compute.
+  // Offsets and group sizes cover all K * C channels; no group spans two branches.
   m.def(
       "shift_branch_pool(Tensor x, int branches, int[] offsets, int[] group_sizes, "
       "str padding_mode=\"replicate\") -> Tensor");

@@ -1,4 +1,4 @@
-// From the arguments of an op to a ShiftProblem, checked, for the CPU and the CUDA kernels alike.
+// Checks the arguments of an op and converts them to a ShiftProblem, for both CPU and CUDA kernels.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -18,11 +18,11 @@ namespace s2mlp {
 
 using torch::headeronly::IntHeaderOnlyArrayRef;
 
-// Numbers as Python prints a list of them.
-inline std::string in_brackets(IntHeaderOnlyArrayRef numbers) {
+// Integers as Python prints a list.
+inline std::string in_brackets(IntHeaderOnlyArrayRef integers) {
   std::string text;
-  for (const int64_t number : numbers) {
-    text += (text.empty() ? "" : ", ") + std::to_string(number);
+  for (const int64_t integer : integers) {
+    text += (text.empty() ? "" : ", ") + std::to_string(integer);
   }
   return "[" + text + "]";
 }
@@ -60,7 +60,8 @@ inline std::vector<ShiftGroup> make_groups(
     PaddingMode mode) {
   const int64_t count = static_cast<int64_t>(offsets.size()) / 2;
   STD_TORCH_CHECK(offsets.size() > 0, "offsets is empty: give at least one (dh, dw) pair");
-  STD_TORCH_CHECK(offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got ", offsets.size(), " numbers");
+  STD_TORCH_CHECK(
+      offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got a list of length ", offsets.size());
   if (group_sizes.has_value()) {
     const int64_t sizes = static_cast<int64_t>(group_sizes->size());
     STD_TORCH_CHECK(sizes == count, "group_sizes has ", sizes, " entries, but there are ", count, " offsets");
@@ -69,7 +70,7 @@ inline std::vector<ShiftGroup> make_groups(
         "group_sizes must not be negative, got ", in_brackets(*group_sizes));
   } else {
     STD_TORCH_CHECK(
-        count <= channels || channels == 0, "cannot cut ", channels, " channels into ", count,
+        count <= channels || channels == 0, "cannot split ", channels, " channels into ", count,
         " groups: give at most one offset per channel");
   }
   std::vector<ShiftGroup> groups;
@@ -117,21 +118,21 @@ inline ShiftProblem make_problem(
   return problem;
 }
 
-// What a shift alone takes: it moves bits.
+// Dtypes that spatial_shift supports. It moves bits, so these include integers and bool.
 inline void check_dtype(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(
       is_one_of(FloatingTypes{}, x.scalar_type()) || is_one_of(IntegerTypes{}, x.scalar_type()), name,
       " must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool");
 }
 
-// What derivatives are defined for.
+// Dtypes that differentiable ops support.
 inline void check_floating_dtype(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(is_one_of(FloatingTypes{}, x.scalar_type()), name, " must be float64, float32, float16 or bfloat16");
 }
 
 inline void check_same_dtype_and_device(const Tensor& x, const Tensor& grad) {
   STD_TORCH_CHECK(
-      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(), "x and grad must have one dtype and one device");
+      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(), "x and grad must have the same dtype and device");
 }
 
 }  // namespace s2mlp

@@ -1,9 +1,9 @@
-// The index arithmetic of the spatial shift, forward and adjoint, for host and device.
-// Nothing else in this repository computes where an element comes from.
+// The index arithmetic of the spatial shift, forward and adjoint, for host and device. No other code in this repository computes
+// source indices.
 //
-// One axis at a time: along an axis of `size` positions, content moves by `offset` positions
-// toward higher indices, so output i reads input i - offset. What that means beyond the border
-// is the padding mode. Offsets must have gone through reduce_offset() first.
+// Axes are independent. Along an axis of `size` positions, content moves by `offset` positions toward higher indices: output i
+// reads input i - offset. The padding mode defines what is read beyond the border. Offsets must first be reduced by
+// reduce_offset().
 #pragma once
 
 #include <cstdint>
@@ -18,11 +18,11 @@
 
 namespace s2mlp {
 
-// First channel of group `group` when `channels` are cut evenly: floor(group * channels / groups).
+// The first channel of group `group` if `channels` are split evenly: floor(group * channels / groups).
 S2MLP_HOST_DEVICE int64_t even_group_begin(int64_t group, int64_t groups, int64_t channels) { return group * channels / groups; }
 
-// The same shift with an offset small enough that i - offset and i + offset cannot overflow: in [0, size) for circular,
-// in (-size, size) for reflect, in [-size, size] otherwise.
+// An equivalent offset, small enough that i - offset and i + offset cannot overflow: in [0, size) for circular, in (-size, size)
+// for reflect, in [-size, size] otherwise.
 S2MLP_HOST_DEVICE int64_t reduce_offset(int64_t offset, int64_t size, PaddingMode mode) {
   if (size == 0) {
     return 0;
@@ -57,7 +57,7 @@ struct Range {
   S2MLP_HOST_DEVICE bool contains(Index i) const { return i >= begin && i < end; }
 };
 
-// Forward: the input position that output i reads, or -1 where it reads a zero.
+// Forward: the input position that output i reads, or -1 if it reads zero padding.
 template <typename Index>
 S2MLP_HOST_DEVICE Index source_index(Index i, Index offset, Index size, PaddingMode mode) {
   const Index source = i - offset;
@@ -74,8 +74,8 @@ S2MLP_HOST_DEVICE Index source_index(Index i, Index offset, Index size, PaddingM
   return -1;
 }
 
-// What position i of an axis takes from the other side: forward the input that it reads, if it reads one; adjoint the outputs that
-// read it. At most two ranges; the first is empty only if both are.
+// The positions whose values are summed up in position i. Forward: the input that output i reads, if any. Adjoint: the outputs that
+// read input i. At most two ranges; the first is empty only if both are.
 template <typename Index>
 struct Sources {
   Range<Index> first;
@@ -95,7 +95,7 @@ S2MLP_HOST_DEVICE Sources<Index> readers(Index i, Index offset, Index size, Padd
   const Range<Index> direct = reader >= 0 && reader < size ? Range<Index>{reader, reader + 1} : none;
   switch (mode) {
     case PaddingMode::kReplicate: {
-      // The first input is also read by all outputs before its own reader, the last input by all outputs after it.
+      // The first input is also read by all outputs below i + offset, the last input by all outputs above it.
       Index begin = i == 0 ? 0 : reader;
       Index end = i == size - 1 ? size : reader + 1;
       begin = begin < 0 ? 0 : (begin > size ? size : begin);
@@ -128,8 +128,8 @@ S2MLP_HOST_DEVICE Sources<Index> sources(Index i, Index offset, Index size, Padd
   }
 }
 
-// Adjoint: the inputs that the border folds further outputs onto, so that they may have other readers than i + offset. None in modes
-// in which no input has more than one reader.
+// Adjoint: the inputs near the border that outputs other than i + offset may read, because of padding. Empty for modes in which at
+// most one output reads an input.
 template <typename Index>
 S2MLP_HOST_DEVICE Range<Index> folded_range(Index offset, Index size, PaddingMode mode) {
   const Range<Index> none = {0, 0};
@@ -145,7 +145,7 @@ S2MLP_HOST_DEVICE Range<Index> folded_range(Index offset, Index size, PaddingMod
   return none;
 }
 
-// The mode of the shift back by -offset, which the adjoint is outside of folded_range().
+// Outside of folded_range(), the adjoint is the shift by -offset with this padding mode.
 S2MLP_HOST_DEVICE PaddingMode mode_of_shift_back(PaddingMode mode) {
   switch (mode) {
     case PaddingMode::kReplicate:
@@ -158,22 +158,22 @@ S2MLP_HOST_DEVICE PaddingMode mode_of_shift_back(PaddingMode mode) {
   return mode;
 }
 
-// Positions of an axis that take one source, at a distance that is the same for all: forward, outputs i that read input i - offset;
-// adjoint, inputs i whose only reader is i + offset. May be empty, with end < begin.
+// The positions of an axis with a single source, at a constant distance. Forward: outputs i that read input i - offset. Adjoint:
+// inputs i that only output i + offset reads. May be empty, with end < begin.
 template <bool kAdjoint, typename Index>
 S2MLP_HOST_DEVICE Range<Index> direct_range(Index offset, Index size, PaddingMode mode) {
   const Index back = kAdjoint ? -offset : offset;
   Index begin = back > 0 ? back : 0;
   Index end = back < 0 ? size + back : size;
   if (kAdjoint) {
-    const Range<Index> folded = folded_range(offset, size, mode);  // empty, or near the border that content comes from
+    const Range<Index> folded = folded_range(offset, size, mode);  // empty, or near the border that content moves away from
     begin = offset > 0 && begin < folded.end ? folded.end : begin;
     end = offset < 0 && folded.size() > 0 && end > folded.begin ? folded.begin : end;
   }
   return {begin, end};
 }
 
-// Outputs begin + n of a segment read inputs source + n * step; a negative source stands for zeros.
+// Output begin + n of a segment reads input source + n * step; a negative source stands for zeros.
 template <typename Index>
 struct Segment {
   Index begin;
@@ -182,7 +182,7 @@ struct Segment {
   Index step;
 };
 
-// From one output of a segment to the next, beyond the border.
+// The step of a segment that reads beyond the border.
 template <typename Index>
 S2MLP_HOST_DEVICE Index step_beyond_border(PaddingMode mode) {
   switch (mode) {
@@ -197,7 +197,7 @@ S2MLP_HOST_DEVICE Index step_beyond_border(PaddingMode mode) {
   return 0;
 }
 
-// Forward, a whole axis at once: at most three segments that cover [0, size) in order.
+// Forward: a whole axis as at most three segments, which cover [0, size) in order.
 template <typename Index>
 S2MLP_HOST_DEVICE int axis_segments(Index offset, Index size, PaddingMode mode, Segment<Index> (&segments)[3]) {
   const Index lead = offset > 0 ? offset : 0;

@@ -1,5 +1,5 @@
-// One call as numbers: what a kernel needs to know of its tensors and groups. Host only, no PyTorch types, so that what
-// is derived from it (the CUDA launch plan) can be tested for maps that no machine could hold.
+// A call of a shift op: sizes, strides and groups, without tensors. Host only, no PyTorch types, so that what is derived from it
+// (the CUDA launch plan) can be tested for maps larger than any memory.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace s2mlp {
 
-// An axis of the map, with the element strides it has in the input and in the output.
+// An axis of the map, with its element strides in input and output.
 struct Axis {
   int64_t size;
   int64_t in_stride;
@@ -25,7 +25,7 @@ struct ShiftGroup {
 };
 
 struct ShiftProblem {
-  std::vector<Axis> leading;  // merged where strides allow; axes of size 1 are left out
+  std::vector<Axis> leading;  // merged if strides allow; without axes of size 1
   int64_t leading_size;       // product of their sizes
   Axis height;
   Axis width;
@@ -33,7 +33,7 @@ struct ShiftProblem {
   std::vector<ShiftGroup> groups;
   PaddingMode mode;
 
-  // Which axis the kernels walk innermost: the denser one in the output.
+  // Whether the innermost loop of the kernels is over channels: the axis with the smaller output stride is innermost.
   bool channels_innermost() const {
     const Axis& row_or_column = width.size > 1 ? width : height;
     return channel.size > 1 && (row_or_column.size == 1 || channel.out_stride <= row_or_column.out_stride);
@@ -42,7 +42,7 @@ struct ShiftProblem {
   int64_t elements() const { return leading_size * height.size * width.size * channel.size; }
 };
 
-// Adds an axis of the tensor's shape inside those already in `leading`, merged into the last one where both strides allow.
+// Appends the next inner axis of the tensor to `leading`, merged into the last one if both strides allow.
 inline void add_leading_axis(ShiftProblem& problem, const Axis& inner) {
   if (inner.size == 1) {
     return;

@@ -1,4 +1,4 @@
-"""Loads the compiled kernels, and says in plain words what to do when that does not work."""
+"""Loads the compiled kernels. If that fails, the error says what to do."""
 
 import importlib
 
@@ -29,12 +29,12 @@ def load() -> None:
         importlib.import_module("s2mlp_cuda._C")
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"The compiled part of s2mlp_cuda (_C) is missing: it has not been built for this environment. Run {_BUILD}."
+            f"The compiled extension s2mlp_cuda._C is missing: it has not been built for this environment. Run {_BUILD}."
         ) from error
     except (ImportError, OSError) as error:
         raise ImportError(
-            f"The compiled part of s2mlp_cuda (_C) is there, but PyTorch {torch.__version__} cannot load it: {error}. "
-            f"It was probably built for another system or damaged. Build it again: delete the `build` folder and "
+            f"The compiled extension s2mlp_cuda._C exists, but PyTorch {torch.__version__} cannot load it: {error}. "
+            f"It was probably built for another system, or is damaged. To rebuild it, delete the `build` folder and "
             f"s2mlp_cuda/_C*.so, then run {_BUILD}."
         ) from error
 
@@ -42,14 +42,14 @@ def load() -> None:
 def cpu_capability() -> str:
     """The instruction set that the CPU kernels use: ``"DEFAULT"``, ``"AVX2"`` or ``"AVX512"``.
 
-    The widest that the processor has, or what the environment variable ``ATEN_CPU_CAPABILITY`` names if that is narrower, as
-    for PyTorch's own kernels (:func:`torch.backends.cpu.get_cpu_capability`). Fixed when the first kernel runs.
+    The widest that the processor supports. The environment variable ``ATEN_CPU_CAPABILITY`` can select a narrower one, as for
+    PyTorch's own kernels (:func:`torch.backends.cpu.get_cpu_capability`). Fixed when the first kernel runs.
     """
     return importlib.import_module("s2mlp_cuda._C").cpu_capability()
 
 
 def build_facts() -> dict[str, str]:
-    """How the binary was built, as label: text. Says so where the facts belong to another Python version."""
+    """How the binary was built, as label: text, or why that is not known, e.g. under a different Python version."""
     try:
         info = importlib.import_module("s2mlp_cuda._build_info")
     except ImportError as error:

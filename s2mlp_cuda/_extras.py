@@ -1,10 +1,10 @@
-"""Optional dependencies: what needs them says so in one sentence when they are missing."""
+"""Checks for optional dependencies."""
 
 from importlib.util import find_spec
 
 
 class MissingExtraError(ModuleNotFoundError):
-    """Packages of an optional dependency group are not installed; the message names the group."""
+    """Packages of an optional dependency group (extra) are not installed. The message names the group."""
 
 
 def require(extra: str, *modules: str) -> None:

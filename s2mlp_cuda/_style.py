@@ -1,4 +1,4 @@
-"""Colours and settings of all pictures, the demo's included."""
+"""Colors and matplotlib settings of all figures."""
 
 OURS_COLOR = "#0f766e"
 OTHER_COLOR = "#94a3b8"

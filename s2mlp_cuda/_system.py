@@ -1,4 +1,4 @@
-"""What a result was obtained with: processor, devices, versions, commit. And the C library's allocator, which is part of it."""
+"""Describes the environment of a result: processor, devices, versions, commit. Also configures the C library's allocator."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ from s2mlp_cuda._version import __version__
 
 
 def cpu_name() -> str:
-    """The processor's name where the system tells it, else its architecture."""
+    """The processor's model name if the system reports it, else its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
@@ -23,15 +23,15 @@ def cpu_name() -> str:
 
 
 def _capability_text() -> str:
-    """The instruction set in force, why, and PyTorch's where it is another."""
-    text, of_torch = cpu_capability(), torch.backends.cpu.get_cpu_capability()
+    """The active instruction set, ``ATEN_CPU_CAPABILITY`` if set, and PyTorch's instruction set if it differs."""
+    text, torch_capability = cpu_capability(), torch.backends.cpu.get_cpu_capability()
     if variable := os.environ.get("ATEN_CPU_CAPABILITY"):
         text += f" (ATEN_CPU_CAPABILITY={variable})"
-    return text if of_torch == cpu_capability() else f"{text}, PyTorch's own kernels {of_torch}"
+    return text if torch_capability == cpu_capability() else f"{text}, PyTorch's own kernels {torch_capability}"
 
 
 def info_lines() -> list[tuple[str, str]]:
-    """What was built and what it runs on, as (label, text)."""
+    """The build and the devices, as (label, text)."""
     lines = [("s2mlp_cuda", __version__), *build_facts().items()]
     lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
     lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads, {_capability_text()}"))
@@ -50,14 +50,14 @@ def info_lines() -> list[tuple[str, str]]:
 
 
 def machine_name() -> str:
-    """Processors, instruction set and threads in a line."""
+    """Processors, instruction set and thread count on one line."""
     threads = torch.get_num_threads()
     name = f"{cpu_name()}, {cpu_capability()}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{torch.cuda.get_device_name()}, {name}" if torch.cuda.is_available() else name
 
 
 def machine_facts() -> dict:
-    """pytest-benchmark's description of the machine without its host name, and what counts here besides."""
+    """pytest-benchmark's machine info without the host name, plus instruction set and PyTorch and CUDA versions."""
     from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
 
     facts = pytest_benchmark_generate_machine_info()
@@ -72,13 +72,16 @@ def machine_facts() -> dict:
 
 
 def commit_name(file: Path = Path(__file__)) -> str:
-    """The commit of the checkout that has this file, with ``+changes`` where more than result files differs; empty without one."""
+    """The commit of the checkout that contains this file, or an empty string. ``+changes`` marks uncommitted changes.
+
+    Changes to result files do not count.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=file.parent, text=True, capture_output=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", file.name)  # not a checkout of something else that this package is installed in
+        git("ls-files", "--error-unmatch", file.name)  # fails if the package is installed inside another project's checkout
         changes = git("status", "--porcelain", "--", ":(top)", ":(top,exclude)benchmarks/results")
         return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
@@ -86,27 +89,27 @@ def commit_name(file: Path = Path(__file__)) -> str:
 
 
 def commit_facts() -> dict:
-    """pytest-benchmark's description of the commit that the working directory is at."""
+    """pytest-benchmark's commit info of the working directory."""
     from pytest_benchmark.utils import get_commit_info
 
     return get_commit_info()
 
 
 def keep_freed_memory() -> None:
-    """Stops glibc from handing big freed blocks back to the system.
+    """Keeps glibc from returning large freed blocks to the system.
 
-    Otherwise every fresh output is faulted in page by page, which takes longer than any of the shifts and hides what
-    is measured here. Other C libraries are left alone.
+    Otherwise each new output causes page faults, which take longer than any of the shifts and hide the differences between
+    them. Does nothing with other C libraries.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         m_trim_threshold, m_mmap_max = -1, -4
-        mallopt(m_trim_threshold, -1)  # none: what is freed at the end of the heap can be more than the largest int
+        mallopt(m_trim_threshold, -1)  # disables trimming; any int threshold could be exceeded by the free top of the heap
         mallopt(m_mmap_max, 0)
 
 
 def release_freed_memory() -> None:
-    """What :func:`keep_freed_memory` has kept goes back to the system, so that one case does not starve the next."""
+    """Returns the memory kept by :func:`keep_freed_memory` to the system, so that it is available to the next case."""
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
         malloc_trim(0)

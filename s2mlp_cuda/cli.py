@@ -1,6 +1,6 @@
 """The command line, ``s2mlp`` and ``python -m s2mlp_cuda``: see ``s2mlp --help``.
 
-Each command is a function and, behind it, its arguments.
+Each command is a function, followed by the function that adds its arguments.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from s2mlp_cuda._system import info_lines
 from s2mlp_cuda.training.config import add_arguments
 from s2mlp_cuda.training.errors import TrainingError, message_of
 
-#: What all commands on images need; the optional dependencies `train` have them.
+#: Required by all commands on images; installed by the extra `train`.
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
 
 
@@ -29,7 +29,7 @@ def demo(arguments: argparse.Namespace) -> int:
 def _add_demo(commands) -> None:
     command = commands.add_parser("demo", help="check, time and train the shift on this machine, in about three minutes")
     command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the pictures (default: out)")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the figures (default: out)")
     command.set_defaults(run=demo)
 
 
@@ -45,22 +45,29 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def _add_bench(commands) -> None:
-    command = commands.add_parser(
-        "bench", help="time every operator and model against every other way to compute it, in under three minutes"
-    )
+    command = commands.add_parser("bench", help="benchmark every operator and model against its baselines, in under three minutes")
     command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; takes much longer")
     command.add_argument(
-        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu", help="default: cuda if there"
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="default: cuda if available",
     )
     command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     command.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="leave out what has none of these in its name, as in --only gelu"
+        "--only", nargs="+", default=[], metavar="WORD", help="run only cases whose name contains one of these, e.g. --only gelu"
     )
-    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="leave out what has any of these in its name")
+    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="skip cases whose name contains any of these")
     command.add_argument(
-        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the pictures (default: out/bench)"
+        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the figures (default: out/bench)"
     )
-    command.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"), help="run nothing; report what got slower")
+    command.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("BEFORE", "AFTER"),
+        help="compare two result files and report significant slowdowns; run nothing",
+    )
     command.set_defaults(run=bench)
 
 
@@ -78,7 +85,7 @@ def _add_train(commands) -> None:
         "train",
         allow_abbrev=False,
         help="train a model on images",
-        description="Train a model on images, in one process or, by torchrun -m s2mlp_cuda train, in many.",
+        description="Train a model on images, in one process, or in several with torchrun -m s2mlp_cuda train.",
     )
     add_arguments(command)
     command.set_defaults(run=train)
@@ -86,7 +93,7 @@ def _add_train(commands) -> None:
 
 def _add_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors of a run of s2mlp train"
+        "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors written by s2mlp train"
     )
 
 
@@ -94,7 +101,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.evaluation import evaluate_file
 
-    found = evaluate_file(
+    metrics = evaluate_file(
         arguments.weights,
         arguments.data,
         arguments.split,
@@ -104,8 +111,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.amp,
     )
-    if found:
-        print(f"loss {found['loss']:.4f}, top-1 {found['top1']:.2f}%, top-5 {found['top5']:.2f}%, {found['images']} images")
+    if metrics:
+        print(f"loss {metrics['loss']:.4f}, top-1 {metrics['top1']:.2f}%, top-5 {metrics['top5']:.2f}%, {metrics['images']} images")
     return 0
 
 
@@ -115,9 +122,9 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--data", metavar="FOLDER", help="as for train")
     command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
     command.add_argument("--split", default="validation", help="default: %(default)s")
-    command.add_argument("--batch-size", type=int, default=256, help="of one process; default: %(default)s")
+    command.add_argument("--batch-size", type=int, default=256, help="per process; default: %(default)s")
     command.add_argument("--workers", type=int, default=4, help="default: %(default)s")
-    command.add_argument("--device", default="auto", help="default: cuda if there")
+    command.add_argument("--device", default="auto", help="default: cuda if available")
     command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
     command.set_defaults(run=evaluate)
 
@@ -158,11 +165,13 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def _add_explain(commands) -> None:
-    command = commands.add_parser("explain", help="draw what a trained model does with an image")
+    command = commands.add_parser("explain", help="visualize what a trained model does with an image")
     command.add_argument("image", type=Path, metavar="IMAGE")
     _add_weights(command)
-    command.add_argument("--block", type=int, default=1, help="the block whose groups are drawn, from 1; default: %(default)s")
-    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the pictures; default: %(default)s")
+    command.add_argument(
+        "--block", type=int, default=1, help="the block whose channel groups are drawn, counted from 1; default: %(default)s"
+    )
+    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the figures; default: %(default)s")
     command.set_defaults(run=explain)
 
 
@@ -175,12 +184,12 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def _add_export(commands) -> None:
-    command = commands.add_parser("export", help="a trained model for other runtimes")
+    command = commands.add_parser("export", help="export a trained model for other runtimes")
     _add_weights(command)
     command.add_argument(
-        "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a program of torch.export; both in standard operators"
+        "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a torch.export program; both use standard operators only"
     )
-    command.add_argument("--out", type=Path, help="default: the weights' name with another ending")
+    command.add_argument("--out", type=Path, help="default: the weights file with the suffix of the format")
     command.set_defaults(run=export)
 
 
@@ -192,13 +201,15 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 
 def _add_ablate(commands) -> None:
-    command = commands.add_parser("ablate", help="the papers' ablations and timm's models on small images")
+    command = commands.add_parser("ablate", help="train the papers' ablations and timm's models on small images")
     command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
-    command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, by the device")
-    command.add_argument("--seeds", type=int, help="runs of each row; default: 3 on a GPU, 1 on a CPU")
-    command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="leave out rows without any of these in their name")
-    command.add_argument("--device", default="auto", help="default: cuda if there")
-    command.add_argument("--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs there are not repeated")
+    command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, depending on the device")
+    command.add_argument("--seeds", type=int, help="runs per row; default: 3 on a GPU, 1 on a CPU")
+    command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these")
+    command.add_argument("--device", default="auto", help="default: cuda if available")
+    command.add_argument(
+        "--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs finished there are not repeated"
+    )
     command.set_defaults(run=ablate)
 
 
@@ -224,7 +235,7 @@ def main(argv: list[str] | None = None) -> int:
         add(commands)
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
-    arguments.argv = argv[1:]  # behind the command's name
+    arguments.argv = argv[1:]  # without the command's name
     try:
         return arguments.run(arguments)
     except MissingExtraError as error:

@@ -1,15 +1,15 @@
-"""State dicts of public PyTorch copies of S2-MLP, loaded into models that compute what was meant, with the shift done right.
+"""Converts state dicts of public PyTorch copies of S2-MLP to models with a correct shift.
 
-Known layouts, recognised by their keys:
+Known layouts, recognized by their keys:
 
-- ``"S2Attention"``: the module of that name in collections of attention layers: ``mlp1``, ``mlp2``, ``split_attention``. It
-  becomes a channels-first :class:`~s2mlp_cuda.layers.S2`.
-- ``"S2MLPv1"`` and ``"S2MLPv2"``: whole models of stages of a convolution and pre-norm residual blocks. They become
-  :class:`~s2mlp_cuda.models.S2MLP` with ``pre_norm=True, embed_norm=False`` and the table SS1, which is what their code moves, and
-  :class:`~s2mlp_cuda.models.S2MLPv2` with ``final_norm=False``; hidden sizes are read off the weights (c̄ = c in all known copies).
+- ``"S2Attention"``: the module of that name in collections of attention layers, with ``mlp1``, ``mlp2`` and
+  ``split_attention``. Converted to a channels-first :class:`~s2mlp_cuda.layers.S2`.
+- ``"S2MLPv1"`` and ``"S2MLPv2"``: whole models; each stage is a convolution and pre-norm residual blocks. Converted to
+  :class:`~s2mlp_cuda.models.S2MLP` with ``pre_norm=True, embed_norm=False`` and the table SS1, which their code applies, and to
+  :class:`~s2mlp_cuda.models.S2MLPv2` with ``final_norm=False``. Hidden sizes come from the weights (c̄ = c in all known copies).
 
-Weights trained with such a copy in eager PyTorch have learnt around its wrong shift, and need training again. Those trained in
-compiled form, or by NumPy or Paddle, have not.
+Weights trained with such a copy in eager PyTorch have adapted to its wrong shift and need fine-tuning. Weights trained with
+torch.compile, NumPy or Paddle do not.
 """
 
 import re
@@ -52,8 +52,8 @@ _LAYOUTS = {
         r"^mlp_head\.1\.": "head.",
     },
 }
-#: A key that only this layout has.
-_SIGNS = {
+#: One key per layout that no other layout has.
+_DISTINCTIVE_KEYS = {
     "S2Attention": "split_attention.mlp1.weight",
     "S2MLPv1": "stages.0.1.model.0.0.fn.0.weight",
     "S2MLPv2": "stages.0.1.model.0.0.fn.split_attention.mlp1.weight",
@@ -62,13 +62,13 @@ _SIGNS = {
 
 @dataclass(frozen=True)
 class Report:
-    """What became of every key.
+    """The result of a conversion, key by key.
 
     Attributes:
-        layout: which layout the keys are of.
-        renamed: old name to new name of everything that was loaded.
-        missing: names in the model that nothing was found for; they keep their initial weights.
-        unexpected: names in the file that the model has no place for.
+        layout: the layout of the state dict.
+        renamed: old key to new key, for all keys that were loaded.
+        missing: keys of the model that the state dict lacks; they keep their initial weights.
+        unexpected: keys of the state dict that the model does not have.
     """
 
     layout: str
@@ -85,26 +85,27 @@ class Report:
 
 
 def convert(state_dict: Mapping[str, torch.Tensor]) -> tuple[nn.Module, Report]:
-    """Build the model that a public state dict belongs to, and load it.
+    """Build the model of a public state dict, and load the state dict into it.
 
     Args:
-        state_dict: of a layout that the module's documentation names. ``"state_dict"`` or ``"model"`` around it and
-            ``"module."`` before its keys are taken off.
+        state_dict: a state dict of a known layout; see the module's documentation. May be wrapped in ``"state_dict"`` or
+            ``"model"``; a ``"module."`` prefix of its keys is removed.
 
     Returns:
-        ``(model, report)``: sizes are read off the weights.
+        ``(model, report)``. The sizes of the model come from the weights.
 
     Raises:
-        ValueError: keys of no known layout; an S2MLPv1 of several stages, which :class:`~s2mlp_cuda.models.S2MLP` does not have.
+        ValueError: the layout is unknown, or an S2MLPv1 with several stages, which :class:`~s2mlp_cuda.models.S2MLP` does not
+            support.
     """
     for wrapper in ("state_dict", "model"):
         inner = state_dict.get(wrapper)
         if isinstance(inner, Mapping):
             state_dict = inner
     state = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    layout = next((name for name, sign in _SIGNS.items() if sign in state), None)
+    layout = next((name for name, key in _DISTINCTIVE_KEYS.items() if key in state), None)
     if layout is None:
-        known = "; ".join(f"{name} has {sign}" for name, sign in _SIGNS.items())
+        known = "; ".join(f"{name} has {key}" for name, key in _DISTINCTIVE_KEYS.items())
         raise ValueError(f"the keys are of no known layout ({known}), got {', '.join(list(state)[:5])}, ...")
     names = {key: new_name(layout, key) for key in state}
     model = _BUILDERS[layout](state)
@@ -116,24 +117,24 @@ def convert(state_dict: Mapping[str, torch.Tensor]) -> tuple[nn.Module, Report]:
 
 
 def new_name(layout: str, key: str) -> str | None:
-    """The name here of a public key, or None."""
+    """The key in this package's models for a key of a public copy, or None."""
     for pattern, template in _LAYOUTS[layout].items():
-        found = re.match(pattern, key)
-        if found:
-            words = found.groupdict()
-            # A stage starts with its embedding.
-            return template.format(**words, place=int(words.get("block", 0)) + 1) + key[found.end() :]
+        match = re.match(pattern, key)
+        if match:
+            indices = match.groupdict()
+            # Module 0 of a stage is its embedding.
+            return template.format(**indices, place=int(indices.get("block", 0)) + 1) + key[match.end() :]
     return None
 
 
 def _count(state: dict, pattern: str) -> int:
-    """How many different numbers the pattern's group takes among the keys."""
-    return len({found.group(1) for found in (re.match(pattern, key) for key in state) if found})
+    """The number of distinct values of the pattern's group among the keys."""
+    return len({match.group(1) for match in (re.match(pattern, key) for key in state) if match})
 
 
-def _model_arguments(state: dict, first: str) -> dict:
-    """What both architectures read off the weights; ``first`` is the first linear layer of a block's second half."""
-    hidden, channels = state[first].shape
+def _model_arguments(state: dict, mlp_fc1: str) -> dict:
+    """Arguments of both architectures that come from the weights; ``mlp_fc1`` is the key of the MLP's first linear layer."""
+    hidden, channels = state[mlp_fc1].shape
     arguments = {"in_chans": state["stages.0.0.weight"].shape[1], "mlp_ratio": hidden / channels, "num_classes": 0}
     if "mlp_head.1.weight" in state:
         arguments["num_classes"] = len(state["mlp_head.1.weight"])
@@ -148,7 +149,7 @@ def _s2_attention(state: dict) -> S2:
 def _s2mlp(state: dict) -> S2MLP:
     stages = _count(state, r"stages\.(\d+)\.")
     if stages > 1:
-        raise ValueError(f"an S2MLPv1 of one stage can be converted, this one has {stages}")
+        raise ValueError(f"only an S2MLPv1 with one stage can be converted, this one has {stages}")
     channels, _, patch_size, _ = state["stages.0.0.weight"].shape
     return S2MLP(
         patch_size=patch_size,
@@ -163,7 +164,7 @@ def _s2mlp(state: dict) -> S2MLP:
 
 def _s2mlp_v2(state: dict) -> S2MLPv2:
     embeddings = [state[f"stages.{stage}.0.weight"] for stage in range(_count(state, r"stages\.(\d+)\."))]
-    hidden, channels = state[_SIGNS["S2MLPv2"]].shape
+    hidden, channels = state[_DISTINCTIVE_KEYS["S2MLPv2"]].shape
     return S2MLPv2(
         patch_sizes=[weight.shape[-1] for weight in embeddings],
         embed_dims=[len(weight) for weight in embeddings],

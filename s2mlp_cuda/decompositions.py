@@ -1,7 +1,7 @@
-"""The operators in terms of PyTorch's own, for exporters that do not know ours: ONNX, and any other.
+"""Decompositions of the operators into PyTorch's own, for exporters that do not support custom operators, such as ONNX.
 
-Shifts are gathers with computed indices here, so that one graph serves every size. Results are those of the kernels: equal
-for shifts, within rounding for sums.
+Shifts are gathers with computed indices, so one graph works for all sizes. Results match the kernels: exactly for shifts, within
+rounding for sums.
 """
 
 import torch
@@ -22,8 +22,8 @@ def _shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> to
         return x.index_select(dim, source.remainder(torch.full_like(source, size)))
     if padding_mode == "reflect":
         period = (torch.full_like(source, size) * 2 - 2).clamp(min=1)
-        ahead = source.remainder(period)
-        return x.index_select(dim, torch.minimum(ahead, period - ahead))
+        phase = source.remainder(period)
+        return x.index_select(dim, torch.minimum(phase, period - phase))
     moved = x.index_select(dim, source.clamp(0, size - 1))
     if padding_mode == "replicate":
         return moved
@@ -50,7 +50,7 @@ def gelu_spatial_shift(x, offsets, group_sizes=None, approximate="none", padding
 
 
 def _shifted_branches(x, branches, offsets, group_sizes, padding_mode):
-    """(..., H, W, K, C), in the dtype of sums."""
+    """(..., H, W, K, C), in the accumulator dtype."""
     shifted = spatial_shift(x, offsets, group_sizes, padding_mode)
     return shifted.unflatten(-1, (branches, x.shape[-1] // branches)).to(accumulator_dtype(x.dtype))
 
@@ -64,7 +64,7 @@ def shift_branch_combine(x, weights, offsets, group_sizes, padding_mode="replica
     return (shifted * weights[..., None, None, :, :]).sum(-2).to(x.dtype)
 
 
-#: For ``ExportedProgram.run_decompositions``: operators of the forward pass and what they are made of.
+#: Decomposition table for ``ExportedProgram.run_decompositions``: forward operators only.
 TABLE = {
     _OPS.spatial_shift.default: spatial_shift,
     _OPS.gelu_spatial_shift.default: gelu_spatial_shift,

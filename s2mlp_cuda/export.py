@@ -1,4 +1,4 @@
-"""Operators and models as ONNX, for runtimes that do not know this package."""
+"""Exports operators and models to ONNX, for runtimes without this package."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from s2mlp_cuda.decompositions import TABLE
 
 
 def decompose(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """The program with this package's operators written out in PyTorch's own."""
+    """Decompose this package's operators into PyTorch's own."""
     return program.run_decompositions(TABLE)
 
 
@@ -22,15 +22,15 @@ def to_onnx(
     Args:
         model: a module in evaluation mode.
         args: example inputs.
-        path: file to write; None returns the program alone.
-        dynamic_shapes: as in :func:`torch.export.export`: which sizes may change.
+        path: file to write; if None, no file is written.
+        dynamic_shapes: the sizes that may vary, as in :func:`torch.export.export`.
         **kwargs: further arguments of :func:`torch.onnx.export`.
 
     Returns:
         The ONNX program.
 
     Raises:
-        MissingExtraError: onnx or onnxscript are not installed (``pip install 's2mlp_cuda[onnx]'``).
+        MissingExtraError: onnx or onnxscript is not installed (``pip install 's2mlp_cuda[onnx]'``).
 
     Example:
         >>> batch, height, width = (torch.export.Dim(name, min=1) for name in ("batch", "height", "width"))

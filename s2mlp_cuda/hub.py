@@ -1,4 +1,4 @@
-"""Models that save to, load from and push to the Hugging Face Hub, or a folder, as safetensors.
+"""Models that can be saved to, loaded from and pushed to the Hugging Face Hub, or a folder, as safetensors.
 
 Needs huggingface_hub and safetensors (``pip install 's2mlp_cuda[hub]'``)::
 
@@ -8,7 +8,7 @@ Needs huggingface_hub and safetensors (``pip install 's2mlp_cuda[hub]'``)::
     model.save_pretrained("folder")  # or model.push_to_hub("user/name")
     model = hub.S2MLPv2.from_pretrained("folder")  # or "user/name"
 
-The arguments that a model was built with are saved beside its weights; all of them must be such that JSON can hold them.
+The arguments that a model was built with are saved with its weights, so they must be JSON-serializable.
 """
 
 from s2mlp_cuda import models
@@ -33,10 +33,10 @@ _WITH_HUB = {models.S2MLP: S2MLP, models.S2MLPv2: S2MLPv2}
 
 
 def create_model(name: str, **kwargs) -> S2MLP | S2MLPv2:
-    """:func:`s2mlp_cuda.create_model`, with the methods of the hub.
+    """:func:`s2mlp_cuda.create_model`, with ``save_pretrained``, ``from_pretrained`` and ``push_to_hub``.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     architecture, arguments = configuration(name)
     return _WITH_HUB[architecture](**{**arguments, **kwargs})

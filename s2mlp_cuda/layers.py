@@ -1,8 +1,12 @@
 """The building blocks of both models, on maps of shape (B, H, W, C).
 
-Layers that shift take ``implementation``: ``"fused"``; ``"composed"``, the same from :func:`~s2mlp_cuda.spatial_shift` and
-PyTorch's own operators; or ``"reference"``, with :func:`s2mlp_cuda.reference.spatial_shift`, slices and ``torch.cat``, in place of
-our operator. The latter two are slower and there to compare with. Parameters are the same.
+Layers that shift take an ``implementation``:
+
+- ``"fused"``: the fused operators.
+- ``"composed"``: :func:`~s2mlp_cuda.spatial_shift` and PyTorch's own operators.
+- ``"reference"``: as ``"composed"``, with the slices and ``torch.cat`` of :func:`s2mlp_cuda.reference.spatial_shift` as the shift.
+
+The last two are slower and are meant for comparison. All three have the same parameters.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,16 +46,15 @@ def _shift_of(implementation: str) -> Callable:
 class SpatialShift(nn.Module):
     """The spatial shift as a layer; see :func:`s2mlp_cuda.spatial_shift` for shapes, dtypes and arguments.
 
-    A drop-in for the ``spatial_shift1``/``spatial_shift2`` functions of public S2-MLP code, which is wrong in eager
-    PyTorch: ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)``.
+    ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)`` are drop-in replacements for the functions
+    ``spatial_shift1`` and ``spatial_shift2`` of public S2-MLP code, which are wrong in eager PyTorch.
 
     Args:
         offsets, group_sizes, padding_mode, data_format: as in :func:`s2mlp_cuda.spatial_shift`.
-        implementation: ``"reference"`` for slices and ``torch.cat``; the others are the operator.
+        implementation: ``"reference"`` for slices and ``torch.cat``; the other two both use the operator.
 
     Raises:
-        TypeError, ValueError: on offsets, group sizes, padding mode, data format or implementation that no input could
-            satisfy.
+        TypeError, ValueError: offsets, group sizes, padding mode, data format or implementation are invalid for any input.
     """
 
     __prepare_scriptable__ = refuse_torchscript
@@ -99,13 +102,13 @@ class GELUSpatialShift(SpatialShift):
     """GELU, then the spatial shift, in one pass; see :func:`s2mlp_cuda.gelu_spatial_shift`.
 
     Args:
-        offsets, group_sizes, padding_mode, data_format: as :class:`SpatialShift`.
-        approximate: ``"none"`` or ``"tanh"``, as :class:`torch.nn.GELU`.
-        implementation: ``"fused"``, ``"composed"`` (GELU and shift one after the other) or ``"reference"`` (the same with the
-            shift of :mod:`s2mlp_cuda.reference`).
+        offsets, group_sizes, padding_mode, data_format: as in :class:`SpatialShift`.
+        approximate: ``"none"`` or ``"tanh"``, as in :class:`torch.nn.GELU`.
+        implementation: ``"fused"``, ``"composed"`` (GELU, then the shift) or ``"reference"`` (GELU, then the shift of
+            :mod:`s2mlp_cuda.reference`).
 
     Raises:
-        TypeError, ValueError: as :class:`SpatialShift`; ValueError for an unknown approximation.
+        TypeError, ValueError: as in :class:`SpatialShift`; ValueError for an unknown ``approximate``.
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class GELUSpatialShift(SpatialShift):
 
 
 class Affine(nn.Module):
-    """``alpha * x + beta`` per channel: what ResMLP (arXiv 2105.03404, eq. 1) and the deep S2-MLP use as a norm."""
+    """``alpha * x + beta`` per channel, used as a norm by ResMLP (arXiv 2105.03404, eq. 1) and the deep S2-MLP."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -156,7 +159,7 @@ class Affine(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): in training, a sample's branch is dropped with probability ``rate``."""
+    """Stochastic depth (arXiv 1603.09382): during training, drops the branch of each sample with probability ``rate``."""
 
     def __init__(self, rate: float = 0.0):
         super().__init__()
@@ -176,15 +179,14 @@ class DropPath(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """Images or maps to tokens (B, H / p, W / p, channels): one linear map per p x p patch.
+    """Images or maps to tokens (B, H / p, W / p, channels): one linear projection per p x p patch.
 
     Args:
-        in_channels, channels: C of the input and of the tokens.
+        in_channels, channels: channels of the input and of the tokens.
         patch_size: p.
         norm_layer: a norm for the tokens; default none.
-        data_format: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C): of the input.
-        pad: fill the last patches up with zeros, on the right and at the bottom, where p does not divide H or W. What
-            is over is left out otherwise.
+        data_format: of the input: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C).
+        pad: zero-pad the right and bottom edges if H or W is not a multiple of p. Otherwise the remainder is cropped.
     """
 
     def __init__(
@@ -215,7 +217,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear on every token: c -> ratio*c -> c."""
+    """Linear, GELU, linear per token: c -> ratio*c -> c."""
 
     def __init__(self, channels: int, ratio: float):
         super().__init__()
@@ -231,8 +233,8 @@ class Mlp(nn.Module):
 class S2MLPBlock(nn.Module):
     """The block of S2-MLP (arXiv 2106.07477, section 3.2): (B, H, W, C) to the same shape.
 
-    ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm sits last in each branch. With
-    ``pre_norm`` it sits first, as in public copies and as in S2-MLPv2.
+    ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm comes last in each residual branch.
+    With ``pre_norm`` it comes first, as in public copies and in S2-MLPv2.
     """
 
     def __init__(
@@ -257,7 +259,7 @@ class S2MLPBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
-        """The branch that moves tokens."""
+        """The token-mixing branch, without the norm."""
         return self.fc2(self.shift(self.fc1(x)))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -268,8 +270,8 @@ class S2MLPBlock(nn.Module):
         return x + self.drop_path(self.norm2(self.mlp(x)))
 
 
-class _Branches(nn.Module):
-    """K branches side by side in the channels of an expanded map, each with a shift table of its own, None for one that stays."""
+class _ShiftedBranches(nn.Module):
+    """The K branches of an expanded map (..., H, W, K*C), with one shift table each; None leaves a branch unshifted."""
 
     __prepare_scriptable__ = refuse_torchscript
 
@@ -284,7 +286,7 @@ class _Branches(nn.Module):
         self.implementation = implementation
 
     def shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """The branches as maps of their own, where they are not fused."""
+        """The shifted branches as separate maps, for the unfused implementations."""
         shift = _shift_of(self.implementation)
         return [
             part if table is None else shift(part, table, padding_mode=self.padding_mode)
@@ -296,21 +298,21 @@ class _Branches(nn.Module):
         return f"branches=({names}), padding_mode={self.padding_mode!r}, implementation={self.implementation!r}"
 
 
-class ShiftSplitAttention(_Branches):
+class ShiftSplitAttention(_ShiftedBranches):
     """Split attention over shifted branches (arXiv 2108.01072, eqs. 9 to 12): (B, H, W, K*C) to (B, H, W, C).
 
-    Softmax-weighted sum of the K shifted branches, weighted per channel; see :func:`s2mlp_cuda.shift_split_attention`.
+    Sum of the K shifted branches, with softmax weights per branch and channel; see :func:`s2mlp_cuda.shift_split_attention`.
 
     Args:
-        channels: C, of one branch.
-        branches: K offset tables, None for a branch that stays. The paper's three: SS1, SS2, identity.
-        hidden_channels: c̄. The paper does not print it; C/4, the default, reproduces its parameter counts, while the
-            public PyTorch copies use C.
+        channels: C, the channels of one branch.
+        branches: K shift tables; None leaves a branch unshifted. Default: the paper's three, SS1, SS2 and identity.
+        hidden_channels: c̄. The paper does not give it. The default, C/4, reproduces the paper's parameter counts; public
+            PyTorch copies use C.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
 
     Raises:
-        TypeError, ValueError: on branches, padding mode or implementation that no input could satisfy.
+        TypeError, ValueError: branches, padding mode or implementation are invalid for any input.
     """
 
     def __init__(
@@ -328,7 +330,7 @@ class ShiftSplitAttention(_Branches):
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
 
     def weights(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The branches' weights (B, K, C), which sum to 1 over K, from the sum (B, C) over branches and tokens (eqs. 10, 11)."""
+        """The branch weights (B, K, C), which sum to 1 over K, from the sum (B, C) over branches and tokens (eqs. 10, 11)."""
         return self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(self.branches), -1)).softmax(-2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -339,18 +341,18 @@ class ShiftSplitAttention(_Branches):
         return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode)
 
 
-class ShiftSum(_Branches):
+class ShiftSum(_ShiftedBranches):
     """Sum or mean of shifted branches, the baselines of the split attention: (B, H, W, K*C) to (B, H, W, C).
 
     Args:
-        branches: as :class:`ShiftSplitAttention`.
-        mean: divide by K.
+        branches: as in :class:`ShiftSplitAttention`.
+        mean: divide the sum by K.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"`` (:func:`s2mlp_cuda.shift_branch_combine` with constant weights), ``"composed"`` or
             ``"reference"``.
 
     Raises:
-        TypeError, ValueError: as :class:`ShiftSplitAttention`.
+        TypeError, ValueError: as in :class:`ShiftSplitAttention`.
     """
 
     def __init__(
@@ -385,12 +387,12 @@ class S2(nn.Module):
 
     Args:
         channels: c.
-        branches: K offset tables, None for a branch that stays. The paper's three: SS1, SS2, identity.
+        branches: K shift tables; None leaves a branch unshifted. Default: the paper's three, SS1, SS2 and identity.
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
         attention_channels: c̄ of the split attention; default c/4.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
-        data_format: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W), in and out.
+        data_format: of input and output: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W).
 
     Raises:
         ValueError: no branches, or an unknown fusion, implementation or data format.
@@ -412,11 +414,11 @@ class S2(nn.Module):
             raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
         self.fusion = fusion
         self.data_format = data_format
-        how = {"padding_mode": padding_mode, "implementation": implementation}
+        options = {"padding_mode": padding_mode, "implementation": implementation}
         if fusion == "split_attention":
-            self.attention = ShiftSplitAttention(channels, branches, attention_channels, **how)
+            self.attention = ShiftSplitAttention(channels, branches, attention_channels, **options)
         else:
-            self.sum = ShiftSum(branches, fusion == "mean", **how)
+            self.sum = ShiftSum(branches, fusion == "mean", **options)
         self.expand = nn.Linear(channels, len(branches) * channels)
         self.project = nn.Linear(channels, channels)
 

@@ -1,8 +1,8 @@
-"""The spatial shift in plain PyTorch, four ways. Slow, obvious, and what the compiled operator is compared with.
+"""Four reference implementations of the spatial shift in plain PyTorch: slow and simple, to test the compiled operator against.
 
-All take the arguments of :func:`s2mlp_cuda.spatial_shift` and return the same values. Nothing here uses the compiled
-operator. The last three are the alternatives named beside slicing in public write-ups of S2-MLP; they take floating
-point maps only, and compute products with zeros, so one NaN or infinity spreads to its neighbours.
+All take the arguments of :func:`s2mlp_cuda.spatial_shift` and return the same values. None uses the compiled operator. Public
+write-ups of S2-MLP name the last three as alternatives to slicing. These three take floating-point maps only. They multiply by
+zeros, so a NaN or an infinity spreads to its neighbors.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _PAD_MODES = {"replicate": "replicate", "zeros": "constant", "circular": "circul
 
 
 def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] | None = None) -> list[int]:
-    """First channel of every group, and the number of channels: floor(g*C/G) for g = 0 .. G, unless sizes are given."""
+    """The first channel of each group, then the number of channels: floor(g*C/G) for g = 0 .. G, unless sizes are given."""
     groups = len(offsets)
     if group_sizes is None:
         return [g * channels // groups for g in range(groups + 1)]
@@ -24,26 +24,26 @@ def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] |
 
 
 def _reduce_reflected(offset: int, size: int) -> int:
-    """The same shift of a reflected axis, by less than its size: reflection repeats itself after 2 * (size - 1) positions."""
+    """An equivalent offset smaller than the axis, for reflect padding, which has a period of 2 * (size - 1) positions."""
     if size == 1:
         return 0
     return (offset + size - 2) % (2 * size - 2) - (size - 2)
 
 
 def shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
-    """Move the content of one axis toward higher indices by ``offset``, by ``torch.cat`` of slices."""
+    """Shift one axis by ``offset`` toward higher indices, with slices and ``torch.cat``."""
     size = x.shape[dim]
     if size == 0 or offset == 0:
         return x
     if padding_mode == "circular":
-        cut = -offset % size
-        return torch.cat([x.narrow(dim, cut, size - cut), x.narrow(dim, 0, cut)], dim)
+        start = -offset % size
+        return torch.cat([x.narrow(dim, start, size - start), x.narrow(dim, 0, start)], dim)
     if padding_mode == "reflect":
         offset = _reduce_reflected(offset, size)
         distance = abs(offset)
         mirrored = x.narrow(dim, 1 if offset > 0 else size - 1 - distance, distance).flip(dim)
-        kept = x.narrow(dim, max(0, -offset), size - distance)
-        return torch.cat([mirrored, kept] if offset > 0 else [kept, mirrored], dim)
+        moved = x.narrow(dim, max(0, -offset), size - distance)
+        return torch.cat([mirrored, moved] if offset > 0 else [moved, mirrored], dim)
     distance = min(abs(offset), size)
     border = x.narrow(dim, 0 if offset > 0 else size - 1, 1)
     if padding_mode == "zeros":
@@ -62,7 +62,7 @@ def spatial_shift(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """Slices and ``torch.cat``: what tests compare with. Any dtype, any number of leading dimensions; differentiable by PyTorch."""
+    """Slices and ``torch.cat``: the tests' reference. Any dtype, any number of leading dimensions; differentiable."""
     channel_dim = -1 if data_format == "channels_last" else -3
     height_dim = -3 if data_format == "channels_last" else -2
     borders = group_borders(x.shape[channel_dim], offsets, group_sizes)
@@ -89,7 +89,7 @@ def _restore(out: torch.Tensor, x: torch.Tensor, data_format: str) -> torch.Tens
 
 
 def _near_offsets(offsets: Sequence, height: int, width: int, padding_mode: str) -> list[tuple[int, int]]:
-    """The same shifts with offsets no larger than the map, so that padding by the largest of them is enough."""
+    """Equivalent offsets no larger than the map, so that padding by the largest of them is sufficient."""
 
     def near(offset: int, size: int) -> int:
         if padding_mode == "circular":
@@ -102,7 +102,7 @@ def _near_offsets(offsets: Sequence, height: int, width: int, padding_mode: str)
 
 
 def _pad(x: torch.Tensor, offsets: Sequence, padding_mode: str) -> tuple[torch.Tensor, int, int]:
-    """``x`` (N, C, H, W), padded on both sides of each axis by the largest offset along it, and these two widths."""
+    """``x`` (N, C, H, W), padded on both sides of each axis by the largest offset along it, and the two padding widths."""
     rows = max(abs(dh) for dh, _ in offsets)
     columns = max(abs(dw) for _, dw in offsets)
     return F.pad(x, [columns, columns, rows, rows], mode=_PAD_MODES[padding_mode]), rows, columns
@@ -137,7 +137,7 @@ def spatial_shift_conv2d(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """Depthwise ``conv2d`` of a padded map with kernels that hold a single one."""
+    """Depthwise ``conv2d`` of a padded map with one-hot kernels."""
     maps = _channels_first_map(x, data_format)
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
@@ -157,7 +157,7 @@ def spatial_shift_deform_conv2d(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """torchvision's ``deform_conv2d`` of a padded map: sampling points moved by whole tokens, identity weights.
+    """torchvision's ``deform_conv2d`` of a padded map, with integer sampling offsets and identity weights.
 
     Raises:
         ModuleNotFoundError: torchvision is not installed.

@@ -1,7 +1,7 @@
-"""``import s2mlp_cuda.timm`` makes timm know the models: ``timm.create_model("s2mlpv2_small_7", ...)``.
+"""``import s2mlp_cuda.timm`` registers the models with timm: ``timm.create_model("s2mlpv2_small_7", ...)``.
 
-Needs timm (``pip install 's2mlp_cuda[timm]'``). The arguments are those of :func:`s2mlp_cuda.create_model`; there are no
-pretrained weights.
+Needs timm (``pip install 's2mlp_cuda[timm]'``). Takes the arguments of :func:`s2mlp_cuda.create_model`. There are no pretrained
+weights.
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ def _register(name: str, feature_maps: int) -> None:
         return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=features, **kwargs)
 
     entry_point.__name__ = entry_point.__qualname__ = name
-    entry_point.__doc__ = f"``s2mlp_cuda.create_model({name!r})`` as timm builds its own."
+    entry_point.__doc__ = f"``s2mlp_cuda.create_model({name!r})``, built by timm's ``build_model_with_cfg``."
     register_model(entry_point)
 
 

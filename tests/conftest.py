@@ -8,18 +8,18 @@ import torch
 
 
 def require_device(name: str) -> torch.device:
-    """Skips a CUDA test by name where there is no GPU, and only there; S2MLP_REQUIRE_GPU=1 makes that a failure."""
+    """Skips CUDA tests if there is no GPU, or fails them if S2MLP_REQUIRE_GPU=1."""
     if name == "cuda" and not torch.cuda.is_available():
-        assert os.environ.get("S2MLP_REQUIRE_GPU") != "1", "S2MLP_REQUIRE_GPU=1, but PyTorch sees no GPU"
+        assert os.environ.get("S2MLP_REQUIRE_GPU") != "1", "S2MLP_REQUIRE_GPU=1, but PyTorch finds no GPU"
         pytest.skip("no GPU")
     return torch.device(name)
 
 
-def allocations(work) -> list[int]:
-    """The bytes of every allocation of CPU tensor memory that ``work`` makes."""
+def allocations(function) -> list[int]:
+    """The sizes in bytes of all CPU tensor allocations during a call of ``function``."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
-        work()
+        function()
     return [event.self_cpu_memory_usage for event in profile.events() if event.self_cpu_memory_usage > 0]
 
 
@@ -30,7 +30,7 @@ def device(request) -> torch.device:
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Small models in processes side by side are many times faster with a thread each."""
+    """Runs with one thread, which is much faster for small models in parallel processes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -44,7 +44,7 @@ def seed():
 
 @pytest.fixture
 def fresh_python(tmp_path_factory) -> Path:
-    """The Python of a virtual environment that sees the packages of this one, s2mlp_cuda left out."""
+    """The Python of a virtual environment with the packages of this one, except s2mlp_cuda."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
     packages = tmp_path_factory.mktemp("packages")

@@ -1,8 +1,8 @@
-"""A small subset of the emulated cases on the GPU, to be run under compute-sanitizer: every kernel, one padding mode.
+"""Runs a small subset of the emulated cases on the GPU, for compute-sanitizer: all kernels, with one padding mode.
 
 PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck python tests/gpu_sanitizer_cases.py [NAME]
 
-Of cases whose names contain NAME, where it is given.
+If NAME is given, only cases whose names contain it.
 """
 
 import sys
@@ -22,5 +22,5 @@ cases = [case for case in every_case() if case.mode == "replicate" and case.tabl
 failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}
 for name, failure in failures.items():
     print(f"{name}: {failure}")
-print(f"{len(cases) - len(failures)} of {len(cases)} cases right")
+print(f"{len(cases) - len(failures)} of {len(cases)} cases correct")
 sys.exit(1 if failures else 0)

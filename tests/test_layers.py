@@ -41,7 +41,7 @@ def test_drop_path_is_off_in_eval_and_keeps_the_mean_in_training():
     assert drop.eval()(x) is x
     out = drop.train()(x)
     assert out.unique().tolist() == pytest.approx([0, 4 / 3])
-    assert torch.equal(out[..., 0], out[..., 1]), "a sample is dropped as a whole"
+    assert torch.equal(out[..., 0], out[..., 1]), "samples must be dropped as a whole"
     assert out.mean().item() == pytest.approx(1, abs=0.02)
     with pytest.raises(ValueError, match=r"drop path rate must be in \[0, 1\), got 1"):
         layers.DropPath(1)
@@ -51,7 +51,7 @@ IMPLEMENTATIONS = pytest.mark.parametrize("implementation", layers.IMPLEMENTATIO
 
 
 @IMPLEMENTATIONS
-def test_split_attention_is_the_formula(implementation):
+def test_split_attention_matches_the_formula(implementation):
     attention = layers.ShiftSplitAttention(8, hidden_channels=5, implementation=implementation).double()
     x = torch.randn(2, 3, 4, 24, dtype=torch.float64)
     maps = list(x.split(8, -1))
@@ -74,7 +74,7 @@ def test_split_attention_hidden_channels_default_to_a_quarter():
 
 
 @IMPLEMENTATIONS
-def test_v1_block_is_the_paper(implementation):
+def test_v1_block_matches_the_paper(implementation):
     block = layers.S2MLPBlock(8, mlp_ratio=2, implementation=implementation).double()
     nn.init.normal_(block.norm1.weight)
     nn.init.normal_(block.norm2.bias)
@@ -87,7 +87,7 @@ def test_v1_block_is_the_paper(implementation):
 
 @IMPLEMENTATIONS
 @pytest.mark.parametrize("fusion", layers.FUSIONS)
-def test_v2_block_is_the_paper(fusion, implementation):
+def test_v2_block_matches_the_paper(fusion, implementation):
     block = layers.S2MLPv2Block(8, fusion=fusion, implementation=implementation).double()
     x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
     parts = list(block.s2.expand(block.norm1(x)).split(8, -1))
@@ -109,7 +109,7 @@ def test_v2_block_is_the_paper(fusion, implementation):
     torch.testing.assert_close(block(x), y + block.mlp(block.norm2(y)))
 
 
-def test_s2_refuses():
+def test_s2_errors():
     with pytest.raises(ValueError, match="fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"):
         layers.S2(8, fusion="max")
     with pytest.raises(ValueError, match="branch_offsets is empty: give at least one offset table"):

@@ -1,4 +1,4 @@
-"""What linters say of the sources: nothing."""
+"""Linters report nothing."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0] + " " + command[1])
-def test_nothing_to_say(command):
+def test_linter_reports_nothing(command):
     tool, *options = command
     result = subprocess.run([Path(sys.executable).parent / tool, *options], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

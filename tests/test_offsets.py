@@ -27,7 +27,7 @@ def test_names():
 @pytest.mark.parametrize("channels", [5, 8, 96, 97, 384])
 def test_chunk_sizes_are_those_of_torch_chunk(channels):
     if channels == 8:
-        with pytest.raises(ValueError, match="8 channels cannot be cut into 5 chunks of 2"):
+        with pytest.raises(ValueError, match="8 channels cannot be split into 5 chunks of 2"):
             offsets.chunk_sizes(8, 5)
         return
     assert offsets.chunk_sizes(channels, 5) == tuple(len(part) for part in torch.empty(channels).chunk(5))

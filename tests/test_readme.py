@@ -1,4 +1,4 @@
-"""The README's Python runs as printed."""
+"""The README is consistent with code and result files: its Python runs, and its numbers and tables are those of the results."""
 
 import csv
 import json
@@ -11,11 +11,11 @@ import torch
 
 import s2mlp_cuda
 from s2mlp_cuda.bench import tables
+from s2mlp_cuda.bench.baselines import GELU_ALONE
 from s2mlp_cuda.bench.headline import shortfalls
 from s2mlp_cuda.bench.measurement import COPY, copies, fastest, load
-from s2mlp_cuda.bench.peers import GELU_ALONE
 from s2mlp_cuda.training import ablation
-from s2mlp_cuda.training.config import parse, plain
+from s2mlp_cuda.training.config import parse, tuples_to_lists
 from s2mlp_cuda.training.weights import load as load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,7 @@ def test_python_blocks_run_in_order():
     assert len(blocks) == 8
     names = {"torch": torch, "s2mlp_cuda": s2mlp_cuda, "c": 384}
     for block in blocks:
-        if block.startswith("x[:, 1:"):  # the papers' line, on a map that does not need a gradient
+        if block.startswith("x[:, 1:"):  # the papers' line, which needs a map that does not require a gradient
             names["x"] = names["x"].detach()
         exec(block, names)
     maps = torch.randn(2, 6, 7, 16)
@@ -36,22 +36,22 @@ def test_python_blocks_run_in_order():
     assert torch.equal(names["spatial_shift2"](maps), s2mlp_cuda.reference.spatial_shift(maps, s2mlp_cuda.offsets.SS2))
 
 
-def test_links_lead_somewhere():
+def test_links_are_valid():
     headings = {"#" + line.lower().replace(" ", "-") for line in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert target in headings or (ROOT / target).exists(), target
 
 
-def test_training_commands_are_understood():
+def test_training_commands_parse():
     lines = re.findall(r"^(?:s2mlp|torchrun .* -m s2mlp_cuda) (.+?)(?: +#.*)?$", README, re.MULTILINE)
     trainings = [line.split()[1:] for line in lines if line.startswith("train ")]
     assert len(trainings) == 4, trainings
-    for words in trainings:
-        parse(words)
+    for argv in trainings:
+        parse(argv)
     assert {line.split()[0] for line in lines} == {"train", "eval", "predict", "explain", "export", "ablate"}
 
 
-def test_cifar10_numbers_are_those_of_the_result_files():
+def test_cifar10_results_match_the_result_files():
     folder = ROOT / "benchmarks" / "results" / "cifar10-cpu"
     with open(folder / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -64,20 +64,20 @@ def test_cifar10_numbers_are_those_of_the_result_files():
         vars(parse(["--recipe", name, "--data", "cifar10", "--output", "out/cifar10_cpu"]))
         for name in (str(folder / "config.yaml"), "cifar10_cpu")
     )
-    assert plain(saved) == plain(recipe)
+    assert tuples_to_lists(saved) == tuples_to_lists(recipe)
     model, description = load_weights(folder / "last.safetensors")
     assert description.class_names[0] == "airplane" and sum(p.numel() for p in model.parameters()) < 1_000_000
 
 
-def test_training_forms_are_those_of_the_result_file():
+def test_training_variants_match_the_result_file():
     result = json.loads((ROOT / "benchmarks" / "results" / "training-forms-torch2.11.0.json").read_text())
-    for name, form in result["forms"].items():
-        epochs = form["all_images_per_second"]
-        speeds = f"{form['images_per_second']:.0f} | {min(epochs):.0f} to {max(epochs):.0f}"
-        assert f"| {name} | {speeds} | {form['peak_memory_mb']:.0f} MB |" in README
+    for name, variant in result["forms"].items():
+        epochs = variant["all_images_per_second"]
+        speeds = f"{variant['images_per_second']:.0f} | {min(epochs):.0f} to {max(epochs):.0f}"
+        assert f"| {name} | {speeds} | {variant['peak_memory_mb']:.0f} MB |" in README
 
 
-def test_ablations_are_those_of_the_result_file():
+def test_ablations_match_the_result_file():
     folder = ROOT / "benchmarks" / "results" / "cifar10-ablation-cpu"
     found = json.loads((folder / "ablation.json").read_text())
     results = [ablation.Result(**{**entry, "row": ablation.Row(**entry["row"])}) for entry in found["results"]]
@@ -88,15 +88,15 @@ def test_ablations_are_those_of_the_result_file():
     minutes = sum({result.row.key: sum(result.seconds) for result in results}.values()) / 60
     assert f"after another in **{minutes:.0f} minutes**" in README and minutes < 60
     verdicts = [verdict for *_, verdict in ablation.verdicts(results, found["test_images"])]
-    words = {"holds": "hold", "undecided": "undecided", "does not hold": "does not hold"}
-    counts = ", ".join(f"{verdicts.count(verdict)} {said}" for verdict, said in words.items())
+    texts = {"holds": "hold", "undecided": "undecided", "does not hold": "does not hold"}
+    counts = ", ".join(f"{verdicts.count(verdict)} {text}" for verdict, text in texts.items())
     assert f"{len(verdicts)} findings ({counts})" in " ".join(README.split())
     assert found["environment"]["machine"] in README and re.fullmatch("[0-9a-f]{40}", found["environment"]["commit"])
 
 
 EPYC = {name: ROOT / "benchmarks" / "results" / f"cpu-epyc-{name}" for name in ("avx512", "avx2")}
 DTYPES = ("float32", "bfloat16")
-#: Operator, dtype (None: either), direction, the most that is wanted, in times of what, from how many MB on.
+#: Operator, dtype (None for both), direction, target, unit of the target, minimum map size in MB.
 TARGETS = (
     ("spatial_shift", None, "forward", 1.1, COPY, 8),
     ("spatial_shift", None, "forward + backward", 2.2, COPY, 8),
@@ -106,63 +106,69 @@ TARGETS = (
 )
 
 
-def time_of(ways, name, unit=COPY):
-    """Median of a way in that of another."""
-    medians = {way.name: way.median for way in ways if way.seconds}
+def time_of(measurements, name, unit=COPY):
+    """The median of one implementation relative to another."""
+    medians = {m.name: m.median for m in measurements if m.seconds}
     return medians[name] / medians[unit]
 
 
 def table_of_instruction_sets(runs):
-    """Median and range over sizes, forward + backward."""
+    """Median and range over sizes of forward + backward."""
     both = "forward + backward"
 
-    def cells(subject, data_format, way):
+    def cells(subject, data_format, relative_time):
         for run in runs:
             for dtype in DTYPES:
-                cases = {c: ways for c, ways in run.cases("operator").items() if (c.subject, c.direction) == (subject, both)}
-                yield tables.spread([way(w) for c, w in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)])
+                cases = {
+                    c: measurements
+                    for c, measurements in run.cases("operator").items()
+                    if (c.subject, c.direction) == (subject, both)
+                }
+                yield tables.spread(
+                    [relative_time(m) for c, m in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)]
+                )
 
     rows = [
-        (text, subject, data_format, way)
+        (text, subject, data_format, relative_time)
         for subject, formats in (
             ("spatial_shift", ("channels_last", "channels_first")),
             ("gelu_spatial_shift", ("channels_last",)),
             ("shift_split_attention", ("channels_last",)),
         )
         for data_format in formats
-        for text, way in (
+        for text, relative_time in (
             (f"{subject}, {data_format.replace('_', '-')}", partial(time_of, name=f"s2mlp_cuda.{subject}")),
             *([("`F.gelu` alone", partial(time_of, name=GELU_ALONE))] if subject.startswith("gelu") else []),
-            ("its best baseline", lambda ways: copies(fastest(ways, ours=False), ways)),
+            ("its best baseline", lambda measurements: copies(fastest(measurements, ours=False), measurements)),
         )
     ]
     return [f"| {text} | {' | '.join(cells(*row))} |" for text, *row in rows]
 
 
 def table_of_targets(runs):
-    """How many cells meet a target, and the one that is furthest from it."""
+    """The number of cells that meet each target, and the cell that is furthest from it."""
     lines = []
-    for subject, dtype, direction, most, unit, megabytes in TARGETS:
+    for subject, dtype, direction, target, unit, megabytes in TARGETS:
         cells = []
         for run in runs:
             found = {
-                case: time_of(ways, f"s2mlp_cuda.{subject}", unit)
-                for case, ways in run.cases("operator").items()
+                case: time_of(measurements, f"s2mlp_cuda.{subject}", unit)
+                for case, measurements in run.cases("operator").items()
                 if (case.subject, case.direction) == (subject, direction)
                 and dtype in (None, case.dtype)
                 and math.prod(case.shape) * (4 if case.dtype == "float32" else 2) >= megabytes * 1e6
             }
             case, worst = max(found.items(), key=lambda item: item[1])
             size = f"{'x'.join(map(str, case.shape))} {case.data_format.replace('_', '-')} {case.dtype}"
-            met = sum(ratio <= most for ratio in found.values())
+            met = sum(ratio <= target for ratio in found.values())
             cells.append(f"{met} of {len(found)}, worst {worst:.2f} ({size})")
         kind = ", ".join(part for part in (subject, dtype, direction) if part)
-        wanted = f"{most:g} x `F.gelu` alone" if unit == GELU_ALONE else f"{most:g} copies"
-        lines.append(f"| {kind} | {wanted}{f', from {megabytes} MB on' if megabytes else ''} | {' | '.join(cells)} |")
+        limit = f"{target:g} x `F.gelu` alone" if unit == GELU_ALONE else f"{target:g} copies"
+        lines.append(f"| {kind} | {limit}{f', from {megabytes} MB on' if megabytes else ''} | {' | '.join(cells)} |")
     return lines
 
 
-def test_tables_are_those_of_the_result_files():
+def test_tables_match_the_result_files():
     runs = [load(folder / "bench.json") for folder in EPYC.values()]
     for run, folder, capability in zip(runs, EPYC.values(), ("AVX512", "AVX2")):
         assert not run.commit["dirty"] and run.machine["cpu_capability"] == capability
@@ -182,14 +188,14 @@ def test_tables_are_those_of_the_result_files():
         assert line in README, line
 
 
-def test_cells_on_a_gpu_in_which_another_is_faster_are_named():
-    """Kinds of cells in which the README says so, and no others."""
+def test_gpu_cells_in_which_a_baseline_is_faster_are_named():
+    """The README names these kinds of cells, and there are no others."""
     runs = [load(ROOT / "benchmarks" / "results" / name / "bench.json") for name in ("nvidia-h200", "nvidia-h200-quick")]
     assert not any(run.commit["dirty"] for run in runs) and all("H200" in run.machine["name"] for run in runs)
     found = set()
     for run in runs:
-        for case, ways in run.cases("operator").items():
-            ours, other = fastest(ways, ours=True), fastest(ways, ours=False)
+        for case, measurements in run.cases("operator").items():
+            ours, other = fastest(measurements, ours=True), fastest(measurements, ours=False)
             if other and other.median < ours.median:
                 shape = "x".join(map(str, case.shape))
                 found.add((case.subject, shape, case.data_format, case.dtype))

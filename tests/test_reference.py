@@ -1,4 +1,4 @@
-"""The reference itself: against the formula, element by element, and against the printed result of the seed example."""
+"""Tests of the reference: against the formula, element by element, and against a published example."""
 
 import numpy
 import pytest
@@ -7,8 +7,8 @@ import torch
 from s2mlp_cuda import offsets, reference, spatial_shift
 from s2mlp_cuda.ops import PADDING_MODES
 
-# The example of the write-up that lists four ways to shift: an 8-channel 5x5 map that holds row indices in even and
-# column indices in odd channels, shifted by V1. Its printed result, plane by plane.
+# The example of a write-up that lists four implementations of the shift: an 8-channel 5x5 map with row indices in even channels
+# and column indices in odd channels, shifted by V1. This is its printed result, plane by plane.
 ROWS = [[i] * 5 for i in range(5)]
 COLUMNS = [list(range(5))] * 5
 PRINTED = [
@@ -25,7 +25,7 @@ FIVE_WAYS = {"spatial_shift": spatial_shift, **reference.IMPLEMENTATIONS}
 
 
 def skip_if_torchvision_is_missing(name):
-    """torchvision is optional, and one of the four needs it."""
+    """torchvision is optional, and needed by only one of the four implementations."""
     if name == "deform_conv2d":
         pytest.importorskip("torchvision")
 
@@ -39,7 +39,7 @@ def test_printed_example(name, device):
     assert torch.equal(out, torch.tensor(PRINTED, dtype=torch.float32, device=device)[None])
 
 
-#: The names that numpy.pad has for the padding modes; its constant is where a zero is read.
+#: The arguments of numpy.pad for each padding mode; the constant -1 marks positions that read a zero.
 NUMPY_MODES = {
     "replicate": {"mode": "edge"},
     "zeros": {"mode": "constant", "constant_values": -1},
@@ -49,13 +49,13 @@ NUMPY_MODES = {
 
 
 def sources(size, offset, mode):
-    """For each position of an axis, the position that it reads; -1 for a zero."""
+    """The source position of each position of an axis; -1 for zero padding."""
     padded = numpy.pad(numpy.arange(size), abs(offset), **NUMPY_MODES[mode])
     return padded[abs(offset) - offset :][:size].tolist()
 
 
 def by_formula(x, table, sizes, mode):
-    """(H, W, C) element by element, straight from the definition."""
+    """The shift of a map (H, W, C) element by element, from its definition."""
     height, width, channels = x.shape
     borders = [g * channels // len(table) for g in range(len(table) + 1)]
     if sizes is not None:
@@ -82,7 +82,7 @@ def by_formula(x, table, sizes, mode):
     ],
 )
 @pytest.mark.parametrize("height, width", [(4, 5), (1, 3), (3, 1), (1, 1)])
-def test_every_reference_is_the_formula(table, sizes, mode, name, height, width):
+def test_all_references_match_the_formula(table, sizes, mode, name, height, width):
     skip_if_torchvision_is_missing(name)
     implementation = reference.IMPLEMENTATIONS[name]
     x = torch.randn(height, width, 9)

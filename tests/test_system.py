@@ -1,4 +1,4 @@
-"""What result files say of where they come from."""
+"""The description of the environment in result files."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ from s2mlp_cuda._system import commit_name
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A module in a checkout of one commit."""
+    """A module in a git checkout with one commit."""
     module = tmp_path / "package" / "module.py"
     results = tmp_path / "benchmarks" / "results" / "result.json"
     for path in (module, results):
@@ -29,7 +29,7 @@ def test_commit_is_named(checkout):
     assert re.fullmatch("[0-9a-f]{40}", commit_name(checkout))
 
 
-def test_changes_are_marked_but_for_those_of_results(checkout):
+def test_changes_are_marked_except_in_results(checkout):
     root, before = checkout.parent.parent, commit_name(checkout)
     (root / "benchmarks" / "results" / "result.json").write_text("2")
     (root / "benchmarks" / "results" / "new.json").write_text("2")
@@ -38,7 +38,7 @@ def test_changes_are_marked_but_for_those_of_results(checkout):
     assert commit_name(checkout) == before + "+changes"
 
 
-def test_another_project_that_has_the_package_installed_is_not_its_checkout(checkout, tmp_path):
+def test_package_installed_inside_another_checkout_has_no_commit(checkout, tmp_path):
     (tmp_path / ".gitignore").write_text("environment/")
     installed = tmp_path / "environment" / "module.py"
     installed.parent.mkdir()

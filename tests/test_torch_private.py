@@ -1,4 +1,4 @@
-"""Private names of PyTorch: in one file, and every transform works without any of them."""
+"""Private PyTorch APIs are used in one file only, and all transforms work if any of them is missing."""
 
 import re
 import subprocess
@@ -9,24 +9,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PRIVATE = ROOT / "s2mlp_cuda" / "_torch_private.py"
-NAMES = re.findall(r'_find\("(.+)"\)', PRIVATE.read_text())
-#: Runs pytest where a name cannot be found.
+NAMES = re.findall(r'_resolve\("(.+)"\)', PRIVATE.read_text())
+#: Runs pytest with one name missing.
 WITHOUT = """
 import pkgutil, sys
-find = pkgutil.resolve_name
+resolve_name = pkgutil.resolve_name
 
-def find_others(name):
+def resolve_others(name):
     if name == sys.argv[1]:
         raise AttributeError(name)
-    return find(name)
+    return resolve_name(name)
 
-pkgutil.resolve_name = find_others
+pkgutil.resolve_name = resolve_others
 import pytest
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[2:]]))
 """
 
 
-def test_other_files_have_none():
+def test_other_files_use_no_private_names():
     used = re.compile(r"torch\._(?!dynamo|inductor|ops\b|_version__|\()|_functorch|forward_ad\._|autograd\.function\._")
     for path in (ROOT / "s2mlp_cuda").rglob("*.py"):
         if path != PRIVATE:
@@ -36,7 +36,7 @@ def test_other_files_have_none():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_transforms_work_without(name):
-    """Of the functions; raw operators know no forward mode then. What compilers see does not depend on it."""
+    """Transforms of the functions; without the name, raw operators do not support forward mode. The compiler is not affected."""
     tests = ["tests/ops/test_spatial_shift_transforms.py", "-k", "not compile and not opcheck"]
     result = subprocess.run([sys.executable, "-c", WITHOUT, name, *tests], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:]

@@ -1,9 +1,9 @@
-// The shift of small planes, one behind the other in memory, without a look at their borders: where the elements of a plane come from
-// repeats itself with a short period, so it is found once, as masks.
+// The shift of small planes that are contiguous in memory, without handling borders separately. The source positions of a plane
+// repeat with a short period, so they are computed once, as masks.
 //
-// Position i of a stretch of planes takes in[i + delta] for some of a few deltas. Away from the border there is one, which is the same
-// everywhere; a replicated border by one token takes another. So each vector of outputs is made of a vector of inputs per
-// delta, masked. In the adjoint a position may take several, which are added up.
+// Position i of a stretch of planes reads in[i + delta], for one of a few deltas. Away from the border the delta is the same
+// everywhere; a replicated border of one token has another. Each output vector is therefore a blend of one masked input vector per
+// delta. In the adjoint a position may read several inputs, which are summed.
 #pragma once
 
 #include <algorithm>
@@ -15,19 +15,19 @@
 
 namespace s2mlp {
 
-constexpr int64_t kMostDeltas = 4;  // more than that, and borders are cheaper one by one
-constexpr int64_t kMostPeriodBytes = 2048;  // masks must stay in L1, beside inputs and outputs
-constexpr int64_t kLeastBlendBytes = 1024;  // of a stretch: the first and last registers of one take longer than the others
+constexpr int64_t kMostDeltas = 4;  // with more deltas, handling borders separately is faster
+constexpr int64_t kMostPeriodBytes = 2048;  // masks must fit into L1, together with inputs and outputs
+constexpr int64_t kLeastBlendBytes = 1024;  // of a stretch, whose first and last vectors take longer than the others
 
 struct Blend {
-  int64_t period = 0;  // bytes; 0 where there is no such form
+  int64_t period = 0;  // bytes; 0 if the shift cannot be blended
   std::vector<int64_t> deltas;  // bytes
-  std::vector<std::vector<uint8_t>> masks;  // by delta: 255 for the bytes of positions that take it, one period and a register more
-  std::vector<uint8_t> sums;  // 255 for positions that take several; empty where none does
-  std::vector<uint8_t> has_sums;  // whether a register that starts at a position has such ones
+  std::vector<std::vector<uint8_t>> masks;  // by delta: 255 for the bytes of positions that use it; one period plus one vector long
+  std::vector<uint8_t> sums;  // 255 for positions that read several inputs; empty if none does
+  std::vector<uint8_t> has_sums;  // by byte: whether a vector that starts there contains such positions
 };
 
-// For planes whose rows follow each other without a gap.
+// For contiguous planes.
 template <bool kAdjoint>
 Blend make_blend(const ShiftProblem& p, const ShiftGroup& group, int64_t element_bytes) {
   const int64_t width = p.width.size;
@@ -77,9 +77,9 @@ Blend make_blend(const ShiftProblem& p, const ShiftGroup& group, int64_t element
     }
   };
   std::for_each(blend.masks.begin(), blend.masks.end(), repeat);
-  while (blend.deltas.size() != 2 && blend.deltas.size() != 4) {  // the loops below know two numbers of deltas
+  while (blend.deltas.size() != 2 && blend.deltas.size() != 4) {  // the loops below are compiled for 2 and 4 deltas
     blend.deltas.push_back(blend.deltas[0]);
-    blend.masks.emplace_back(period + kWidestRegister);  // zeros: takes nothing
+    blend.masks.emplace_back(period + kWidestRegister);  // all zeros: unused
   }
   if (!blend.sums.empty()) {
     repeat(blend.sums);
@@ -92,7 +92,7 @@ Blend make_blend(const ShiftProblem& p, const ShiftGroup& group, int64_t element
   return blend;
 }
 
-// Bytes [begin, begin + a register) of `bytes` ones; zeros beyond them.
+// Loads a vector from byte `begin` of `from`, with zeros for bytes outside of [0, bytes).
 template <typename Register>
 S2MLP_INLINE inline Register load_within(const char* from, int64_t begin, int64_t bytes) {
   const int64_t size = sizeof(Register);
@@ -106,7 +106,7 @@ S2MLP_INLINE inline Register load_within(const char* from, int64_t begin, int64_
   return load_vector<Register>(padded);
 }
 
-// Blend as the loops below want it: kDeltas pointers and numbers that no store can change.
+// A Blend for the loops below: a local copy, which stores to the output cannot alias, with a constant number of deltas.
 template <int kDeltas>
 struct BlendView {
   int64_t deltas[kDeltas];
@@ -130,7 +130,7 @@ struct BlendView {
   }
 };
 
-// The elements of L's registers, all of one stretch of `bytes`, from position i of the output on; kSums: some take several inputs.
+// Writes one vector of a stretch of `bytes`, at byte i of the output. kSums: some positions read several inputs.
 template <typename L, bool kSums, bool kInside, Stores kStores, int kDeltas>
 S2MLP_INLINE inline void blend_step(
     char* out, const char* in, int64_t bytes, int64_t i, int64_t phase, const BlendView<kDeltas>& blend) {
@@ -161,7 +161,7 @@ S2MLP_INLINE inline void blend_step(
   store_vector<kStores>(out + i, taken);
 }
 
-// A stretch of planes, of at least one register. No store but the first and the last goes to two cache lines.
+// A stretch of planes, of at least one vector. Only the first and the last store may cross a cache line.
 template <typename L, bool kSums, Stores kStores, int kDeltas>
 S2MLP_INLINE inline void blend_stretch(
     char* out, const char* in, int64_t bytes, const BlendView<kDeltas>& blend) {
@@ -199,8 +199,8 @@ S2MLP_INLINE inline void blend_stretch(
   }
 }
 
-// A stretch of planes, of at least a register. Registers of 64 bytes pay where halves of words are added up; elsewhere loads, none of
-// which is aligned to a cache line, take longer than with 32.
+// A stretch of planes, of at least one vector. 64-byte vectors are used only to sum bfloat16. Elsewhere they are slower than
+// 32-byte vectors, because no load is aligned to a cache line.
 template <typename T, typename V>
 S2MLP_INLINE inline void blend_planes(
     T* out_planes, const T* in_planes, int64_t elements, const Blend& blend, V) {

@@ -1,6 +1,6 @@
-// The shift and its adjoint where channels are innermost and groups are so short, down to single channels, that moving them run by
-// run costs more than the memory does. A token is made a vector at a time: of each token that some channel of the vector takes,
-// masked. Groups with the same offsets count once, however many there are.
+// The shift and its adjoint for innermost channels and groups so short, down to single channels, that moving each group separately
+// takes longer than the memory accesses. A token is written one vector at a time, as a masked blend of the tokens that the channels
+// of the vector read. Groups with the same offsets are treated as one.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -18,7 +18,7 @@ namespace s2mlp {
 
 constexpr size_t kMostDistinctOffsets = 32;
 
-// Of which offsets each register of a token takes elements. L: Lanes of the elements.
+// For each vector of a token, the offsets of its channels, as masks. L: Lanes of the elements.
 template <typename L, typename T>
 class TokenBlend {
  public:
@@ -51,7 +51,7 @@ class TokenBlend {
     }
   }
 
-  // A token of which every channel takes one element: channel c of offsets d that of from[d][c].
+  // Writes a token whose channels read one element each: channel c with offsets d reads from[d][c].
   S2MLP_INLINE void move(T* to, const T* const* from) const {
     for (const Step& step : steps_) {
       Bits taken{};
@@ -62,7 +62,7 @@ class TokenBlend {
     }
   }
 
-  // A token whose channels may take several: value(d, c) is the sum for offsets d of the channels from c on.
+  // Writes a token whose channels may read several elements: value(d, c) is the sum for offsets d, for the vector at channel c.
   template <typename Value>
   S2MLP_INLINE void sum(T* to, const Value& value) const {
     for (const Step& step : steps_) {
@@ -77,19 +77,19 @@ class TokenBlend {
  private:
   struct Step {
     int64_t first;  // channel
-    size_t begin;   // of its parts
+    size_t begin;  // its range in parts_
     size_t end;
   };
 
   S2MLP_INLINE Bits mask(size_t part) const { return load_vector<Bits>(masks_.data() + part * sizeof(Bits)); }
 
   std::vector<Step> steps_;
-  std::vector<size_t> parts_;   // which offsets
-  std::vector<uint8_t> masks_;  // 255 for the bytes of their channels, a register for each part
+  std::vector<size_t> parts_;  // indices of offsets
+  std::vector<uint8_t> masks_;  // one vector per part, 255 for the bytes of channels with these offsets
 };
 
-// Whether groups are short enough, and what else the walk below takes for granted. An epilogue works on whole tokens here, and
-// on registers that are not full at the end of each run otherwise.
+// Whether groups are short enough for walk_rows_blended, and its other requirements hold. The limit is higher for fused operations:
+// here they are applied to whole tokens, in walk_rows also to a partial vector at the end of each run.
 template <typename T, typename Op>
 bool has_short_groups(const ShiftProblem& p) {
   constexpr int64_t kShortRunBytes = std::is_same_v<Op, Identity> ? 32 : 128;

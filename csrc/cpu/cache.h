@@ -1,5 +1,6 @@
-// Whether a map is written past the caches. A store to a line that is not in cache reads the line first; for maps that do not stay
-// in the last-level cache streaming stores do without, on processors where they are not slower for other reasons: AMD's.
+// Whether a map is written with streaming stores, which bypass the caches. A normal store to a line that is not in cache first
+// reads the line. For maps that do not stay in the last-level cache, streaming stores avoid this. They are used only on AMD
+// processors, where they are not slower for other reasons.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +12,8 @@
 
 namespace s2mlp {
 
-// Bytes of the level-3 cache that this core shares, from AMD's cpuid leaf 0x8000001d; what the system tells counts all caches of
-// the machine, or what a virtual machine pretends. 0 on other processors.
+// Bytes of the level-3 cache that this core shares, from AMD's cpuid leaf 0x8000001d; 0 on other processors. The operating system
+// would report the sum of all caches, or values set by a virtual machine.
 inline int64_t amd_level_3_bytes() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
@@ -32,8 +33,8 @@ inline int64_t amd_level_3_bytes() {
   return 0;
 }
 
-// From so many bytes of output on: half of the cache, since the input takes the other half, and what reads the output next finds
-// little of it there (benchmarks/streaming_stores.py).
+// Outputs larger than this use streaming stores. Half of the cache, since the input takes the other half; an op that reads a larger
+// output next finds little of it in cache (benchmarks/streaming_stores.py).
 inline int64_t streaming_bytes() {
   static const int64_t cache = amd_level_3_bytes();
   return cache > 0 ? cache / 2 : std::numeric_limits<int64_t>::max();

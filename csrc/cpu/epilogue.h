@@ -1,4 +1,4 @@
-// An element-wise operation that is fused with a shift, as the walks over a map apply it: run by run.
+// Applies an element-wise operation that is fused with a shift, run by run.
 #pragma once
 
 #include <iterator>
@@ -12,10 +12,10 @@ namespace s2mlp {
 template <typename T, typename Op>
 struct Epilogue {
   Op op = {};
-  const T* out = nullptr;      // where the output begins
-  const T* operand = nullptr;  // the map of second operands, where the operation has them
+  const T* out = nullptr;      // the first element of the output
+  const T* operand = nullptr;  // the map of second operands, if the operation has one
 
-  // Writes a run to its place.
+  // Moves a run to its position in the output and applies the operation.
   template <typename V>
   S2MLP_INLINE void move(
       T* to, int64_t to_stride, const T* from, int64_t from_stride, int64_t count, V vectors) const {
@@ -39,7 +39,7 @@ struct Epilogue {
     }
   }
 
-  // For each run of outputs that was written by other means (summed up, or as part of a plane) and is still in cache.
+  // Applies the operation in place, to a run that was written otherwise (as a sum or as part of a plane) and is still in cache.
   template <typename V>
   S2MLP_INLINE void finish(T* run, int64_t stride, int64_t count, V vectors) const {
     if constexpr (!std::is_same_v<Op, Identity>) {
@@ -47,7 +47,7 @@ struct Epilogue {
     }
   }
 
-  // With a run of outputs that will be written soon.
+  // Prefetches the second operands of a run of outputs that will be written soon.
   S2MLP_INLINE void prefetch(const T* run, int64_t count) const {
     if constexpr (Op::kHasOperand) {
       prefetch_run(operand + (run - out), count);

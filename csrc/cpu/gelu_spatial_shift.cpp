@@ -1,4 +1,4 @@
-// gelu_spatial_shift and its adjoint on a CPU: the walks of spatial_shift, with GELU, or the product with its slope, fused.
+// CPU kernels of gelu_spatial_shift and its backward op: those of spatial_shift, fused with GELU or with the product with GELU'.
 #include "../library.h"
 #include "../shift_ops.h"
 #include "shift_map.h"
@@ -9,7 +9,7 @@ namespace {
 template <typename T>
 constexpr Precision kPrecisionOf = std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16 : Precision::kFloat32;
 
-// use(T{}, std::bool_constant<tanh>{})
+// Calls use(T{}, std::bool_constant<tanh>{}).
 template <typename Use>
 void with_kernel(const Tensor& tensor, bool tanh, const Use& use) {
   with_floating_type(tensor, [&](auto element) { tanh ? use(element, std::true_type{}) : use(element, std::false_type{}); });
@@ -24,7 +24,7 @@ struct Cpu {
     });
   }
 
-  // x lies in memory as out does.
+  // x has the strides of out.
   static void gelu_spatial_shift_backward(
       const ShiftProblem& problem, const Tensor& grad, const Tensor& x, const Tensor& out, bool tanh) {
     with_kernel(x, tanh, [&](auto element, auto tanh) {

@@ -1,5 +1,5 @@
-// One piece of code, compiled for several instruction sets of one processor family, one of which runs. It is chosen as PyTorch
-// chooses: the widest that the processor has, or what the environment variable ATEN_CPU_CAPABILITY names, if that is narrower.
+// Compiles code for several instruction sets and dispatches to one of them at run time. The choice is that of PyTorch: the widest
+// that the processor supports, or the one in the environment variable ATEN_CPU_CAPABILITY, if that is narrower.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +27,7 @@ inline CpuCapability supported_cpu_capability() {
   return CpuCapability::kDefault;
 }
 
-// Found once per process. Of a value that is none of the three PyTorch warns; it changes nothing here or there.
+// Determined once per process. Values other than the three are ignored, as in PyTorch, which also warns.
 inline CpuCapability cpu_capability() {
   static const CpuCapability chosen = [] {
     const CpuCapability supported = supported_cpu_capability();
@@ -41,7 +41,7 @@ inline CpuCapability cpu_capability() {
   return chosen;
 }
 
-// As torch.backends.cpu.get_cpu_capability() spells it.
+// The same names as torch.backends.cpu.get_cpu_capability().
 inline const char* name_of(CpuCapability capability) {
   switch (capability) {
     case CpuCapability::kAvx512:
@@ -54,10 +54,10 @@ inline const char* name_of(CpuCapability capability) {
   return "DEFAULT";
 }
 
-// How a map is written: through the caches, or past them.
+// How a map is written: through the caches, or bypassing them.
 enum class Stores { kCached, kStreaming };
 
-// Bytes of a vector register and how it is stored, as a type, so that both can be passed to a lambda and remain constants.
+// The vector width in bytes and the kind of stores, as a type, so that they remain constants when passed to a lambda.
 template <int kBytes_, Stores kStores_ = Stores::kCached>
 struct Vectors {
   static constexpr int kBytes = kBytes_;
@@ -76,8 +76,8 @@ __attribute__((target("arch=x86-64-v3"))) void run_avx2(const Body& body) {
 }
 #endif
 
-// body(Vectors), a lambda marked S2MLP_INLINE. Whatever it calls in its loops must be marked as such, too: code that is not
-// inlined is compiled for the baseline.
+// Calls body(Vectors), a lambda marked S2MLP_INLINE. Everything that it calls in its loops must also be marked S2MLP_INLINE,
+// because functions that are not inlined are compiled for the baseline instruction set.
 template <Stores kStores = Stores::kCached, typename Body>
 void with_vectors(const Body& body) {
 #if defined(__x86_64__)

@@ -1,9 +1,9 @@
-// Vectors of float (or double) and how elements get into and out of them. The compiler's own vector types: arithmetic,
-// comparisons and ?: work lane by lane.
+// Vectors of float (or double), and conversions of elements to and from them. Uses the compiler's vector extensions: arithmetic,
+// comparisons and ?: are element-wise.
 //
-// Memory is read and written through vector types that may lie at any address, and bits are reinterpreted by casts between
-// vector types. std::memcpy into a struct of vectors looks the same and is not: g++ 12 loads 32 bytes as two halves, stores them to
-// the stack and loads them again, which the processor cannot forward.
+// Memory is accessed through unaligned vector types, and bits are reinterpreted by casts between vector types. std::memcpy into a
+// struct of vectors would be slower: g++ 12 loads 32 bytes as two halves, stores them to the stack and reloads them, which defeats
+// store forwarding.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -29,7 +29,7 @@ S2MLP_INLINE inline Vector load_vector(const void* from) {
   return *static_cast<const Unaligned*>(from);
 }
 
-// Streaming stores take aligned addresses.
+// Streaming stores require aligned addresses.
 template <Stores kStores = Stores::kCached, typename Vector>
 S2MLP_INLINE inline void store_vector(void* to, const Vector& vector) {
 #if defined(__x86_64__)
@@ -47,16 +47,16 @@ S2MLP_INLINE inline void store_vector(void* to, const Vector& vector) {
   *static_cast<Unaligned*>(to) = vector;
 }
 
-// Elements of type T, computed with in accumulator_t<T>, in registers of kBytes. A step takes kStep elements as kParts
-// vectors. bfloat16 takes two: the even and the odd elements, which are the low and the high halves of 32-bit words, so that
-// no element ever changes its lane.
+// Elements of type T, converted to accumulator_t<T>, in vector registers of kBytes. A step holds kStep elements as kParts vectors.
+// bfloat16 uses two: the even and the odd elements, which are the low and the high halves of 32-bit words, so that no element
+// changes lanes.
 template <typename T, int kBytes>
 struct Lanes {
   using Acc = accumulator_t<T>;
   static constexpr int kCount = kBytes / sizeof(Acc);
   static constexpr bool kPairs = std::is_same_v<T, torch::headeronly::BFloat16>;
   static constexpr bool kHalf = std::is_same_v<T, torch::headeronly::Half>;
-  static constexpr bool kSums = kPairs || kHalf || std::is_same_v<T, Acc>;  // other elements are only moved
+  static constexpr bool kSums = kPairs || kHalf || std::is_same_v<T, Acc>;  // other types are only moved
   static constexpr int kParts = kPairs ? 2 : 1;
   static constexpr int kStep = kParts * kCount;
   using Vector = typename VectorType<Acc, kCount>::type;
@@ -88,7 +88,7 @@ struct Lanes {
     }
   };
 
-  // Elements as they lie in memory.
+  // Elements in their memory format.
   using Register = std::conditional_t<kPairs || !kSums, Words, std::conditional_t<kHalf, Halves, Vector>>;
 
   S2MLP_INLINE static Step unpack(const Register& elements) {
@@ -135,15 +135,15 @@ struct Lanes {
   }
 
  private:
-  // Bits whose upper half is the nearest bfloat16, ties to even.
+  // Words whose upper half is the nearest bfloat16, ties to even.
   S2MLP_INLINE static Words to_bfloat16(const Vector& v) {
     const Words bits = reinterpret_cast<Words>(v);
     const Words nearest = bits + 0x7fff + ((bits >> 16) & 1);
     return v == v ? nearest : bits | 0x00400000u;
   }
 
-  // AVX2 and AVX-512 come with instructions for float16. Without them: what torch::headeronly::Half does for one number (M.
-  // Dukhan's FP16). Multiplication scales the exponent of normal numbers, infinities and NaN; subtraction normalises the others.
+  // AVX2 and AVX-512 have instructions for float16 conversion. Without them: the algorithm of torch::headeronly::Half (M. Dukhan's
+  // FP16). Multiplication scales the exponent of normal numbers, infinities and NaN; subtraction normalizes subnormal numbers.
   S2MLP_INLINE static Vector from_half(const Halves& halves) {
 #if defined(__x86_64__)
     if constexpr (kBytes > 16) {
@@ -165,7 +165,7 @@ struct Lanes {
 #if defined(__x86_64__)
     if constexpr (kBytes > 16) {
       Halves out;
-      asm("vcvtps2ph $0, %1, %0" : "=v"(out) : "v"(v));  // to the nearest, ties to even
+      asm("vcvtps2ph $0, %1, %0" : "=v"(out) : "v"(v));  // rounds to nearest, ties to even
       return out;
     }
 #endif
@@ -182,8 +182,8 @@ struct Lanes {
   }
 };
 
-// step(Lanes, first, count) for each vector step of a run of `count` elements, in registers of kBytes and then, for what is
-// left, in smaller ones; the last step may have less than a full one.
+// Calls step(Lanes, first, count) for each vector step of a run of `count` elements: with registers of kBytes, then with smaller
+// ones for the remainder. The last step may be partial.
 template <typename T, int kBytes, typename Step>
 S2MLP_INLINE inline void for_each_step(int64_t first, int64_t count, const Step& step) {
   using L = Lanes<T, kBytes>;

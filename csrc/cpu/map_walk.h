@@ -1,4 +1,4 @@
-// What walks over a map share, whichever axis is innermost.
+// Code shared by all loops over a map, whichever axis is innermost.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +13,13 @@
 
 namespace s2mlp {
 
-// Where the map of leading index `index` starts.
+// Element offsets of a map (H, W, C) in input and output.
 struct MapOffset {
   int64_t in = 0;
   int64_t out = 0;
 };
 
+// The offsets of the map with leading index `index`.
 inline MapOffset map_offset(const ShiftProblem& problem, int64_t index) {
   MapOffset offset;
   for (auto axis = problem.leading.rbegin(); axis != problem.leading.rend(); ++axis) {
@@ -30,10 +31,10 @@ inline MapOffset map_offset(const ShiftProblem& problem, int64_t index) {
   return offset;
 }
 
-// The pairs of offsets of all groups, each once, and which of them each group has.
+// The distinct (dh, dw) pairs of all groups.
 struct DistinctOffsets {
-  std::vector<ShiftGroup> offsets;  // the first group with each
-  std::vector<size_t> of_group;
+  std::vector<ShiftGroup> offsets;  // the first group with each pair
+  std::vector<size_t> of_group;     // for each group, its index in `offsets`
 
   explicit DistinctOffsets(const std::vector<ShiftGroup>& groups) {
     std::map<std::pair<int64_t, int64_t>, size_t> known;
@@ -47,7 +48,7 @@ struct DistinctOffsets {
   }
 };
 
-// The sum over rows and columns of one channel. Not inlined: next to so many more loops, g++ 12 spills vectors of the walks' own.
+// The sum over rows and columns for one channel. Not inlined: with these additional loops, g++ 12 spills vectors of the callers.
 template <typename T>
 __attribute__((noinline)) T
 sum_of(const ShiftProblem& p, const T* in, const Sources<int64_t>& rows, const Sources<int64_t>& columns) {
@@ -60,7 +61,7 @@ sum_of(const ShiftProblem& p, const T* in, const Sources<int64_t>& rows, const S
   return static_cast<T>(sum);
 }
 
-// The same for a step of neighbouring channels, `count` of them, or of neighbouring columns.
+// The same for a vector step of `count` neighboring channels or columns.
 template <typename L, typename T>
 S2MLP_INLINE inline typename L::Step sum_of_step(
     L lanes,

@@ -1,5 +1,5 @@
-// The shift and its adjoint where width is innermost. The unit of work is a stretch of planes (leading index, channels of one group)
-// that fits into L1.
+// The shift and its adjoint with width as the innermost axis. The unit of work is a stretch of planes (leading index, channels of
+// one group) that fits into L1.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -18,7 +18,7 @@ namespace s2mlp {
 
 constexpr int64_t kStretchBytes = 16384;
 
-// A long dense run: no store but the first and the last goes to two cache lines.
+// A long contiguous run. Only the first and the last store may cross a cache line.
 template <typename V, typename T>
 S2MLP_INLINE inline void copy_stretch(T* to, const T* from, int64_t count, V) {
   constexpr int64_t kStep = V::kBytes / sizeof(T);
@@ -43,7 +43,7 @@ struct AxisMap {
 
   AxisMap(int64_t offset, int64_t size, PaddingMode mode) : count(axis_segments(offset, size, mode, segments)) {}
 
-  // The longest segment whose inputs are neighbours, or null.
+  // The longest segment with contiguous inputs, or null.
   const Segment<int64_t>* main() const {
     const Segment<int64_t>* longest = nullptr;
     for (const Segment<int64_t>& s : *this) {
@@ -58,7 +58,7 @@ struct AxisMap {
   const Segment<int64_t>* end() const { return segments + count; }
 };
 
-// The outputs of one segment of rows and one of columns, of `count` planes.
+// Writes the outputs of one segment of rows and one segment of columns, for `count` planes.
 template <typename T, typename V>
 S2MLP_INLINE inline void copy_rectangle(
     const ShiftProblem& p,
@@ -68,7 +68,7 @@ S2MLP_INLINE inline void copy_rectangle(
     const Segment<int64_t>& row,
     const Segment<int64_t>& column,
     V vectors) {
-  const bool is_column = column.end - column.begin == 1;  // then runs go down
+  const bool is_column = column.end - column.begin == 1;  // then runs are vertical
   const Axis& outer_axis = is_column ? p.width : p.height;
   const Axis& inner_axis = is_column ? p.height : p.width;
   const Segment<int64_t>& outer = is_column ? column : row;
@@ -93,7 +93,7 @@ S2MLP_INLINE inline void copy_rectangle(
   }
 }
 
-// Whether planes of neighbouring channels follow each other in memory row by row, without a gap.
+// Whether planes and their rows are contiguous in input and output.
 inline bool planes_are_dense(const ShiftProblem& p) {
   const int64_t plane = p.height.size * p.width.size;
   const auto row_by_row = [&](int64_t width, int64_t height, int64_t channel) {
@@ -104,8 +104,8 @@ inline bool planes_are_dense(const ShiftProblem& p) {
       row_by_row(p.width.out_stride, p.height.out_stride, p.channel.out_stride);
 }
 
-// `count` planes by rectangles. Where all lies without a gap, one stretch of memory is copied at once; what that puts outside of the
-// main segments is overwritten.
+// The shift of `count` planes, rectangle by rectangle. If planes are contiguous, the main rectangles of all planes are copied as
+// one run of memory; values that this writes outside of them are overwritten.
 template <typename T, typename V>
 S2MLP_INLINE inline void copy_planes(
     const ShiftProblem& p, bool dense, T* out, const T* in, int64_t count, const AxisMap& rows, const AxisMap& columns, V vectors) {
@@ -128,7 +128,7 @@ S2MLP_INLINE inline void copy_planes(
   }
 }
 
-// Of one plane, the rows and columns that are not simply shifted back: what lies beyond the border is added to them.
+// The rows and columns of one plane near the border, where the adjoint sums several inputs.
 template <typename T, typename V>
 S2MLP_INLINE inline void sum_folded(const ShiftProblem& p, T* out, const T* in, const ShiftGroup& group, V) {
   const Axis& height = p.height;
@@ -157,7 +157,8 @@ S2MLP_INLINE inline void sum_folded(const ShiftProblem& p, T* out, const T* in, 
   }
 }
 
-// `count` planes by rectangles. The adjoint is the shift back, but for what the border folds onto rows and columns near it.
+// The shift or the adjoint of `count` planes, rectangle by rectangle. The adjoint is a shift by the negative offsets, except for
+// rows and columns near the border.
 template <bool kAdjoint, typename T, typename V>
 S2MLP_INLINE inline void walk_planes_by_rectangles(
     const ShiftProblem& p, bool dense, T* out, const T* in, int64_t count, const ShiftGroup& group, V vectors) {
@@ -176,7 +177,7 @@ S2MLP_INLINE inline void walk_planes_by_rectangles(
   }
 }
 
-// Finishes planes one after the other, as one run each where they are dense.
+// Applies the fused operation to planes in place; contiguous planes are one run.
 template <typename T, typename Op, typename V>
 S2MLP_INLINE inline void finish_planes(
     const ShiftProblem& p, bool dense, T* out, int64_t count, const Epilogue<T, Op>& epilogue, V vectors) {
@@ -191,7 +192,7 @@ S2MLP_INLINE inline void finish_planes(
   }
 }
 
-// Streaming stores are for planes that are blended and not finished: what has left the caches is not looked at again.
+// Streaming stores are used only for blended planes without a fused operation: data that bypassed the caches must not be read again.
 template <bool kAdjoint, Stores kStores, typename T, typename Op>
 void walk_planes(const ShiftProblem& p, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const int64_t channels = p.channel.size;

@@ -1,9 +1,8 @@
-// The shift and its adjoint where channels are innermost. The unit of work is a row of tokens (leading index, h), written in the
-// order of memory: token by token, group by group. What is the same for a group all along a row is found once per row.
+// The shift and its adjoint with channels as the innermost axis. The unit of work is a row of tokens (leading index, h), written in
+// memory order: token by token, group by group. What is constant for a group along a row is computed once per row.
 //
-// Groups read different rows of the input, which hardware prefetchers lose track of. So each input line is prefetched once, in the order
-// of memory: that of the row that the furthest group reads, kBytesAhead on. The other groups read what has been in cache
-// since then.
+// Groups read different rows of the input, which hardware prefetchers cannot follow. Each input line is therefore prefetched once,
+// in memory order: kBytesAhead ahead in the furthest row that a group reads. The other groups find their lines in cache.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -18,10 +17,10 @@
 
 namespace s2mlp {
 
-// A group along one row of the output: what the tokens of the row take of the input.
+// The sources of one group for one row of the output.
 struct GroupRow {
-  Sources<int64_t> rows;  // of the input
-  Range<int64_t> direct;  // tokens that take one token each; that of token w is at from + w * column_stride
+  Sources<int64_t> rows;  // rows of the input
+  Range<int64_t> direct;  // tokens with a single source; that of token w is at from + w * column_stride
   int64_t from;
 };
 
@@ -39,7 +38,7 @@ S2MLP_INLINE inline GroupRow group_row(
   return {rows, direct, rows[0] * row_stride + (kAdjoint ? group.dw : -group.dw) * column_stride};
 }
 
-// From an output row to the furthest input row that a group takes, away from the borders.
+// The distance from an output row to the furthest input row that a group reads, away from the borders.
 template <bool kAdjoint>
 int64_t furthest_row(const std::vector<ShiftGroup>& groups, int64_t height, PaddingMode mode) {
   const int64_t h = height / 2;
@@ -51,7 +50,7 @@ int64_t furthest_row(const std::vector<ShiftGroup>& groups, int64_t height, Padd
   return furthest;
 }
 
-// Whether dense runs of all groups, so many elements apart from each other, start and end with a cache line.
+// Whether contiguous runs of all groups, at these element strides, start and end at cache line boundaries.
 template <typename T>
 bool are_whole_lines(const T* out, const std::vector<int64_t>& strides, const std::vector<ShiftGroup>& groups) {
   const auto is_whole = [](int64_t elements) { return elements * static_cast<int64_t>(sizeof(T)) % kLineBytes == 0; };
@@ -59,7 +58,7 @@ bool are_whole_lines(const T* out, const std::vector<int64_t>& strides, const st
       std::all_of(groups.begin(), groups.end(), [&](const ShiftGroup& group) { return is_whole(group.channel_end); });
 }
 
-// The sum of several inputs, `rows` by `columns`, for a run of channels.
+// The sum of the input tokens `rows` x `columns`, for a run of channels.
 template <typename T, typename V>
 S2MLP_INLINE inline void sum_tokens(
     const ShiftProblem& p, T* out, const T* in, const Sources<int64_t>& rows, const Sources<int64_t>& columns, int64_t count, V) {
@@ -127,7 +126,7 @@ S2MLP_INLINE inline void walk_row(
   }
 }
 
-// Whether every run of the output starts and ends with a cache line.
+// Whether every run of the output starts and ends at a cache line boundary.
 template <typename T>
 bool runs_are_whole_lines(const ShiftProblem& p, const T* out) {
   std::vector<int64_t> strides = {p.height.out_stride, p.width.out_stride};

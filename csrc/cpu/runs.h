@@ -1,4 +1,4 @@
-// Runs of elements, mostly the channels of one group in one token: copied, zeroed, prefetched.
+// Copies, zeroes and prefetches runs of elements, usually the channels of one group in one token.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace s2mlp {
 
-constexpr int64_t kLineBytes = 64;       // of a cache line
+constexpr int64_t kLineBytes = 64;       // cache line
 constexpr int64_t kWidestRegister = 64;  // bytes
 
 template <int kBytes, Stores kStores = Stores::kCached>
@@ -17,7 +17,7 @@ S2MLP_INLINE inline void copy_register(void* to, const void* from) {
   store_vector<kStores>(to, load_vector<Register>(from));
 }
 
-// kBytes to twice as many, as two registers that may overlap.
+// Copies kBytes to 2 * kBytes bytes, as two registers that may overlap.
 template <int kBytes>
 S2MLP_INLINE inline void copy_two_registers(void* to, const void* from, int64_t bytes) {
   copy_register<kBytes>(to, from);
@@ -32,7 +32,7 @@ S2MLP_INLINE inline void copy_elements(
   }
 }
 
-// A dense run. Streaming stores take whole cache lines: see runs_are_whole_lines.
+// A contiguous run. Streaming stores require whole cache lines: see runs_are_whole_lines.
 template <typename V, typename T>
 S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
   constexpr int64_t kStep = V::kBytes / sizeof(T);
@@ -43,7 +43,7 @@ S2MLP_INLINE inline void copy_dense(T* to, const T* from, int64_t count) {
       copy_register<V::kBytes, V::kStores>(to + i, from + i);
     }
     if (i < count) {
-      copy_register<V::kBytes>(to + count - kStep, from + count - kStep);  // the rest, with some of what is there already
+      copy_register<V::kBytes>(to + count - kStep, from + count - kStep);  // the remainder, overlapping the previous register
     }
   } else if (V::kBytes > 32 && bytes > 32) {
     copy_two_registers<32>(to, from, bytes);
@@ -77,11 +77,11 @@ void zero_run(T* out, int64_t out_stride, int64_t count) {
   }
 }
 
-// From what is read or written to what is prefetched: about twice what a core reads while a line is on its way from memory. Less
-// than 4 KB is too little, more than 8 KB brings nothing.
+// The prefetch distance: about twice what a core reads during one memory latency. Less than 4 KB is too little; more than 8 KB has
+// no benefit.
 constexpr int64_t kBytesAhead = 6144;
 
-// The same in tokens, of so many elements each.
+// The prefetch distance in tokens of `token_elements` elements.
 template <typename T>
 int64_t tokens_ahead(int64_t token_elements) {
   const int64_t bytes = std::max<int64_t>(1, token_elements * static_cast<int64_t>(sizeof(T)));

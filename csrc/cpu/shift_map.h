@@ -1,7 +1,7 @@
-// The spatial shift and its adjoint over a map in memory: threaded, any strides, no temporary of the tensor's size.
+// The spatial shift and its adjoint of a map: multithreaded, for any strides, without a temporary of the tensor's size.
 //
-// Both walk the axis that is densest in the output innermost: see rows.h and planes.h, and blended_rows.h for short groups. Every
-// output element is computed by one thread, in an order that does not depend on the thread count.
+// The axis with the smallest output stride is innermost: see rows.h and planes.h, and blended_rows.h for short groups. Each output
+// element is computed by one thread, in an order that does not depend on the number of threads.
 #pragma once
 
 #include "blended_rows.h"
@@ -12,7 +12,7 @@
 
 namespace s2mlp {
 
-// For the adjoint `in` is the gradient of the shift's output and `out` that of its input.
+// For the adjoint, `in` is the gradient of the shift's output and `out` is the gradient of its input.
 template <bool kAdjoint, typename T, typename Op>
 void shift_map(const ShiftProblem& p, const T* in, T* out, const Epilogue<T, Op>& epilogue) {
   const bool beyond_caches = p.elements() * static_cast<int64_t>(sizeof(T)) > streaming_bytes();

@@ -1,4 +1,4 @@
-// spatial_shift and its adjoint on a CPU. How a map is walked is in shift_map.h.
+// CPU kernels of spatial_shift and its adjoint. shift_map.h has the loops over the map.
 #include "../library.h"
 #include "../shift_ops.h"
 #include "shift_map.h"

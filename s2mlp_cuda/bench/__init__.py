@@ -1,1 +1,1 @@
-"""Every operator and model against every other way to compute it, on the machine at hand: ``s2mlp bench``."""
+"""``s2mlp bench``: benchmarks every operator and model against its baselines on this machine."""

@@ -1,4 +1,4 @@
-"""``s2mlp bench``: runs the suite, prints its tables, saves its result and pictures."""
+"""``s2mlp bench``: runs the suite, prints its tables, and saves its result and figures."""
 
 import sys
 import time
@@ -13,36 +13,41 @@ from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
 from s2mlp_cuda.bench.headline import TITLE, headline, shortfalls
 from s2mlp_cuda.bench.measurement import Breakdown, Run, is_ours, load
-from s2mlp_cuda.bench.settings import limit_libraries, set_up_compiler, silence_remarks
+from s2mlp_cuda.bench.settings import limit_libraries, set_up_compiler, suppress_warnings
 
 METHOD = """\
-Times are in copies of one map, taken in the same rounds: all ways run in turn, round by round; figures are medians, and over \
-several shapes their median and range. "x ours" is the ratio to ours. Every value and gradient is compared with the reference \
-first: what is wrong is marked, however fast it is. "once" marks what takes more than 100 copies and 0.1 s, and is timed in one \
-round. "memory" is the most that tensors took during a call, in maps (for models in MB, beyond weights and optimizer state).
+Times are relative to `x.clone()` of the map, measured in the same rounds. The rounds of all implementations are interleaved. \
+Values are medians over rounds, then median and range over shapes. "x ours" is the ratio to ours. All outputs and gradients are \
+compared with the reference first, and wrong ones are marked. "once" marks implementations that take more than 100 copies and \
+0.1 s, and are therefore timed in one round. "memory" is the peak memory of tensors during a call, in maps (for models in MB, \
+without weights and optimizer state).
 
-Maps come from memory and go to memory, as in a training step: calls take many inputs in turn, and their results are kept \
-meanwhile. Otherwise the copy of a small map would take half the time or all of it, depending on what the caches hold.
+Maps are read from memory and written to memory, as in a training step: calls rotate through many inputs, and their results are \
+kept meanwhile. Otherwise the copy of a small map would take half the time or all of it, depending on what the caches hold.
 
-The process keeps the memory that it frees. Otherwise the C library gets every output above 32 MB afresh from the system, page \
-by page, which takes longer than any of the shifts, and all differences vanish."""
+The process keeps the memory that it frees. Otherwise the C library would allocate every output above 32 MB from the system, and \
+page faults would take longer than any of the shifts and hide all differences."""
 
 
 def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str, ...], out: Path) -> int:
-    """Runs the suite, prints its tables, saves them, ``bench.json`` and pictures in ``out``; returns 1 if one of ours failed."""
+    """Runs the suite, prints the tables, and saves tables, ``bench.json`` and figures in ``out``.
+
+    Returns:
+        The exit status: 1 if an implementation of ours failed or is wrong, 2 if no benchmark was selected, else 0.
+    """
     begin = time.perf_counter()
     console = make_console()
     out.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     limit_libraries()
     set_up_compiler()
-    silence_remarks()
-    found = Run()
+    suppress_warnings()
+    bench_run = Run()
     jobs = suite.jobs(full, device, only, skip)
     if not jobs:
-        console.print(f"no benchmark is left with only {' '.join(only) or 'all'}, and not {' '.join(skip) or 'any'}")
+        console.print(f"no benchmark matches --only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}")
         return 2
-    console.print(f"{found.machine['name']}, PyTorch {found.machine['torch']}\n\n{METHOD}\n")
+    console.print(f"{bench_run.machine['name']}, PyTorch {bench_run.machine['torch']}\n\n{METHOD}\n")
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(jobs))
@@ -54,24 +59,24 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
                 console.print(f"{time.perf_counter() - started:6.0f} s  {job}")
             for result in results:
                 if isinstance(result, Breakdown):
-                    found.breakdowns.append(result)
+                    bench_run.breakdowns.append(result)
                 else:
-                    found.measurements.append(result)
-            found.save(out / "bench.json")  # a run that is broken off leaves what it has
+                    bench_run.measurements.append(result)
+            bench_run.save(out / "bench.json")  # after each job, so that an interrupted run leaves its results
             release_freed_memory()
             progress.advance(task)
         progress.update(task, description="done")
     console.print()
-    tables.show(tables.sections(found), console)
-    if lines := headline(found):
+    tables.show(tables.sections(bench_run), console)
+    if lines := headline(bench_run):
         console.print("\n  ".join([TITLE, *lines]), markup=False, soft_wrap=True)
-    for line in shortfalls(found):
+    for line in shortfalls(bench_run):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     console.print()
-    (out / "bench.md").write_text(tables.document(found))
-    for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(found, out)):
+    (out / "bench.md").write_text(tables.document(bench_run))
+    for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(bench_run, out)):
         console.print(f"  {path}")
-    bad = [m for m in found.measurements if is_ours(m.name) and (m.failure or m.right is False)]
+    bad = [m for m in bench_run.measurements if is_ours(m.name) and (m.failure or m.right is False)]
     for m in bad:
         console.print(f"{m.case}: {m.name}: {m.failure or 'wrong'}", style="bold red", markup=False)
     console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
@@ -79,7 +84,11 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
 
 
 def compare_files(before: Path, after: Path) -> int:
-    """Prints what changed from one result file to the other; returns 1 if one of ours got slower or wrong, 2 without files."""
+    """Prints the changes between two result files.
+
+    Returns:
+        The exit status: 1 if an implementation of ours regressed, 2 if a file cannot be read, else 0.
+    """
     try:
         a, b = load(before), load(after)
     except (OSError, ValueError) as error:
@@ -89,6 +98,6 @@ def compare_files(before: Path, after: Path) -> int:
 
 
 def make_console() -> Console:
-    """As wide as the terminal, or wide enough for the tables where the output goes to a file."""
+    """A console as wide as the terminal, or wide enough for the tables if the output is redirected."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=140)

@@ -1,4 +1,4 @@
-"""A run in a few lines: how far ahead each operator is of the best other implementation, and where it is not."""
+"""A summary of a run: the ratio of each operator to the best baseline, and the cases in which the baseline is faster."""
 
 from s2mlp_cuda.bench.measurement import Case, Measurement, Run, fastest, is_ours
 
@@ -6,10 +6,10 @@ TITLE = "Ours and the best other implementation that is right, in the case where
 
 
 def headline(run: Run) -> list[str]:
-    """A line per operator, dtype and direction: the case in which the best other right implementation comes closest to ours."""
+    """One line per operator, dtype and direction: the case in which the best correct baseline comes closest to ours."""
     closest: dict[tuple[str, str, str], tuple[float, Case, Measurement]] = {}
-    for case, ways in run.cases("operator").items():
-        ours, other = fastest(ways, ours=True), fastest(ways, ours=False)
+    for case, measurements in run.cases("operator").items():
+        ours, other = fastest(measurements, ours=True), fastest(measurements, ours=False)
         if ours and other:
             key = case.subject, case.dtype, case.direction
             ratio = other.median / ours.median
@@ -27,12 +27,12 @@ def _speed(ratio: float) -> str:
 
 
 def shortfalls(run: Run) -> list[str]:
-    """A line per case in which ours is not the fastest right implementation."""
-    found = []
-    for case, ways in run.cases("operator").items():
-        ours, other = fastest(ways, ours=True), fastest(ways, ours=False)
+    """One line per case in which ours is not the fastest correct implementation."""
+    lines = []
+    for case, measurements in run.cases("operator").items():
+        ours, other = fastest(measurements, ours=True), fastest(measurements, ours=False)
         if ours and other and other.median < ours.median:
-            found.append(f"Not the fastest: {case}: {other.name} takes {other.median / ours.median:.2f} of the time of {ours.name}")
-        elif not ours and any(is_ours(way.name) for way in ways):
-            found.append(f"Not right: {case}")
-    return found
+            lines.append(f"Not the fastest: {case}: {other.name} takes {other.median / ours.median:.2f} of the time of {ours.name}")
+        elif not ours and any(is_ours(measurement.name) for measurement in measurements):
+            lines.append(f"Not right: {case}")
+    return lines

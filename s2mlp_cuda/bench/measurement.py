@@ -1,4 +1,4 @@
-"""What one benchmark run is made of, and its file: pytest-benchmark's JSON, so that its own tools read it, too."""
+"""The data of a benchmark run, and its file: pytest-benchmark's JSON format, so that its tools can also read it."""
 
 import json
 import math
@@ -10,29 +10,29 @@ from pathlib import Path
 
 from s2mlp_cuda._system import commit_facts, machine_facts
 
-#: What a map costs that is only read and written once.
+#: The unit of times: a copy of the map, which reads and writes it once.
 COPY = "copy"
 
 
 def is_ours(name: str) -> bool:
-    """Whether a way to compute something is this package's."""
+    """Whether an implementation is this package's."""
     return name.startswith("s2mlp_cuda")
 
 
 def failure_text(error: Exception) -> str:
-    """Type and first line of an error, as :class:`Measurement` has it."""
+    """Type and first line of an error, for :attr:`Measurement.failure`."""
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared with each other: one operator or model on one kind of input.
+    """One operator or model on one kind of input. Implementations of the same case are compared with each other.
 
     Attributes:
         level: "operator", "model" or "scale" (an operator over all sizes).
-        subject: operator or model.
+        subject: name of the operator or model.
         direction: "forward", "forward + backward", "inference" or "training step".
-        shape: of the map, (B, H, W, C) whatever the format; of a model's images, (B, C, H, W).
+        shape: (B, H, W, C) of the map, for any data format; (B, C, H, W) of a model's images.
     """
 
     level: str
@@ -51,15 +51,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One way to compute a case.
+    """The measurement of one implementation of a case.
 
     Attributes:
-        seconds: of one call, one number per round; rounds are interleaved with those of the other implementations. A single
-            number where a call is hopelessly slow.
-        right: whether value and gradients were those of the reference in this run; None where there is nothing to compare.
-        peak_bytes: the most that tensors took beyond inputs and weights during a call, or None.
-        floor_bytes: what must be read and written at the least, or None.
-        failure: why it did not run; then ``seconds`` is empty.
+        seconds: time of one call in each round; rounds are interleaved with those of the other implementations. Only one
+            round if a call is very slow.
+        right: whether output and gradients matched the reference in this run; None if they were not compared.
+        peak_bytes: peak memory of tensors during a call, without inputs and weights, or None.
+        floor_bytes: the minimum number of bytes to read and write, or None.
+        failure: why it did not run; ``seconds`` is then empty.
     """
 
     case: Case
@@ -84,7 +84,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where the time of a model's step goes: seconds per kind of operator, of the operators themselves."""
+    """The time of a model's step by kind of operator: self time in seconds."""
 
     case: Case
     name: str
@@ -93,7 +93,7 @@ class Breakdown:
 
 @dataclass
 class Run:
-    """All of one run and where it was made."""
+    """All results of one run, and its environment."""
 
     measurements: list[Measurement] = field(default_factory=list)
     breakdowns: list[Breakdown] = field(default_factory=list)
@@ -102,15 +102,15 @@ class Run:
     date: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
     def cases(self, level: str) -> dict[Case, list[Measurement]]:
-        """Measurements by case, in the order of the run."""
-        found: dict[Case, list[Measurement]] = {}
+        """The measurements of one level by case, in the order of the run."""
+        by_case: dict[Case, list[Measurement]] = {}
         for measurement in self.measurements:
             if measurement.case.level == level:
-                found.setdefault(measurement.case, []).append(measurement)
-        return found
+                by_case.setdefault(measurement.case, []).append(measurement)
+        return by_case
 
     def save(self, path: Path) -> None:
-        """One line per measurement, so that two files can be compared by eye, too."""
+        """Writes the run as JSON with one line per measurement, so that files can be compared with diff."""
         parts = []
         for key, value in self._document().items():
             if isinstance(value, list):
@@ -148,18 +148,18 @@ def _benchmark(m: Measurement) -> dict:
         "param": m.name,
         "extra_info": {"right": m.right, "peak_bytes": m.peak_bytes, "floor_bytes": m.floor_bytes},
         "options": {"disable_gc": False, "timer": "perf_counter", "min_rounds": len(m.seconds), "warmup": True},
-        "stats": {**_short(stats.as_dict()), "data": stats.data, "iterations": 1},
+        "stats": {**_rounded(stats.as_dict()), "data": stats.data, "iterations": 1},
     }
 
 
-def _short(values: dict) -> dict:
+def _rounded(values: dict) -> dict:
     return {name: float(f"{value:.5g}") if isinstance(value, float) else value for name, value in values.items()}
 
 
 def load(path: Path) -> Run:
     """
     Raises:
-        ValueError: not a file that this suite wrote.
+        ValueError: the file was not written by this suite.
     """
     try:
         document = json.loads(path.read_text())
@@ -180,13 +180,13 @@ def _case(params: dict) -> Case:
     return Case(**{**values, "shape": tuple(values["shape"])})
 
 
-def fastest(ways: Iterable[Measurement], ours: bool) -> Measurement | None:
-    """The fastest right implementation of ours, or of the others."""
-    right = [m for m in ways if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
-    return min(right, key=lambda m: m.median, default=None)
+def fastest(measurements: Iterable[Measurement], ours: bool) -> Measurement | None:
+    """The fastest correct implementation of ours, or of the baselines."""
+    correct = [m for m in measurements if m.seconds and m.right and m.name != COPY and is_ours(m.name) == ours]
+    return min(correct, key=lambda m: m.median, default=None)
 
 
-def copies(m: Measurement, ways: Iterable[Measurement]) -> float:
-    """Time in copies of the map, by medians; nan where either is missing."""
-    unit = next((way for way in ways if way.name == COPY), None)
+def copies(m: Measurement, measurements: Iterable[Measurement]) -> float:
+    """The median relative to that of the copy of the map; nan if either is missing."""
+    unit = next((measurement for measurement in measurements if measurement.name == COPY), None)
     return m.median / unit.median if unit is not None and unit.seconds and m.seconds else math.nan

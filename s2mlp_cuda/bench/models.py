@@ -1,4 +1,4 @@
-"""Whole models: inference and a training step (forward, backward, AdamW), ours in several forms, and timm's of like size."""
+"""Whole models: inference and a training step (forward, backward, AdamW), for variants of ours and timm models of similar size."""
 
 import statistics
 from collections.abc import Callable
@@ -17,22 +17,22 @@ TIMM = "timm"
 
 
 @dataclass(frozen=True)
-class Form:
-    """How the shifts of a model are computed: see :mod:`s2mlp_cuda.layers`."""
+class Variant:
+    """The implementation of a model's shifts (see :mod:`s2mlp_cuda.layers`), and whether it is compiled."""
 
     implementation: str
     compiled: bool = False
 
 
-FORMS = {
-    SLICES: Form("reference"),
-    NATIVE: Form("composed"),
-    FUSED: Form("fused"),
-    f"torch.compile({SLICES})": Form("reference", compiled=True),
-    f"torch.compile({FUSED})": Form("fused", compiled=True),
+VARIANTS = {
+    SLICES: Variant("reference"),
+    NATIVE: Variant("composed"),
+    FUSED: Variant("fused"),
+    f"torch.compile({SLICES})": Variant("reference", compiled=True),
+    f"torch.compile({FUSED})": Variant("fused", compiled=True),
 }
 
-#: Kinds of operators by what their names begin with; the first match counts.
+#: Kinds of operators and the prefixes of their names; the first match counts.
 KINDS = {
     "spatial shift, fused operators": ("s2mlp_cuda::",),
     "matrix products": (
@@ -50,13 +50,13 @@ KINDS = {
 OTHER = "other"
 
 
-def _make(name: str, form: Form | None, arguments: dict) -> torch.nn.Module:
-    if form is None:
+def _make(name: str, variant: Variant | None, arguments: dict) -> torch.nn.Module:
+    if variant is None:
         import timm
 
         return timm.create_model(name, **arguments)
-    model = create_model(name, implementation=form.implementation, **arguments)
-    if form.compiled:  # block by block: all blocks of a stage share one compilation
+    model = create_model(name, implementation=variant.implementation, **arguments)
+    if variant.compiled:  # regional compilation: all blocks of a stage share one compilation
         for block in model.modules():
             if isinstance(block, (layers.S2MLPBlock, layers.S2MLPv2Block)):
                 block.compile(dynamic=False)
@@ -65,12 +65,12 @@ def _make(name: str, form: Form | None, arguments: dict) -> torch.nn.Module:
 
 @dataclass(frozen=True)
 class ModelJob:
-    """One model on one kind of images.
+    """Benchmark of one model for one image size and dtype.
 
     Attributes:
-        name: of ours, or of timm's where ours has none of that name.
-        arguments: of ``create_model``, for small versions: (name, value) pairs.
-        names: which of :data:`FORMS`; timm's models have one form.
+        name: a model of this package, or else of timm.
+        names: names of :data:`VARIANTS` to run; timm models have a single variant.
+        arguments: arguments of ``create_model`` as (name, value) pairs, for small models.
     """
 
     name: str
@@ -79,7 +79,7 @@ class ModelJob:
     dtype: torch.dtype
     device: torch.device
     rounds: int
-    names: tuple[str, ...] = tuple(FORMS)
+    names: tuple[str, ...] = tuple(VARIANTS)
     arguments: tuple[tuple[str, object], ...] = ()
 
     def __str__(self) -> str:
@@ -90,31 +90,31 @@ class ModelJob:
         dtype, device = str(self.dtype)[6:], self.device.type
         return Case("model", self.name, direction, shape, "channels_first", dtype, device, torch.get_num_threads())
 
-    def forms(self) -> dict[str, Form | None]:
+    def variants(self) -> dict[str, Variant | None]:
         if self.name not in list_models():
             return {TIMM: None}
-        return {name: FORMS[name] for name in self.names}
+        return {name: VARIANTS[name] for name in self.names}
 
     def results(self) -> list[tuple[str, str]]:
         """(direction, name) of each measurement that :meth:`run` returns, in its order."""
-        return [(direction, name) for direction in (INFERENCE, TRAINING) for name in self.forms()]
+        return [(direction, name) for direction in (INFERENCE, TRAINING) for name in self.variants()]
 
     def run(self) -> list[Measurement]:
-        """All forms have the same weights and images; logits and losses are compared with those of slices, run eagerly."""
+        """Runs all variants with the same weights and images; logits and losses are compared with those of eager slices."""
         torch._dynamo.reset()
-        works, outcomes, peaks, failures = {}, {}, {}, {}
-        for name, form in self.forms().items():
-            own = {}
+        workloads, outcomes, peaks, failures = {}, {}, {}, {}
+        for name, variant in self.variants().items():
+            both = {}
             try:
                 for direction, make in ((INFERENCE, self.inference), (TRAINING, self.training_step)):
-                    work = make(form)
-                    outcomes[direction, name] = work().float()
-                    peaks[direction, name] = tensor_bytes_at_peak(work, self.device)
-                    own[direction, name] = work
-                works.update(own)
+                    workload = make(variant)
+                    outcomes[direction, name] = workload().float()
+                    peaks[direction, name] = tensor_bytes_at_peak(workload, self.device)
+                    both[direction, name] = workload
+                workloads.update(both)
             except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
                 failures[name] = failure_text(error)
-        samples = interleave(works, self.rounds, self.device, graphs=False)
+        samples = interleave(workloads, self.rounds, self.device, graphs=False)
         return [
             Measurement(self.case(direction), name, (), failure=failures[name])
             if name in failures
@@ -134,14 +134,14 @@ class ModelJob:
         tolerance = 1e-4 if self.dtype == torch.float32 else 5e-2
         return bool((outcome - expected).abs().max() <= tolerance * expected.abs().max())
 
-    def _start(self, form: Form | None) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    def _start(self, variant: Variant | None) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
         torch.manual_seed(0)
         images = torch.randn(self.batch, 3, self.size, self.size).to(self.device, self.dtype)
         labels = torch.randint(0, 1000, (self.batch,)).to(self.device)
-        return _make(self.name, form, dict(self.arguments)).to(self.device, self.dtype), images, labels
+        return _make(self.name, variant, dict(self.arguments)).to(self.device, self.dtype), images, labels
 
-    def inference(self, form: Form | None) -> Callable[[], torch.Tensor]:
-        model, images, _ = self._start(form)
+    def inference(self, variant: Variant | None) -> Callable[[], torch.Tensor]:
+        model, images, _ = self._start(variant)
         model.eval()
 
         def infer() -> torch.Tensor:
@@ -150,9 +150,9 @@ class ModelJob:
 
         return infer
 
-    def training_step(self, form: Form | None) -> Callable[[], torch.Tensor]:
-        """A function that makes one step and returns the loss. AdamW with a step size of zero: every round is the same."""
-        model, images, labels = self._start(form)
+    def training_step(self, variant: Variant | None) -> Callable[[], torch.Tensor]:
+        """A function that performs one step and returns the loss. The learning rate is zero, so that all rounds are the same."""
+        model, images, labels = self._start(variant)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, weight_decay=0.0, fused=True)
 
         def step() -> torch.Tensor:
@@ -167,7 +167,7 @@ class ModelJob:
 
 @dataclass(frozen=True)
 class BreakdownJob:
-    """Where the time of one training step goes, for the eager forms of one of our models: medians of interleaved rounds."""
+    """Breakdown of a training step by kind of operator, for the eager variants of a model: medians of interleaved rounds."""
 
     job: ModelJob
 
@@ -179,9 +179,9 @@ class BreakdownJob:
         if self.job.device.type == "cuda":
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         steps = {}
-        for name, form in self.job.forms().items():
-            if form is not None and not form.compiled:
-                steps[name] = self.job.training_step(form)
+        for name, variant in self.job.variants().items():
+            if variant is not None and not variant.compiled:
+                steps[name] = self.job.training_step(variant)
                 steps[name]()
         samples: dict[str, list] = {name: [] for name in steps}
         for _ in range(self.job.rounds):
@@ -190,17 +190,17 @@ class BreakdownJob:
                     step()
                 samples[name].append(self._seconds(profile))
         return [
-            Breakdown(self.job.case(TRAINING), name, {kind: statistics.median(s[kind] for s in found) for kind in (*KINDS, OTHER)})
-            for name, found in samples.items()
+            Breakdown(self.job.case(TRAINING), name, {kind: statistics.median(r[kind] for r in rounds) for kind in (*KINDS, OTHER)})
+            for name, rounds in samples.items()
         ]
 
     def _seconds(self, profile: torch.profiler.profile) -> dict[str, float]:
         seconds = dict.fromkeys((*KINDS, OTHER), 0.0)
         for event in profile.key_averages():
-            own = event.self_device_time_total if self.job.device.type == "cuda" else event.self_cpu_time_total
-            seconds[_kind(event.key)] += own * 1e-6
+            self_time = event.self_device_time_total if self.job.device.type == "cuda" else event.self_cpu_time_total
+            seconds[_kind(event.key)] += self_time * 1e-6
         return seconds
 
 
 def _kind(operator: str) -> str:
-    return next((kind for kind, beginnings in KINDS.items() if operator.startswith(beginnings)), OTHER)
+    return next((kind for kind, prefixes in KINDS.items() if operator.startswith(prefixes)), OTHER)

@@ -1,4 +1,4 @@
-"""One operator on one kind of map: every way to compute it, checked against the reference and timed side by side."""
+"""Benchmark of one operator on one kind of map: all implementations, checked against the reference and timed side by side."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -10,19 +10,19 @@ from torch.nn import functional
 
 from s2mlp_cuda import reference
 from s2mlp_cuda._system import release_freed_memory
-from s2mlp_cuda.bench import peers
+from s2mlp_cuda.bench import baselines
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, failure_text
 from s2mlp_cuda.bench.settings import exact_convolutions
-from s2mlp_cuda.bench.stopwatch import in_turn, interleave, tensor_bytes_at_peak
+from s2mlp_cuda.bench.stopwatch import interleave, rotate, tensor_bytes_at_peak
 from s2mlp_cuda.offsets import AXIAL_5_WIDTH, chunk_sizes
 
 FORWARD, BOTH = "forward", "forward + backward"
-#: Calls go through more bytes of inputs in turn than a last-level cache holds, and their results are kept as long: all maps come
-#: from memory and go to memory, whatever ran before and wherever the allocator puts them.
+#: Calls rotate through inputs of more bytes than a last-level cache holds, and their results are kept as long. All maps are
+#: therefore read from memory and written to memory, regardless of what ran before and of where the allocator places them.
 ROTATE_BYTES = {"cpu": 128 * 2**20, "cuda": 256 * 2**20}
-#: At most so many sets of inputs: on a GPU, all are in one graph.
-MOST_SETS = {"cpu": 32, "cuda": 8}
-#: Above this many elements only two images are compared with the reference, which works in float64.
+#: The maximum number of input sets; on a GPU, one graph contains all.
+MAX_SETS = {"cpu": 32, "cuda": 8}
+#: For maps with more elements, only two images are compared with the reference, which computes in float64.
 CHECKED_ELEMENTS = 2**26
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
@@ -33,8 +33,8 @@ def _one_map(shape, data_format, dtype, device) -> list[torch.Tensor]:
     return [torch.empty(size, dtype=dtype, device=device).normal_()]
 
 
-def _wide_map_and_weights(shape, data_format, dtype, device) -> list[torch.Tensor]:
-    """Three branches of C channels, and the two matrices of a split attention with a hidden layer of C / 4."""
+def _expanded_map_and_weights(shape, data_format, dtype, device) -> list[torch.Tensor]:
+    """An expanded map of three branches of C channels, and the two matrices of a split attention with C / 4 hidden units."""
     *image, channels = shape
     hidden = max(1, channels // 4)
     x = torch.empty(*image, 3 * channels, dtype=dtype, device=device).normal_()
@@ -45,22 +45,29 @@ def _wide_map_and_weights(shape, data_format, dtype, device) -> list[torch.Tenso
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator under test. ``forward_maps`` and ``backward_maps`` count maps of B*H*W*C read and written at the least."""
+    """An operator under test.
+
+    Attributes:
+        implementations: data format to implementations by name.
+        oracle: reference, called as ``oracle(*inputs, data_format)``.
+        forward_maps, backward_maps: minimum number of maps of B*H*W*C elements that must be read and written.
+        exact: compare outputs bitwise.
+    """
 
     name: str
-    peers: Callable[[str], dict[str, Callable]]  # by data format
+    implementations: Callable[[str], dict[str, Callable]]
     make_inputs: Callable
-    oracle: Callable  # (*inputs, data_format)
+    oracle: Callable
     forward_maps: int
     backward_maps: int
-    exact: bool = False  # values are compared bitwise
+    exact: bool = False
 
 
 def _spatial_shift(name: str, **groups) -> Operator:
-    """The shift of one kind of channel groups: ``offsets`` and ``group_sizes`` of :func:`s2mlp_cuda.spatial_shift`."""
+    """The shift with the given ``offsets`` and ``group_sizes`` of :func:`s2mlp_cuda.spatial_shift`."""
     return Operator(
         name,
-        partial(peers.shift_peers, **groups),
+        partial(baselines.shift_implementations, **groups),
         _one_map,
         partial(reference.spatial_shift, **groups),
         forward_maps=2,
@@ -70,13 +77,13 @@ def _spatial_shift(name: str, **groups) -> Operator:
 
 
 SPATIAL_SHIFT = _spatial_shift("spatial_shift")
-#: The groups of AS-MLP and UNeXt, for 96 channels: 20, 20, 20, 20 and 16, moved by -2 to 2 tokens.
+#: The groups of AS-MLP and UNeXt for 96 channels: 20, 20, 20, 20 and 16 channels, moved by -2 to 2 tokens.
 UNEQUAL_GROUPS = _spatial_shift("spatial_shift, 5 unequal groups", offsets=AXIAL_5_WIDTH, group_sizes=chunk_sizes(96, 5))
-#: Those of CycleFC (CycleMLP, arXiv 2107.10224), for 64 channels: one per channel, offsets in cycles of three.
+#: The groups of CycleFC (CycleMLP, arXiv 2107.10224) for 64 channels: one group per channel, with offsets in cycles of 0, -1, 1.
 SINGLE_CHANNELS = _spatial_shift("spatial_shift, single-channel groups", offsets=tuple((0, 1 - (c + 1) % 3) for c in range(64)))
 GELU_SPATIAL_SHIFT = Operator(
     "gelu_spatial_shift",
-    peers.gelu_peers,
+    baselines.gelu_implementations,
     _one_map,
     lambda x, data_format: reference.spatial_shift(functional.gelu(x), data_format=data_format),
     forward_maps=2,
@@ -84,28 +91,28 @@ GELU_SPATIAL_SHIFT = Operator(
 )
 SHIFT_SPLIT_ATTENTION = Operator(
     "shift_split_attention",
-    peers.split_attention_peers,
-    _wide_map_and_weights,
-    lambda x, fc1, fc2, data_format: peers.split_attention(x, fc1, fc2, shift=reference.spatial_shift),
+    baselines.split_attention_implementations,
+    _expanded_map_and_weights,
+    lambda x, fc1, fc2, data_format: baselines.split_attention(x, fc1, fc2, shift=reference.spatial_shift),
     forward_maps=7,
     backward_maps=8,
 )
-#: A new operator joins with an entry.
+#: All operators of the benchmark; add new ones here.
 OPERATORS = (SPATIAL_SHIFT, GELU_SPATIAL_SHIFT, SHIFT_SPLIT_ATTENTION)
 
 
 def checked_inputs(inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """A copy of what results are checked on, of two images where maps are large. Ways that work in place change the inputs
-    each time they run."""
+    """Copies of the inputs for the correctness check, with only two images of large maps. In-place implementations modify the
+    original inputs."""
     images = inputs[0] if inputs[0].numel() <= CHECKED_ELEMENTS else inputs[0][:2]
     return [x.clone() for x in (images, *inputs[1:])]
 
 
 class Oracle:
-    """The value without autograd, the value and the gradients of an operator on given inputs, by its reference in float64.
+    """Checks implementations of an operator against its reference in float64: outputs with and without autograd, and gradients.
 
-    Errors are relative to the largest element, with room for sums of thousands of terms in an implementation's own order, or
-    three times those of the reference in the inputs' dtype: whoever sums up bfloat16 in bfloat16 is inaccurate, not wrong.
+    Tolerances are relative to the largest element, and allow for sums of thousands of terms in any order. If that is larger, the
+    tolerance is three times the error of the reference in the inputs' dtype: accumulation in bfloat16 is inaccurate, not wrong.
     """
 
     def __init__(self, operator: Operator, inputs: list[torch.Tensor], data_format: str):
@@ -115,14 +122,14 @@ class Oracle:
         rounded = self._results(oracle, inputs)
         self._exact = self._results(oracle, [x.double() for x in inputs])
         self._limits: list[torch.Tensor | int] = [
-            max(TOLERANCES[inputs[0].dtype] * right.abs().max(), 3 * _error(value, right))
-            for value, right in zip(rounded, self._exact)
+            max(TOLERANCES[inputs[0].dtype] * exact.abs().max(), 3 * _error(value, exact))
+            for value, exact in zip(rounded, self._exact)
         ]
         if operator.exact:
             self._limits[:2] = [0, 0]
 
     def _results(self, function: Callable, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Of copies of the inputs, because some implementations work in place."""
+        """Results on copies of the inputs, because some implementations work in place."""
         with torch.no_grad():
             value = function(*(x.clone() for x in inputs))
         leaves = [x.clone().requires_grad_() for x in inputs]
@@ -130,17 +137,17 @@ class Oracle:
         return [value, out.detach(), *torch.autograd.grad(out, leaves, self._grad.to(out.dtype))]
 
     def accepts(self, function: Callable) -> bool:
-        """Whether an implementation is right."""
-        found = self._results(function, self._inputs)
-        return all(_error(ours, right) <= limit for ours, right, limit in zip(found, self._exact, self._limits))
+        """Whether an implementation is correct."""
+        results = self._results(function, self._inputs)
+        return all(_error(result, exact) <= limit for result, exact, limit in zip(results, self._exact, self._limits))
 
 
-def _error(found: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
-    return (found.double() - exact).abs().max()
+def _error(result: torch.Tensor, exact: torch.Tensor) -> torch.Tensor:
+    return (result.double() - exact).abs().max()
 
 
 class Arguments:
-    """What a call works on: inputs, the same as leaves that require a gradient, and the gradient of the output."""
+    """The arguments of a call: inputs, the same tensors as leaves that require a gradient, and the gradient of the output."""
 
     def __init__(self, inputs: list[torch.Tensor], grad: torch.Tensor):
         self.inputs = inputs
@@ -148,27 +155,27 @@ class Arguments:
         self.grad = grad
 
 
-def _copy(on: Arguments) -> torch.Tensor:
-    return on.grad.clone()
+def _copy(arguments: Arguments) -> torch.Tensor:
+    return arguments.grad.clone()
 
 
-def _forward(way: Callable, on: Arguments) -> torch.Tensor:
+def _forward(function: Callable, arguments: Arguments) -> torch.Tensor:
     with torch.no_grad():
-        return way(*on.inputs)
+        return function(*arguments.inputs)
 
 
-def _forward_backward(way: Callable, on: Arguments) -> tuple[torch.Tensor, ...]:
-    out = way(*on.leaves)
-    return out.detach(), *torch.autograd.grad(out, on.leaves, on.grad)
+def _forward_backward(function: Callable, arguments: Arguments) -> tuple[torch.Tensor, ...]:
+    out = function(*arguments.leaves)
+    return out.detach(), *torch.autograd.grad(out, arguments.leaves, arguments.grad)
 
 
 @dataclass(frozen=True)
 class OperatorJob:
-    """One operator on one kind of map.
+    """Benchmark of one operator on one kind of map.
 
     Attributes:
-        shape: (B, H, W, C), whatever the format.
-        names: which ways to compute it; None for all.
+        shape: (B, H, W, C), for any data format.
+        names: names of the implementations to run; None for all.
         level: as in :class:`Case`.
     """
 
@@ -196,18 +203,18 @@ class OperatorJob:
             torch.get_num_threads(),
         )
 
-    def ways(self) -> dict[str, Callable]:
-        """Name: function of the operator's inputs; ours first."""
-        ways = self.operator.peers(self.data_format)
-        return {name: way for name, way in ways.items() if self.names is None or name in self.names}
+    def implementations(self) -> dict[str, Callable]:
+        """Functions of the operator's inputs by name, ours first."""
+        functions = self.operator.implementations(self.data_format)
+        return {name: function for name, function in functions.items() if self.names is None or name in self.names}
 
     def results(self) -> list[tuple[str, str]]:
         """(direction, name) of each measurement that :meth:`run` returns, in its order."""
-        return [(direction, name) for direction in (FORWARD, BOTH) for name in (COPY, *self.ways())]
+        return [(direction, name) for direction in (FORWARD, BOTH) for name in (COPY, *self.implementations())]
 
     @exact_convolutions()
     def run(self) -> list[Measurement]:
-        """Every way is checked first, which also warms it up; what fails or is wrong is reported as such."""
+        """Checks all implementations, which also warms them up, then times them. Failures and wrong results are reported."""
         torch._dynamo.reset()
         arguments = (self.shape, self.data_format, self.dtype, self.device)
         inputs = self.operator.make_inputs(*arguments)
@@ -217,42 +224,42 @@ class OperatorJob:
 
         checked = checked_inputs(inputs)
         oracle = Oracle(self.operator, checked, self.data_format)
-        works: dict[tuple[str, str], Callable] = {(BOTH, COPY): _copy}
+        workloads: dict[tuple[str, str], Callable] = {(BOTH, COPY): _copy}
         right: dict[str, bool | None] = {COPY: None}
         size = grad.nbytes
         failures, peaks = {}, {(FORWARD, COPY): size, (BOTH, COPY): size}
-        for name, way in self.ways().items():
-            own: dict[tuple[str, str], Callable] = {
-                (FORWARD, name): partial(_forward, way),
-                (BOTH, name): partial(_forward_backward, way),
+        for name, function in self.implementations().items():
+            both: dict[tuple[str, str], Callable] = {
+                (FORWARD, name): partial(_forward, function),
+                (BOTH, name): partial(_forward_backward, function),
             }
             try:
-                right[name] = None if name == peers.GELU_ALONE else oracle.accepts(way)
-                if checked[0].shape != inputs[0].shape:  # it may have been compiled for those alone
-                    for work in own.values():
-                        work(sets[0])
-                peaks.update({key: tensor_bytes_at_peak(partial(work, sets[0]), self.device) for key, work in own.items()})
-                works.update(own)
+                right[name] = None if name == baselines.GELU_ALONE else oracle.accepts(function)
+                if checked[0].shape != inputs[0].shape:  # a compiled function needs a warm-up call for this shape
+                    for workload in both.values():
+                        workload(sets[0])
+                peaks.update({key: tensor_bytes_at_peak(partial(call, sets[0]), self.device) for key, call in both.items()})
+                workloads.update(both)
             except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
                 failures[name] = failure_text(error)
             release_freed_memory()
         del oracle
-        samples = interleave(self._on_all(works, sets), self.rounds, self.device, unit=(BOTH, COPY))
+        samples = interleave(self._rotated(workloads, sets), self.rounds, self.device, unit=(BOTH, COPY))
         calls = count if self.device.type == "cuda" else 1
         return list(self._measurements(samples, calls, size, right, failures, peaks))
 
     def _set_count(self, map_bytes: int) -> int:
         device = self.device.type
         if (device, self.level) == ("cpu", "scale"):
-            return 1  # what caches do for small maps is to be seen
-        return min(MOST_SETS[device], -(-ROTATE_BYTES[device] // map_bytes))
+            return 1  # this level shows the effect of caches on small maps
+        return min(MAX_SETS[device], -(-ROTATE_BYTES[device] // map_bytes))
 
-    def _on_all(self, works: dict[tuple[str, str], Callable], sets: list[Arguments]) -> dict[tuple[str, str], Callable]:
-        """The works on one set of arguments after the other; on a GPU on all of them each time, because a graph holds them all."""
+    def _rotated(self, workloads: dict[tuple[str, str], Callable], sets: list[Arguments]) -> dict[tuple[str, str], Callable]:
+        """Workloads that use the next set of arguments on each call; on a GPU all sets on each call, captured in one graph."""
         if self.device.type == "cuda":
-            return {key: lambda work=work: [work(one) for one in sets] for key, work in works.items()}
-        kept: deque = deque(maxlen=len(sets) - 1)
-        return {key: in_turn(work, sets, kept) for key, work in works.items()}
+            return {key: lambda call=call: [call(arguments) for arguments in sets] for key, call in workloads.items()}
+        results: deque = deque(maxlen=len(sets) - 1)
+        return {key: rotate(call, sets, results) for key, call in workloads.items()}
 
     def _measurements(self, samples, calls, map_bytes, right, failures, peaks) -> Iterator[Measurement]:
         maps = {FORWARD: self.operator.forward_maps, BOTH: self.operator.forward_maps + self.operator.backward_maps}

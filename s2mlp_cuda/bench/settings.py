@@ -1,4 +1,4 @@
-"""What must be set for times to mean something."""
+"""Settings that make timings comparable."""
 
 import logging
 import os
@@ -9,17 +9,18 @@ import torch
 
 
 def limit_libraries() -> None:
-    """``ATEN_CPU_CAPABILITY=avx2`` limits PyTorch's kernels, Inductor and this package; oneDNN and MKL have variables of their
-    own, which they read when they are first used."""
+    """Limits oneDNN and MKL to AVX2 if PyTorch is. ``ATEN_CPU_CAPABILITY=avx2`` limits PyTorch's kernels, Inductor and this
+    package, but not oneDNN and MKL, which read their own variables on first use."""
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
         os.environ.setdefault("MKL_ENABLE_INSTRUCTIONS", "AVX2")
 
 
 def set_up_compiler() -> None:
-    """Compiled code has its number of threads and its vector width built in, and the compiler's cache hands out what was built
-    for others unless it is told. And after so many shapes and modes of one function it runs the rest uncompiled: here it says
-    so instead.
+    """Sets the compiler's thread count and vector width, and makes exceeding the recompile limit an error.
+
+    Both are constants in compiled code. If they are not set, the compiler's cache returns code for other values. Beyond the
+    recompile limit, a function would silently run in eager mode.
     """
     import torch._dynamo.config
     import torch._inductor.config
@@ -30,8 +31,8 @@ def set_up_compiler() -> None:
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
-def silence_remarks() -> None:
-    """Suppresses remarks of the compiler and the profiler on toolkits and GPUs that are not there."""
+def suppress_warnings() -> None:
+    """Suppresses warnings of the compiler and the profiler about missing toolkits and GPUs."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "2")
@@ -40,7 +41,8 @@ def silence_remarks() -> None:
 
 @contextmanager
 def exact_convolutions():
-    """On a GPU, float32 convolutions round their inputs to TF32 by default, and then a one-hot one is no shift."""
+    """Disables TF32 for convolutions. By default, float32 convolutions on a GPU round their inputs to TF32, so a one-hot
+    convolution would not be a shift."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:

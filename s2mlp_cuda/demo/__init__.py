@@ -1,4 +1,4 @@
-"""``s2mlp demo``: what this package is, shown on the machine at hand, without a network."""
+"""``s2mlp demo``: demonstrates the package on this machine, without network access."""
 
 import time
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from s2mlp_cuda._system import keep_freed_memory
-from s2mlp_cuda.bench.settings import silence_remarks
+from s2mlp_cuda.bench.settings import suppress_warnings
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
 from s2mlp_cuda.demo.inplace_trap import count_outcomes, survey
@@ -38,7 +38,11 @@ def _progress(console: Console, description: str, total: int):
 
 
 def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
-    """Runs all steps; returns 0 when the operator was right and, unless ``quick``, the model learned to read digits."""
+    """Runs all steps.
+
+    Returns:
+        The exit status: 0 if the operator is correct and, unless ``quick``, the model reaches ``REQUIRED_ACCURACY``, else 1.
+    """
     begin = time.perf_counter()
     console = Console(highlight=False)
     out.mkdir(parents=True, exist_ok=True)
@@ -58,7 +62,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
     console.rule("[bold]4  Does the shift matter?", align="left")
     data, with_shift, without_shift = _show_training(console, device, EPOCHS[quick])
 
-    console.rule("[bold]5  Pictures", align="left")
+    console.rule("[bold]5  Figures", align="left")
     probabilities = digits.predict(with_shift.model, data.test_images)
     for path in (
         pictures.draw_groups(out / "groups.png"),
@@ -76,7 +80,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
 
 
 def _say(console: Console, text: str) -> None:
-    """A paragraph, indented as a block."""
+    """Prints an indented paragraph."""
     console.print(Padding(text, (0, 0, 0, 2)))
 
 
@@ -89,7 +93,7 @@ def _show_check(console: Console, device: torch.device) -> bool:
         f"spatial_shift against slices + cat, values and gradients: {result.equal} of {result.combinations} "
         f"combinations of dtype, layout, padding and offsets, {verdict}.",
     )
-    _say(console, "\nThe papers' pseudo-code, which public copies run in place, on a 14x14 map. One column of it:")
+    _say(console, "\nThe papers' pseudo-code, run in place as in public copies, on a 14x14 map. One column of it:")
     for label, column in (
         ("input", range(len(result.expected_column))),
         ("moved down by one", result.expected_column),
@@ -109,11 +113,11 @@ def _show_check(console: Console, device: torch.device) -> bool:
 
 def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     keep_freed_memory()
-    silence_remarks()
+    suppress_warnings()
     _say(
         console,
         "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once, so 2.0 is "
-        "the least possible. `s2mlp bench` has more alternatives, layouts, dtypes and the fused operators.",
+        "the minimum. `s2mlp bench` covers more baselines, layouts and dtypes, and the fused operators.",
     )
     results = {}
     with _progress(console, "timing", len(timing.SHAPES)) as advance:
@@ -153,6 +157,6 @@ def _show_training(console: Console, device: torch.device, epochs: int):
     _say(
         console,
         f"Test accuracy: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
-        f"{trainings[1].accuracies[-1]:.1%} without it, where tokens meet only in 2x2 patches and in sums over the map.",
+        f"{trainings[1].accuracies[-1]:.1%} without it, where tokens mix only in 2x2 patches and in sums over the map.",
     )
     return data, *trainings

@@ -1,4 +1,4 @@
-"""The operator against the slice reference on this machine, and the public in-place version on the same tensor."""
+"""Compares the operator with the reference on this machine, and shows the public in-place version on the same tensor."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -6,23 +6,23 @@ from itertools import product
 import torch
 
 from s2mlp_cuda import offsets, reference, spatial_shift
-from s2mlp_cuda.bench.peers import assign_in_place
+from s2mlp_cuda.bench.baselines import assign_in_place
 from s2mlp_cuda.ops import PADDING_MODES
 
-#: Gradients at the border are sums; each dtype with the rounding that two orders of summing may differ by.
+#: Tolerance of gradients by dtype. Gradients at the border are sums, whose rounding depends on the order of summation.
 DTYPES = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
 TABLES = (offsets.V1, offsets.SS1, offsets.EIGHT_WAY)
 
 
 @dataclass(frozen=True)
 class Check:
-    """Combinations compared and found equal, values bitwise and gradients within rounding; the in-place failure."""
+    """The number of combinations compared and equal (outputs bitwise, gradients within rounding), and the in-place failure."""
 
     combinations: int
     equal: int
     in_place_wrong: float  # share of elements that the in-place version gets wrong
-    in_place_column: list[float]  # what a column that moved down by one looks like in each version
-    expected_column: list[float]
+    in_place_column: list[float]  # a column moved down by one, in place
+    expected_column: list[float]  # the same column, correct
 
 
 def check(device: torch.device) -> Check:

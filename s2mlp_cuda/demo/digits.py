@@ -1,4 +1,4 @@
-"""A small S2-MLPv2 on scikit-learn's handwritten digits: 1,797 real 8x8 images that come with the package."""
+"""A small S2-MLPv2 on scikit-learn's handwritten digits: 1,797 real 8x8 images that are part of scikit-learn."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,17 +9,17 @@ from torch import nn
 from s2mlp_cuda.models import S2MLPv2
 from s2mlp_cuda.offsets import SS1, SS2
 
-#: Branches of the model as the paper has it, and of the same model with every shift left out.
+#: The branches of the paper, and of the same model without shifts.
 WITH_SHIFT = (SS1, SS2, None)
 WITHOUT_SHIFT = (None, None, None)
 BATCH_SIZE = 32
 LEARNING_RATE = 3e-3
-PIXEL_NOISE = 0.1  # deviation of the noise added to training images, whose pixels are in [0, 1]
+PIXEL_NOISE = 0.1  # standard deviation of the noise added to training images, whose pixels are in [0, 1]
 
 
 @dataclass
 class Digits:
-    """Images (N, 1, 8, 8) in [0, 1] and labels (N,), a quarter of them held out for the test."""
+    """Images (N, 1, 8, 8) in [0, 1] and labels (N,), with a quarter held out for testing."""
 
     train_images: torch.Tensor
     train_labels: torch.Tensor
@@ -29,7 +29,7 @@ class Digits:
 
 @dataclass
 class Training:
-    """What one training run left: the model, and per epoch the mean training loss and the test accuracy in [0, 1]."""
+    """The result of a training run: the model, and per epoch the mean training loss and the test accuracy in [0, 1]."""
 
     model: nn.Module
     losses: list[float] = field(default_factory=list)
@@ -48,7 +48,8 @@ def load(device: torch.device) -> Digits:
 
 
 def build_model(branches: tuple) -> S2MLPv2:
-    """Two stages, 8x8 tokens of one pixel, then 4x4. Without shifts, no token but its 2x2 neighbours is ever seen."""
+    """Two stages: 8x8 tokens of one pixel, then 4x4 tokens. Without shifts, tokens mix only in 2x2 patches and in the sums of the
+    split attention."""
     return S2MLPv2(num_classes=10, in_chans=1, patch_sizes=(1, 2), embed_dims=(48, 96), depths=(2, 2), branches=branches)
 
 
@@ -84,8 +85,8 @@ def train(branches: tuple, digits: Digits, epochs: int, on_epoch: Callable[[Trai
             nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
             optimizer.step()
             losses.append(loss.item())
-        right = predict(training.model, digits.test_images).argmax(1) == digits.test_labels
+        correct = predict(training.model, digits.test_images).argmax(1) == digits.test_labels
         training.losses.append(sum(losses) / len(losses))
-        training.accuracies.append(right.float().mean().item())
+        training.accuracies.append(correct.float().mean().item())
         on_epoch(training)
     return training

@@ -1,7 +1,7 @@
-"""What goes wrong with the papers' pseudo-code in eager PyTorch, and a survey of how often.
+"""A survey of how often the papers' pseudo-code is wrong in eager PyTorch.
 
-The pseudo-code assigns overlapping slices in place. NumPy and Paddle copy as if through a temporary; PyTorch does not
-promise to, and mostly does not: a +1 group smears its first row or column over the whole map.
+The pseudo-code assigns overlapping slices in place. NumPy and Paddle copy as if through a temporary. PyTorch does not guarantee
+this, and mostly does not do it: a +1 group smears its first row or column over the whole map.
 """
 
 from collections import Counter
@@ -12,11 +12,11 @@ from itertools import product
 import torch
 
 from s2mlp_cuda import offsets, reference
-from s2mlp_cuda.bench.peers import assign_in_place
+from s2mlp_cuda.bench.baselines import assign_in_place
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8)
-# (batch, height, width, channels). Sides of at least 3: the slices of a side of 2 do not overlap. With one channel per
-# group and one image, channels first, the slices are contiguous, and then PyTorch notices the overlap and raises.
+# (batch, height, width, channels). Sides are at least 3, since the slices of a side of 2 do not overlap. With one channel per
+# group, one image and channels first, the slices are contiguous; PyTorch then detects the overlap and raises an error.
 SHAPES = tuple(
     (batch, *size, channels)
     for batch, channels in ((1, 48), (2, 96), (8, 384))
@@ -36,7 +36,7 @@ class Case:
 
 
 def survey() -> Iterator[Case]:
-    """Runs the in-place shift over every combination of layout, dtype, shape and thread count."""
+    """Runs the in-place shift for all combinations of layout, dtype, shape and thread count."""
     threads_before = torch.get_num_threads()
     generator = torch.Generator().manual_seed(0)
     try:

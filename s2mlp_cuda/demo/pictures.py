@@ -1,4 +1,4 @@
-"""The pictures that the demo draws."""
+"""The figures of the demo."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from s2mlp_cuda import offsets, spatial_shift
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
-from s2mlp_cuda.bench.peers import OURS, assign_in_place
+from s2mlp_cuda.bench.baselines import OURS, assign_in_place
 from s2mlp_cuda.demo.digits import Digits, Training
 from s2mlp_cuda.demo.timing import Timing
 
@@ -25,7 +25,7 @@ def _save(figure: plt.Figure, path: Path) -> Path:
 
 
 def draw_groups(path: Path, tokens: int = 40) -> Path:
-    """One photograph, the same in all four channel groups, shifted by SS1: ours, and the in-place public version."""
+    """A photograph in all four channel groups, shifted by SS1: with spatial_shift, and with the public in-place version."""
     from sklearn.datasets import load_sample_image
 
     photo = torch.tensor(load_sample_image("china.jpg"), dtype=torch.float32) / 255
@@ -34,7 +34,7 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
     table = tuple((dh * distance, dw * distance) for dh, dw in offsets.SS1)
     groups = photo.repeat(1, 1, 4)  # (H, W, 4 groups of 3 channels)
     shifted = spatial_shift(groups, table).chunk(4, -1)
-    # In place, distance times one step: what a stack of blocks does to its input.
+    # In place, one token at a time, as in a stack of blocks.
     overlapping = groups[None].clone()
     for _ in range(distance):
         overlapping = assign_in_place(overlapping, offsets.SS1)
@@ -44,8 +44,8 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
         figure = plt.figure(figsize=(15, 6.1))
         rows = figure.subfigures(2, 1, hspace=0)
         for part, images, title in (
-            (rows[0], shifted, f"spatial_shift: each group moved by {distance} pixels; dashed: where the replicated border begins"),
-            (rows[1], smeared, "the same by overlapping in-place slices, as public copies have it: two of four groups are lost"),
+            (rows[0], shifted, f"spatial_shift: each group moved by {distance} pixels; dashed: start of the replicated border"),
+            (rows[1], smeared, "overlapping in-place slices, as in public copies: two of four groups are lost"),
         ):
             part.suptitle(title, x=0.01, ha="left", fontsize=13)
             axes = part.subplots(1, 5, gridspec_kw={"wspace": 0.04, "left": 0.01, "right": 0.99, "bottom": 0, "top": 0.82})
@@ -65,7 +65,7 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
 
 
 def _mark_border(axis, dh: int, dw: int, height: int, width: int) -> None:
-    """A dashed line between what moved in and the border value that is repeated."""
+    """Draws a dashed line between the moved content and the replicated border."""
     line = {"color": "white", "linestyle": (0, (4, 3)), "linewidth": 1.6}
     if dh:
         axis.axhline(dh - 0.5 if dh > 0 else height + dh - 0.5, **line)
@@ -74,7 +74,7 @@ def _mark_border(axis, dh: int, dw: int, height: int, width: int) -> None:
 
 
 def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: str) -> Path:
-    """Bars per alternative, in copies of the map; one panel per shape."""
+    """Bars per implementation, in copies of the map; one panel per shape."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(results), figsize=(6.4 * len(results), 3.4), sharey=True)
         for axis, (shape, timings) in zip(axes, results.items()):
@@ -89,7 +89,7 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: st
             axis.axvline(2, color="#334155", linewidth=1, linestyle=(0, (4, 3)))
             axis.set_xlim(0, 1.12 * max(timing.ratio for timing in timings))
             axis.set_title("B={} of {}x{}x{}, float32".format(*shape), fontsize=11)
-            axis.set_xlabel("time in copies of the map (dashed: 2, the least possible)")
+            axis.set_xlabel("time in copies of the map (dashed: 2, the minimum)")
             axis.tick_params(axis="y", length=0)
         figure.suptitle(f"Spatial shift, forward + backward, on {device_name}", x=0.01, y=1.0, ha="left", fontsize=13)
         figure.tight_layout()
@@ -122,11 +122,11 @@ def draw_curves(path: Path, with_shift: Training, without_shift: Training) -> Pa
 
 
 def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, rows: int = 6, columns: int = 12) -> Path:
-    """A page of test digits: every wrong prediction first (up to half of the page), then the first right ones."""
+    """A page of test digits: wrong predictions first (up to half of the page), then correct ones."""
     predicted = probabilities.argmax(1)
     wrong = (predicted != digits.test_labels).nonzero().flatten()[: rows * columns // 2]
-    right = (predicted == digits.test_labels).nonzero().flatten()
-    shown = torch.cat([wrong, right])[: rows * columns].tolist()
+    correct = (predicted == digits.test_labels).nonzero().flatten()
+    shown = torch.cat([wrong, correct])[: rows * columns].tolist()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=(columns, rows * 1.22))
         for axis in axes.flat:
@@ -146,7 +146,7 @@ def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, ro
             )
         count = int((predicted == digits.test_labels).sum())
         figure.suptitle(
-            f"{count} of {len(predicted)} test digits right. Predictions with their confidence; mistakes come first, in red.",
+            f"{count} of {len(predicted)} test digits correct. Predictions with their confidence; mistakes come first, in red.",
             x=0.125,
             y=0.97,
             ha="left",

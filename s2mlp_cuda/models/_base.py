@@ -1,6 +1,6 @@
-"""What both architectures share: stages of features, the head, the initial weights, and the choice of norm.
+"""Code shared by both architectures: feature extraction, the head, weight initialization and the choice of norm.
 
-The names and meanings of the public methods are timm's, so that its tools take these models as they take its own.
+The public methods follow timm's interface, so timm's tools work with these models.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,41 +29,41 @@ def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:
-    """One rate per block, rising linearly from 0 to ``last`` (the rule of arXiv 1603.09382)."""
+    """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382)."""
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
 def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
-    """Which of ``count`` feature maps are meant: all (None), the last n (an int), or those listed, negative from the end.
+    """Non-negative indices into ``count`` feature maps, from None (all), an int n (the last n) or a sequence of indices.
 
     Raises:
-        ValueError: an index that is out of range, or none at all.
+        ValueError: an index is out of range, or there are none.
     """
     if indices is None:
         return list(range(count))
     if isinstance(indices, int):
         indices = range(-indices, 0)
-    taken = [index + count if index < 0 else index for index in indices]
-    if not taken or not all(0 <= index < count for index in taken):
+    selected = [index + count if index < 0 else index for index in indices]
+    if not selected or not all(0 <= index < count for index in selected):
         raise ValueError(f"the model has {count} feature maps, 0 to {count - 1}, got indices {list(indices)}")
-    return taken
+    return selected
 
 
 class Backbone(nn.Module):
-    """A classifier on token maps. A subclass defines ``embed``, ``levels_name``, ``group_matcher`` and what follows.
+    """Base class: a classifier on token maps. Subclasses define ``embed``, ``group_matcher`` and the attributes declared below.
 
     Attributes:
-        stride: side of a final token in pixels: the product of the patch sizes.
-        dynamic_img_pad: whether any image size is taken, and padded.
+        stride: side of a token of the last map in pixels: the product of the patch sizes.
+        dynamic_img_pad: whether images of any size are accepted and padded.
         num_features: channels of the last token map.
-        feature_info: one entry per feature map: ``module`` that computes it, ``num_chs`` channels, ``reduction`` of the image.
-        default_cfg: what timm's data pipelines read: input size, mean, standard deviation, interpolation.
-        grad_checkpointing: whether blocks are computed again in the backward pass instead of being stored.
+        feature_info: one entry per feature map: the ``module`` that computes it, its channels ``num_chs`` and its ``reduction``.
+        default_cfg: timm's data configuration: input size, mean, standard deviation, interpolation.
+        grad_checkpointing: whether the backward pass recomputes the activations inside blocks instead of storing them.
     """
 
-    #: The attribute that holds the modules whose outputs are the feature maps.
+    #: Name of the attribute that holds the modules whose outputs are the feature maps.
     levels_name: str
-    #: Where the images enter, as timm wants to know it.
+    #: Name of the first convolution, for timm's ``default_cfg``.
     first_conv: str
     stride: int
     dynamic_img_pad: bool
@@ -82,7 +82,7 @@ class Backbone(nn.Module):
         self.default_cfg = self.pretrained_cfg = {
             "num_classes": num_classes,
             "input_size": (in_chans, 224, 224),
-            # Crop, interpolation, mean and deviation are DeiT's, whose augmentation the paper uses; it prints none of them.
+            # The paper uses DeiT's augmentation but does not give crop, interpolation, mean or std, so these are DeiT's.
             "crop_pct": 0.9,
             "interpolation": "bicubic",
             "mean": (0.485, 0.456, 0.406),
@@ -97,7 +97,7 @@ class Backbone(nn.Module):
         self.global_pool = global_pool
 
     def init_weights(self) -> None:
-        """Truncated normal with deviation 0.02, biases zero. Inferred: the papers give no initialisation."""
+        """Truncated normal with standard deviation 0.02, zero biases. Inferred: the papers give no initialization."""
         self.apply(_init_weights)
 
     @property
@@ -106,7 +106,7 @@ class Backbone(nn.Module):
         return getattr(self, self.levels_name)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
-        """Images to what the first level takes."""
+        """Images to the input of the first level."""
         raise NotImplementedError
 
     def group_matcher(self, coarse: bool = False) -> dict:
@@ -117,8 +117,8 @@ class Backbone(nn.Module):
         height, width = x.shape[-2:]
         if not self.dynamic_img_pad and (height % self.stride or width % self.stride):
             raise ValueError(
-                f"the input is {height}x{width}, but this model cuts images into patches of {self.stride}x{self.stride} "
-                f"pixels: height and width must be multiples of {self.stride}, or the model be built with dynamic_img_pad=True"
+                f"the input is {height}x{width}, but height and width must be multiples of {self.stride}, the patch size of this "
+                "model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
             )
 
     def run_level(self, level: nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         """Images (B, in_chans, H, W) to the last token map, (B, H / stride, W / stride, num_features).
 
         Raises:
-            ValueError: the stride does not divide H and W, and ``dynamic_img_pad`` is off.
+            ValueError: H or W is not a multiple of the stride, and ``dynamic_img_pad`` is False.
         """
         self.check_size(x)
         x = self.embed(x)
@@ -149,57 +149,58 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
-        """The feature maps of blocks (S2-MLP) or stages (S2-MLPv2), as timm's models give them.
+        """The feature maps of blocks (S2-MLP) or stages (S2-MLPv2), with timm's interface.
 
         Args:
             x: images (B, in_chans, H, W).
-            indices: which: None for all, an int for the last so many, or a sequence of indices.
+            indices: None for all, an int n for the last n, or a sequence of indices.
             norm: apply the final norm to the last feature map.
-            stop_early: leave out what comes after the last index. The last token map is then that of this index.
+            stop_early: skip the levels after the last index. The last token map is then the output of that level.
             output_fmt: ``"NCHW"`` or ``"NHWC"``.
             intermediates_only: return only the feature maps.
 
         Returns:
-            ``(last token map (B, H', W', C), feature maps)``, or the feature maps alone.
+            ``(last token map (B, H', W', C), feature maps)``, or only the feature maps.
 
         Raises:
-            ValueError: an index out of range, an unknown format, or an image size as in ``forward_features``.
+            ValueError: an index is out of range, the format is unknown, or the image size is invalid as in
+                ``forward_features``.
         """
         if output_fmt not in OUTPUT_FORMATS:
             raise ValueError(f"output_fmt must be one of {', '.join(map(repr, OUTPUT_FORMATS))}, got {output_fmt!r}")
         self.check_size(x)
-        taken = feature_indices(indices, len(self.levels))
+        selected = feature_indices(indices, len(self.levels))
         last = len(self.levels) - 1
-        found = []
+        intermediates = []
         x = self.embed(x)
         for index, level in enumerate(self.levels):
             x = self.run_level(level, x)
-            if index in taken:
-                found.append(self.norm(x) if norm and index == last else x)
-            if stop_early and index == max(taken):
+            if index in selected:
+                intermediates.append(self.norm(x) if norm and index == last else x)
+            if stop_early and index == max(selected):
                 break
         else:
             x = self.norm(x)
         if output_fmt == "NCHW":
-            found = [feature.permute(0, 3, 1, 2) for feature in found]
-        return found if intermediates_only else (x, found)
+            intermediates = [feature.permute(0, 3, 1, 2) for feature in intermediates]
+        return intermediates if intermediates_only else (x, intermediates)
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drops what the feature maps at ``indices`` do not need, in place; returns the indices counted from the start."""
-        taken = feature_indices(indices, len(self.levels))
-        setattr(self, self.levels_name, self.levels[: max(taken) + 1])
+        """Removes, in place, the modules that the feature maps at ``indices`` do not need; returns non-negative indices."""
+        selected = feature_indices(indices, len(self.levels))
+        setattr(self, self.levels_name, self.levels[: max(selected) + 1])
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:
             self.reset_classifier(0, "")
-        return taken
+        return selected
 
     def forward_head(self, x: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """The last token map to logits (B, num_classes), or with ``pre_logits`` to pooled features.
+        """The last token map to logits (B, num_classes), or to pooled features if ``pre_logits``.
 
-        With ``global_pool=""`` nothing is pooled, and the head applies to every token.
+        With ``global_pool=""`` there is no pooling, and the head is applied to every token.
         """
         if self.global_pool == "avg":
             x = x.mean((1, 2))
@@ -213,10 +214,14 @@ class Backbone(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Another head, with new weights; 0 classes leave it out. ``global_pool`` None keeps what is.
+        """Replaces the head by one with new weights, or removes it if ``num_classes`` is 0.
+
+        Args:
+            num_classes: outputs of the new head.
+            global_pool: ``"avg"`` or ``""``; None keeps the current pooling.
 
         Raises:
-            ValueError: an unknown ``global_pool``.
+            ValueError: ``global_pool`` is unknown.
         """
         if global_pool is not None:
             self.set_global_pool(global_pool)
@@ -229,11 +234,11 @@ class Backbone(nn.Module):
         self.head.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute every block again in the backward pass instead of storing what is in it."""
+        """Recompute the activations inside every block in the backward pass instead of storing them."""
         self.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters to leave out of weight decay besides biases and norms, which all optimizer factories leave out: none."""
+        """Parameters without weight decay, besides biases and norms, which optimizer factories exclude anyway: none."""
         return set()
 
 
@@ -248,14 +253,14 @@ class FeaturePyramid(nn.Module):
     """A model without its head: images to a list of feature maps (B, C, H', W'), for dense prediction.
 
     Args:
-        model: what computes them; it loses the levels that are not needed, its final norm and its head.
-        out_indices: which feature maps, as in :meth:`Backbone.forward_intermediates`.
+        model: the model to wrap. Levels that are not needed, the final norm and the head are removed from it in place.
+        out_indices: indices of the feature maps, as in :meth:`Backbone.forward_intermediates`.
 
     Attributes:
-        feature_info: ``module``, ``num_chs`` and ``reduction`` of each of them.
+        feature_info: ``module``, ``num_chs`` and ``reduction`` of each feature map.
 
     Raises:
-        ValueError: an index out of range.
+        ValueError: an index is out of range.
     """
 
     def __init__(self, model: Backbone, out_indices: int | Sequence[int] | None = None):

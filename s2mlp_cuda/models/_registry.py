@@ -1,4 +1,4 @@
-"""The named configurations: what ``create_model`` builds."""
+"""The model registry: named configurations for ``create_model``."""
 
 from collections.abc import Sequence
 
@@ -10,21 +10,21 @@ _CONFIGURATIONS: dict[str, tuple[type[Backbone], dict]] = {}
 
 
 def register_models(architecture: type[Backbone], configurations: dict[str, dict]) -> None:
-    """Makes configurations, arguments of the architecture by name, known to ``create_model``."""
+    """Registers configurations (arguments of the architecture, by model name) for ``create_model``."""
     for name, arguments in configurations.items():
         _CONFIGURATIONS[name] = (architecture, arguments)
 
 
 def list_models() -> list[str]:
-    """The names that :func:`create_model` knows, sorted."""
+    """The names of all registered models, sorted."""
     return sorted(_CONFIGURATIONS)
 
 
 def configuration(name: str) -> tuple[type[Backbone], dict]:
-    """The architecture of a name and its arguments.
+    """The architecture of a model and its arguments.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: the name is unknown.
     """
     if name not in _CONFIGURATIONS:
         raise ValueError(f"unknown model {name!r}; known are {', '.join(list_models())}")
@@ -40,19 +40,19 @@ def create_model(
     out_indices: int | Sequence[int] | None = None,
     **kwargs,
 ) -> nn.Module:
-    """Build a model by name, with random weights (the papers published none).
+    """Create a model by name, with random weights (the papers published none).
 
     Args:
         name: one of :func:`list_models`.
-        num_classes: outputs of the head; 0 leaves the head out, and the model returns pooled features.
+        num_classes: outputs of the head. If 0, there is no head, and the model returns pooled features.
         in_chans: channels of the input images.
-        features_only: build a :class:`~s2mlp_cuda.models.FeaturePyramid` instead: no head, a list of feature maps.
-        out_indices: which feature maps; default all. For ``features_only``.
+        features_only: create a :class:`~s2mlp_cuda.models.FeaturePyramid` instead, which returns a list of feature maps.
+        out_indices: indices of the feature maps, for ``features_only``; default all.
         **kwargs: any argument of :class:`~s2mlp_cuda.models.S2MLP` (``s2mlp_*``) or
-            :class:`~s2mlp_cuda.models.S2MLPv2` (``s2mlpv2_*``), in place of the configuration's value.
+            :class:`~s2mlp_cuda.models.S2MLPv2` (``s2mlpv2_*``); overrides the configuration.
 
     Raises:
-        ValueError: an unknown name, an index out of range.
+        ValueError: the name is unknown, or an index is out of range.
 
     Example:
         >>> model = create_model("s2mlpv2_small_7", num_classes=10, drop_path_rate=0.1)

@@ -1,4 +1,4 @@
-"""S2-MLP (arXiv 2106.07477): patches, blocks with one spatial shift each, average pool, linear head."""
+"""S2-MLP (arXiv 2106.07477): patch embedding, blocks with one spatial shift each, average pooling, linear head."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,29 +12,30 @@ from s2mlp_cuda.offsets import V1
 
 
 class S2MLP(Backbone):
-    """S2-MLP. Takes any input size that the patch size divides, square or not, and any at all with padding.
+    """S2-MLP. Image height and width must be multiples of the patch size, unless ``dynamic_img_pad``.
 
     Args:
-        num_classes: outputs of the head; 0 leaves it out.
+        num_classes: outputs of the head; 0 for no head.
         in_chans: channels of the input images.
         patch_size: side of a patch in pixels.
         embed_dim: c, the channels of every block.
         depth: number of blocks.
         mlp_ratio: r, the expansion of the channel MLP.
-        offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten).
+        offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten settings).
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
-        pre_norm: put the norm first in each branch of a block, as public copies do; the paper has it last.
-        embed_norm: a LayerNorm after the patches, as in the paper.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper gives no rate.
+        pre_norm: apply the norm first in each residual branch, as public copies do; in the paper it comes last.
+        embed_norm: apply a LayerNorm after the patch embedding, as in the paper.
+        drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper gives no rate.
         drop_rate: dropout before the head.
-        global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
-        dynamic_img_pad: take any input size: where the patch size does not divide, the last patches are filled up with zeros.
-        implementation: ``"fused"``, GELU and shift in one pass, ``"composed"``, one after the other, or ``"reference"``, the
-            same by slices.
+        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token.
+        dynamic_img_pad: accept images of any size; the right and bottom edges are zero-padded to a multiple of the patch size.
+        implementation: ``"fused"`` (GELU and shift in one pass), ``"composed"`` (GELU, then the shift) or ``"reference"``
+            (GELU, then slices).
 
     Raises:
-        ValueError: an input size that the patch size does not divide; an unknown norm, pooling or implementation.
+        ValueError: unknown norm, pooling or implementation; in ``forward``, an image size that is not a multiple of the patch
+            size.
     """
 
     levels_name = "blocks"
@@ -88,8 +89,8 @@ register_models(
     {
         # 72.24M parameters (71.43M without head and norms), 14.0G multiply-adds.
         "s2mlp_wide": {"embed_dim": 768, "depth": 12, "norm_layer": "layer_norm"},
-        # 53.92M parameters, 10.5G multiply-adds. The paper prints 51M. Its own formula gives 53.48M without head and norms,
-        # and 53.48e6 / 2**20 is 51.0.
+        # 53.92M parameters, 10.5G multiply-adds. The paper gives 51M, but its own formula gives 53.48M without head and norms;
+        # 53.48e6 / 2**20 is 51.0.
         "s2mlp_deep": {"embed_dim": 384, "depth": 36, "norm_layer": "affine"},
     },
 )

@@ -1,4 +1,4 @@
-"""S2-MLPv2 (arXiv 2108.01072): a pyramid of stages, blocks with shifted branches fused by split attention."""
+"""S2-MLPv2 (arXiv 2108.01072): a pyramid of stages; the blocks fuse shifted branches by split attention."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,33 +14,34 @@ from s2mlp_cuda.offsets import SS1, SS2
 
 
 class S2MLPv2(Backbone):
-    """S2-MLPv2. Takes any input size that the product of the patch sizes divides, square or not, and any at all with padding.
+    """S2-MLPv2. Image height and width must be multiples of the product of the patch sizes, unless ``dynamic_img_pad``.
 
     Args:
-        num_classes: outputs of the head; 0 leaves it out.
+        num_classes: outputs of the head; 0 for no head.
         in_chans: channels of the input images.
-        patch_sizes: one per stage: the first in pixels, the others in tokens of the stage before. A later stage of
+        patch_sizes: one per stage: the first in pixels, the others in tokens of the previous stage. A later stage with
             patch size 1 and unchanged channels has no embedding (inferred for Small/14, which keeps its resolution).
         embed_dims: c of each stage.
         depths: number of blocks of each stage.
         mlp_ratio: r, the expansion of the channel MLP.
-        branches: the shift table of each branch, None for one that stays.
+        branches: the shift table of each branch; None leaves a branch unshifted.
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
-        attention_ratio: c̄/c, the hidden size of the split attention. The paper does not print c̄; 1/4 reproduces its
-            parameter counts, 1 is what public copies use.
+        attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
+            its parameter counts. Public copies use 1.
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
-        final_norm: a norm before the pool. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0. The paper trains with 0.1.
+        final_norm: apply a norm before pooling. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
+        drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper trains with 0.1.
         drop_rate: dropout before the head.
-        global_pool: ``"avg"``, or ``""`` for none: the head then applies to every token.
-        dynamic_img_pad: take any input size: where a patch size does not divide, the last patches are filled up with zeros.
-        implementation: ``"fused"``, no shifted map being stored, ``"composed"``, of shifts and PyTorch's own
-            operators, or ``"reference"``, of slices and PyTorch's own operators.
+        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token.
+        dynamic_img_pad: accept images of any size; each stage zero-pads the right and bottom edges to a multiple of its
+            patch size.
+        implementation: ``"fused"`` (stores no shifted map), ``"composed"`` (shifts and PyTorch's own operators) or
+            ``"reference"`` (slices and PyTorch's own operators).
 
     Raises:
-        ValueError: stages of unequal description, an unknown fusion, norm, pooling or implementation; in ``forward`` an
-            input size that the patch sizes do not divide.
+        ValueError: ``patch_sizes``, ``embed_dims`` and ``depths`` differ in length; unknown fusion, norm, pooling or
+            implementation; in ``forward``, an image size that is not a multiple of the product of the patch sizes.
     """
 
     levels_name = "stages"
@@ -69,7 +70,7 @@ class S2MLPv2(Backbone):
         super().__init__()
         if not len(patch_sizes) == len(embed_dims) == len(depths) > 0:
             raise ValueError(
-                "patch_sizes, embed_dims and depths describe the stages, so they must be of one length, "
+                "patch_sizes, embed_dims and depths must have one entry per stage, "
                 f"got {len(patch_sizes)}, {len(embed_dims)} and {len(depths)}"
             )
         self.stride = prod(patch_sizes)
@@ -80,11 +81,11 @@ class S2MLPv2(Backbone):
         self.feature_info = []
         channels = in_chans
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
-            keeps = index > 0 and patch_size == 1 and embed_dim == channels
+            same_shape = index > 0 and patch_size == 1 and embed_dim == channels
             data_format = "channels_first" if index == 0 else "channels_last"
             embedding = (
                 nn.Identity()
-                if keeps
+                if same_shape
                 else PatchEmbedding(channels, embed_dim, patch_size, data_format=data_format, pad=dynamic_img_pad)
             )
             hidden = max(1, int(embed_dim * attention_ratio))
@@ -115,7 +116,7 @@ register_models(
         "s2mlpv2_small_7": {"patch_sizes": (7, 2), "embed_dims": (192, 384), "depths": (4, 14)},
         # 256 channels x 7 blocks, then 512 x 17. 55.3M parameters, 16.3G multiply-adds.
         "s2mlpv2_medium_7": {"patch_sizes": (7, 2), "embed_dims": (256, 512), "depths": (7, 17)},
-        # One resolution. 29.9M parameters (30M printed), 6.85G multiply-adds by count; the paper prints 5.7G.
+        # One resolution. 29.9M parameters (paper: 30M), 6.85G multiply-adds as counted (paper: 5.7G).
         "s2mlpv2_small_14": {"patch_sizes": (14, 1), "embed_dims": (384, 384), "depths": (4, 14)},
     },
 )

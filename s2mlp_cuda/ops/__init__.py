@@ -1,4 +1,4 @@
-"""The operators, one file each. Importing this package loads the compiled kernels."""
+"""The operators, one per file. Importing this package loads the compiled kernels."""
 
 from s2mlp_cuda import _extension
 

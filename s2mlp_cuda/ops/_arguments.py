@@ -1,4 +1,4 @@
-"""Checks and normal forms of the arguments that every shift op takes."""
+"""Validation and normalization of operator arguments."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -6,51 +6,53 @@ from operator import index
 
 import torch
 
-#: As csrc/padding.h has them.
+#: The same as in csrc/padding.h.
 PADDING_MODES = ("replicate", "zeros", "circular", "reflect")
 DATA_FORMATS = ("channels_last", "channels_first")
 APPROXIMATIONS = ("none", "tanh")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-#: The shift table of one branch, None for a branch that stays.
+#: The shift table of one branch; None leaves the branch unshifted.
 BranchOffsets = Sequence[Sequence[int]] | None
 _DTYPES = frozenset(_FLOATING + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool))
 
 
-_MOST_REMEMBERED = 256
+_CACHE_SIZE = 256
 
 
-def _is_constant(x) -> bool:
-    return type(x) is int or x is None or (type(x) is tuple and all(map(_is_constant, x)))
+def _is_immutable(x) -> bool:
+    """Whether ``x`` is an int, None or a nested tuple of these."""
+    return type(x) is int or x is None or (type(x) is tuple and all(map(_is_immutable, x)))
 
 
-def _remembering(function: Callable) -> Callable:
-    """Remembers results of ``function(table, *rest)`` for tables that are tuples of integers throughout, which cannot change.
+def _cached(function: Callable) -> Callable:
+    """Caches the results of ``function(table, *rest)`` for immutable tables: nested tuples of integers.
 
-    By their identity: (1.0, 0) equals (1, 0), and is refused. Results must not be changed by those who get them.
+    The key is the identity of the table, not its value: (1.0, 0) equals (1, 0), but must be rejected. Callers must not modify
+    the results.
     """
-    known: dict[tuple, tuple] = {}  # with the table itself, which keeps its identity from being used again
+    cache: dict[tuple, tuple] = {}  # entries hold a reference to the table, so that its id is not reused
 
     @wraps(function)
-    def remembering(table, *rest):
+    def cached(table, *rest):
         if torch.compiler.is_compiling():
             return function(table, *rest)
         key = (id(table), *rest)
-        found = known.get(key)
-        if found is not None:
-            return found[1]
+        entry = cache.get(key)
+        if entry is not None:
+            return entry[1]
         result = function(table, *rest)
-        if _is_constant(table):
-            if len(known) == _MOST_REMEMBERED:
-                known.clear()
-            known[key] = table, result
+        if _is_immutable(table):
+            if len(cache) == _CACHE_SIZE:
+                cache.clear()
+            cache[key] = table, result
         return result
 
-    return remembering
+    return cached
 
 
-@_remembering
+@_cached
 def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
-    """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``, which callers must not change.
+    """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``. Callers must not modify the list.
 
     Raises:
         TypeError: an offset is not a pair of integers.
@@ -73,11 +75,11 @@ def check_data_format(data_format: str) -> None:
 
 
 def check_map(x: torch.Tensor, data_format: str) -> int:
-    """Refuses what is not a map of a supported dtype and layout; returns the number of channels.
+    """Checks type, dtype and dimensions of a map; returns the number of channels.
 
     Raises:
         TypeError: ``x`` is not a tensor, or its dtype is not supported.
-        ValueError: fewer than three dimensions, or an unknown data format.
+        ValueError: ``x`` has fewer than three dimensions, or the data format is unknown.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
@@ -93,22 +95,22 @@ def check_map(x: torch.Tensor, data_format: str) -> int:
 def check_padding_mode(padding_mode: str) -> None:
     """
     Raises:
-        ValueError: an unknown padding mode.
+        ValueError: the padding mode is unknown.
     """
     if padding_mode not in PADDING_MODES:
         raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
 
 
 def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) -> list[int] | None:
-    """Refuses groups that do not tile the channels; returns ``group_sizes`` as a list.
+    """Checks that the groups partition the channels; returns ``group_sizes`` as a list.
 
     Raises:
-        TypeError: group sizes that are not integers.
-        ValueError: more groups than channels, or group sizes that do not match the offsets or the channels.
+        TypeError: a group size is not an integer.
+        ValueError: there are more groups than channels, or the group sizes do not match the offsets or the channels.
     """
     if group_sizes is None:
         if groups > channels > 0:
-            raise ValueError(f"cannot cut {channels} channels into {groups} groups: give at most one offset per channel")
+            raise ValueError(f"cannot split {channels} channels into {groups} groups: give at most one offset per channel")
         return None
     try:
         sizes = [index(size) for size in group_sizes]
@@ -126,7 +128,7 @@ def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) 
 def check_floating(x: torch.Tensor, name: str) -> None:
     """
     Raises:
-        TypeError: a dtype that has no derivatives.
+        TypeError: ``x`` is not of a floating-point dtype.
     """
     if x.dtype not in _FLOATING:
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {x.dtype}")
@@ -135,22 +137,22 @@ def check_floating(x: torch.Tensor, name: str) -> None:
 def check_approximate(approximate: str) -> None:
     """
     Raises:
-        ValueError: an unknown approximation of GELU.
+        ValueError: the GELU approximation is unknown.
     """
     if approximate not in APPROXIMATIONS:
         raise ValueError(f"approximate must be one of {', '.join(map(repr, APPROXIMATIONS))}, got {approximate!r}")
 
 
 def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: int) -> int:
-    """The channels of one branch.
+    """The number of channels of one branch.
 
     Raises:
-        ValueError: no branches, or channels that they do not divide.
+        ValueError: there are no branches, or the number of channels is not a multiple of the number of branches.
     """
     if not len(branch_offsets):
-        raise ValueError("branch_offsets is empty: give at least one offset table, or None for a branch that stays")
+        raise ValueError("branch_offsets is empty: give at least one offset table, or None for an unshifted branch")
     if expanded_channels % len(branch_offsets):
-        raise ValueError(f"cannot cut {expanded_channels} channels into {len(branch_offsets)} branches of equal size")
+        raise ValueError(f"cannot split {expanded_channels} channels into {len(branch_offsets)} branches of equal size")
     return expanded_channels // len(branch_offsets)
 
 
@@ -159,13 +161,13 @@ def even_group_sizes(channels: int, groups: int) -> list[int]:
     return [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
 
 
-@_remembering
+@_cached
 def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tuple[list[int], list[int]]:
-    """Flat offsets and group sizes of all branches, of ``channels`` channels each, as one table, which callers must not change.
+    """The tables of all branches, of ``channels`` channels each, as flat offsets and group sizes. Callers must not modify them.
 
     Raises:
-        TypeError: offsets that are not pairs of integers.
-        ValueError: an empty table, or one with more groups than channels.
+        TypeError: an offset is not a pair of integers.
+        ValueError: a table is empty or has more groups than channels.
     """
     offsets: list[int] = []
     sizes: list[int] = []

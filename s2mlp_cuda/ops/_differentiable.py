@@ -1,13 +1,13 @@
-"""From a raw operator and its derivative rules to an operator that every PyTorch transform takes.
+"""Makes raw operators differentiable and compatible with all PyTorch transforms.
 
-A raw operator is what C++ registered: kernels, nothing else. :func:`differentiable` gives it, from one set of
-:class:`Rules`, fake, autograd and vmap registrations of its own, and returns the operator to call.
+A raw operator is an operator as registered in C++, with kernels only. :func:`differentiable` registers its fake, autograd and
+vmap implementations from one set of :class:`Rules`, and returns the operator to call.
 
-``torch.library.register_autograd`` would do for plain backward passes alone: what it generates knows no forward mode and is
-refused by ``torch.func`` (pytorch/pytorch#168393, #170834). So the kernel is registered here, and does what PyTorch does for
-its own operators: record one level of differentiation, and call the operator again for the levels below. That takes private
-names of PyTorch. Where one is missing, the raw operator has ``register_autograd``, and functions of this package apply a
-public autograd.Function, which takes every transform and binds its Python signature on every call.
+``torch.library.register_autograd`` supports only reverse mode outside of ``torch.func``: what it generates has no forward mode,
+and ``torch.func`` rejects it (pytorch/pytorch#168393, #170834). The autograd kernel is therefore registered here. As for
+PyTorch's own operators, it records a single level of differentiation and redispatches for the levels below. This needs private
+PyTorch APIs. If one is missing, the raw operator uses ``register_autograd``, and the functions of this package apply a public
+autograd.Function. It supports all transforms, but binds its Python signature on every call.
 """
 
 from collections.abc import Callable
@@ -17,55 +17,55 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 from s2mlp_cuda._torch_private import (
-    RECORDS_LEVELS,
+    HAS_SINGLE_LEVEL_AUTOGRAD,
     SingleLevelFunction,
     below_autograd,
     enable_forward_mode,
+    enable_single_level,
     forward_mode_is_active,
-    permit_single_level,
     transforms_are_active,
 )
 
 
 class Rules:
-    """What is known of one raw operator. All arguments that are tensors come first; subclasses fill in the rest."""
+    """Fake implementation and derivative rules of one raw operator, to be defined by subclasses. Tensor arguments come first."""
 
     #: The operator: ``torch.ops.s2mlp_cuda.<name>.default``.
     op: torch._ops.OpOverload
-    #: How many arguments, from the first, are tensors (or None).
-    tensors: int
+    #: The number of tensor arguments, including optional ones.
+    num_tensors: int
 
     @staticmethod
     def fake(*args) -> torch.Tensor:
-        """An empty tensor of the result's shape, strides and dtype."""
+        """An empty tensor with the shape, strides and dtype of the result."""
         raise NotImplementedError
 
     @staticmethod
     def save(*args) -> tuple[tuple, tuple]:
-        """What the derivatives need of the arguments: (tensors, non-tensor arguments)."""
+        """The arguments that the derivatives need: (saved tensors, non-tensor arguments)."""
         raise NotImplementedError
 
     @staticmethod
     def backward(saved: tuple, arguments: tuple, needs_grad: tuple, grad: torch.Tensor) -> tuple:
-        """A gradient for each tensor argument, None where ``needs_grad`` says that it is not wanted."""
+        """The gradient of each tensor argument, None where ``needs_grad`` is False."""
         raise NotImplementedError
 
     @staticmethod
     def jvp(saved: tuple, arguments: tuple, *tangents: torch.Tensor | None) -> torch.Tensor:
-        """The tangent of the result, from one for each tensor argument; None is zero."""
+        """The tangent of the result, from the tangents of the tensor arguments; None stands for zero."""
         raise NotImplementedError
 
 
 class Operator(NamedTuple):
-    """A differentiable operator of raw arguments: offsets flat, everything given."""
+    """A differentiable operator. It takes the raw operator's arguments, e.g. flat offsets, without defaults."""
 
     call: Callable[..., torch.Tensor]
-    #: The same as an autograd.Function, for those who want its ``apply``.
+    #: The same operator as an autograd.Function, for users who need its ``apply``.
     Function: type[torch.autograd.Function]
 
 
 def differentiates(*tensors: torch.Tensor | None) -> bool:
-    """Whether PyTorch records what happens to one of these: for the backward pass, or in forward mode."""
+    """Whether autograd may record operations on these tensors, in reverse or forward mode."""
     if torch.is_grad_enabled():
         for tensor in tensors:
             if tensor is not None and tensor.requires_grad:
@@ -73,27 +73,27 @@ def differentiates(*tensors: torch.Tensor | None) -> bool:
     return forward_mode_is_active()
 
 
-def _batch_first(info, in_dims, args, tensors: int) -> list:
-    """The arguments with the batch dimension first in every tensor: all operators take any leading dimensions."""
+def _batch_first(info, in_dims, args, num_tensors: int) -> list:
+    """The arguments with the vmap dimension first in every tensor. All operators accept any leading dimensions."""
 
     def move(tensor, dim):
         if tensor is None:
             return None
         return tensor.movedim(dim, 0) if dim is not None else tensor.unsqueeze(0).expand(info.batch_size, *tensor.shape)
 
-    return [move(*pair) for pair in zip(args[:tensors], in_dims)] + list(args[tensors:])
+    return [move(*pair) for pair in zip(args[:num_tensors], in_dims)] + list(args[num_tensors:])
 
 
 def _no_flops(*args, out_shape=None, **kwargs) -> int:
-    """Like PyTorch's counter, which counts products of matrices and nothing else."""
+    """Zero, since PyTorch's counter counts only matrix products, convolutions and attention."""
     return 0
 
 
 class _Derivatives:
-    """What follows from the rules, as the functions that an autograd.Function has. ctx.arguments are those that are no tensors."""
+    """The rules as methods of an autograd.Function. ``ctx.arguments`` holds the non-tensor arguments."""
 
     def __init__(self, rules: type[Rules]):
-        tensors = rules.tensors
+        num_tensors = rules.num_tensors
 
         def save(ctx, inputs) -> tuple:
             saved, ctx.arguments = rules.save(*inputs)
@@ -109,16 +109,16 @@ class _Derivatives:
         def backward(ctx, grad) -> tuple:
             count = len(ctx.needs_input_grad)
             grads = rules.backward(ctx.saved_tensors, ctx.arguments, ctx.needs_input_grad, grad)
-            return (*grads, *(None,) * (count - tensors))
+            return (*grads, *(None,) * (count - num_tensors))
 
         def jvp(ctx, *tangents) -> torch.Tensor:
-            return rules.jvp(ctx.saved_tensors, ctx.arguments, *tangents[:tensors])
+            return rules.jvp(ctx.saved_tensors, ctx.arguments, *tangents[:num_tensors])
 
         self.save, self.setup_context, self.backward, self.jvp = save, setup_context, backward, jvp
 
 
 def _eager_function(rules: type[Rules], derivatives: _Derivatives) -> type[torch.autograd.Function]:
-    """What eager PyTorch records. One with ``setup_context`` would bind the Python signature on every call."""
+    """The Function for eager mode. It has no ``setup_context``, which would bind the Python signature on every call."""
 
     class Eager(torch.autograd.Function):
         @staticmethod
@@ -133,7 +133,7 @@ def _eager_function(rules: type[Rules], derivatives: _Derivatives) -> type[torch
 
 
 def _level_function(rules: type[Rules], derivatives: _Derivatives) -> type[torch.autograd.Function]:
-    """What the raw operator records: one level of differentiation. The levels below see the operator again."""
+    """The Function of the autograd kernel. It records a single level of differentiation; the levels below see the operator."""
 
     class Level(SingleLevelFunction):
         @staticmethod
@@ -149,7 +149,7 @@ def _level_function(rules: type[Rules], derivatives: _Derivatives) -> type[torch
 
 
 def _public_function(rules: type[Rules], derivatives: _Derivatives) -> type[torch.autograd.Function]:
-    """What takes every transform without a private name."""
+    """The Function that supports all transforms without private APIs."""
 
     class Public(torch.autograd.Function):
         @staticmethod
@@ -158,7 +158,7 @@ def _public_function(rules: type[Rules], derivatives: _Derivatives) -> type[torc
 
         @staticmethod
         def vmap(info, in_dims, *args):
-            return Public.apply(*_batch_first(info, in_dims, args, rules.tensors)), 0
+            return Public.apply(*_batch_first(info, in_dims, args, rules.num_tensors)), 0
 
         setup_context = staticmethod(derivatives.setup_context)
         backward = staticmethod(derivatives.backward)
@@ -168,7 +168,10 @@ def _public_function(rules: type[Rules], derivatives: _Derivatives) -> type[torc
 
 
 def _compiled_function(rules: type[Rules], derivatives: _Derivatives, call: Callable) -> type[torch.autograd.Function]:
-    """For users. The compiler goes by ``forward`` and ``backward``: it traces no Function that has a jvp. All else is ``call``."""
+    """The Function for users. The compiler traces ``forward`` and ``backward``; ``apply`` is ``call`` otherwise.
+
+    It has no ``jvp``, because the compiler does not trace a Function that has one.
+    """
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -183,44 +186,44 @@ def _compiled_function(rules: type[Rules], derivatives: _Derivatives, call: Call
 
 
 def _autograd_kernel(rules: type[Rules], level: type[torch.autograd.Function]) -> Callable:
-    """The raw operator's own autograd registration."""
-    op, tensors = rules.op, rules.tensors
+    """The raw operator's autograd kernel."""
+    op, num_tensors = rules.op, rules.num_tensors
     defaults = [argument.default_value for argument in op._schema.arguments]
 
     def kernel(*args):
-        args += tuple(defaults[len(args) :])  # the dispatcher leaves out what is as by default
-        if not differentiates(*args[:tensors]):
+        args += tuple(defaults[len(args) :])  # the dispatcher omits trailing arguments that equal their defaults
+        if not differentiates(*args[:num_tensors]):
             return below_autograd(op, *args)
-        with permit_single_level():
+        with enable_single_level():
             return level.apply(*args)
 
     return kernel
 
 
 def differentiable(rules: type[Rules]) -> Operator:
-    """Registers what the rules say of a raw operator, and returns it.
+    """Registers the rules of a raw operator, and returns the differentiable operator.
 
-    The raw operator takes every transform, and is what compilers and ``torch.func`` see. Where eager PyTorch records,
-    ``call`` applies a Function at less cost; where it does not, ``call`` is the bare kernel.
+    The registered operator supports all transforms; compilers and ``torch.func`` see it. In eager mode, ``call`` applies a
+    Function with less overhead if autograd records, and calls the kernel directly otherwise.
     """
-    op, tensors = rules.op, rules.tensors
+    op, num_tensors = rules.op, rules.num_tensors
     name = "".join(word.title() for word in op.name().partition("::")[2].split("_"))
     derivatives = _Derivatives(rules)
-    recorded = (_eager_function if RECORDS_LEVELS else _public_function)(rules, derivatives)
+    eager_function = (_eager_function if HAS_SINGLE_LEVEL_AUTOGRAD else _public_function)(rules, derivatives)
 
     def call(*args):
         if torch.compiler.is_compiling():
             return op(*args)
         if transforms_are_active():
-            return op(*args) if RECORDS_LEVELS else recorded.apply(*args)
-        if differentiates(*args[:tensors]):
-            return recorded.apply(*args)
+            return op(*args) if HAS_SINGLE_LEVEL_AUTOGRAD else eager_function.apply(*args)
+        if differentiates(*args[:num_tensors]):
+            return eager_function.apply(*args)
         return below_autograd(op, *args)
 
     def vmap(info, in_dims, *args):
-        return op(*_batch_first(info, in_dims, args, tensors)), 0
+        return op(*_batch_first(info, in_dims, args, num_tensors)), 0
 
-    if RECORDS_LEVELS:
+    if HAS_SINGLE_LEVEL_AUTOGRAD:
         level = _level_function(rules, derivatives)
         level.__name__ = level.__qualname__ = f"{name}Level"
         torch.library.impl(op.name(), "Autograd")(_autograd_kernel(rules, level))
@@ -230,6 +233,6 @@ def differentiable(rules: type[Rules]) -> Operator:
     torch.library.register_vmap(op.name(), vmap)
     register_flop_formula(op.overloadpacket)(_no_flops)
     function = _compiled_function(rules, derivatives, call)
-    for named in (recorded, function):
+    for named in (eager_function, function):
         named.__name__ = named.__qualname__ = name
     return Operator(call, function)

@@ -1,4 +1,4 @@
-"""GELU and spatial shift in one pass: its function, and the derivative rules of its two raw operators."""
+"""GELU and spatial shift in one pass: the public function, and the derivative rules of its two raw operators."""
 
 import math
 from collections.abc import Sequence
@@ -29,31 +29,31 @@ def gelu_spatial_shift(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    r"""``spatial_shift(GELU(x))`` in one read and one write: the pair of S2-MLP's block (arXiv 2106.07477, section 3.2).
+    r"""``spatial_shift(GELU(x))`` in one read and one write, as in S2-MLP's block (arXiv 2106.07477, section 3.2).
 
-    The backward pass reads the gradient and ``x`` and writes once. It saves ``x`` alone, which a preceding linear layer
-    has just made and does not need itself; saving the shifted map instead would cost another write in the forward pass.
+    The backward pass reads the gradient and ``x``, and writes once. Only ``x`` is saved for it, usually the output of a linear
+    layer, which does not save it itself. Saving the shifted map instead would cost another write in the forward pass.
 
-    GELU is computed in float32 (float64 for float64 maps), without the cancellation that makes ``x * (1 + erf(...)) / 2``
-    lose its digits for negative x.
+    GELU is computed in float32 (float64 for float64 maps). It stays accurate for negative x, where
+    ``x * (1 + erf(x / sqrt 2)) / 2`` suffers from cancellation.
 
     Args:
-        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, any strides; float64,
+        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides; float64,
             float32, float16 or bfloat16.
         offsets: as in :func:`s2mlp_cuda.spatial_shift`.
         approximate: ``"none"`` for the exact GELU, ``"tanh"`` for its tanh approximation, as in
             :func:`torch.nn.functional.gelu`.
         group_sizes: as in :func:`s2mlp_cuda.spatial_shift`.
-        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`. What moves in for ``"zeros"`` is GELU(0), which is 0.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`. With ``"zeros"``, GELU(0) = 0 moves in.
         data_format: ``"channels_last"`` or ``"channels_first"``.
 
     Returns:
-        A new tensor of the shape, dtype and memory format of ``x``. Differentiable any number of times, in reverse and
-        forward mode. Under autocast it keeps the dtype of ``x``, as GELU does.
+        A new tensor with the shape, dtype and memory format of ``x``. Differentiable any number of times, in reverse and
+        forward mode. Under autocast it has the dtype of ``x``, as with GELU.
 
     Raises:
-        TypeError: ``x`` is no tensor or not of floating-point dtype; ``offsets`` or ``group_sizes`` are not integers.
-        ValueError: an unknown ``approximate``, and as in :func:`s2mlp_cuda.spatial_shift`.
+        TypeError: ``x`` is not a floating-point tensor; ``offsets`` or ``group_sizes`` are not integers.
+        ValueError: ``approximate`` is unknown; otherwise as in :func:`s2mlp_cuda.spatial_shift`.
 
     Example:
         >>> x = torch.tensor([-1.0, 0.0, 1.0, 2.0]).reshape(1, 4, 1)
@@ -69,13 +69,13 @@ def gelu_spatial_shift(
     return gelu_shift(x, flat, sizes, approximate, padding_mode, data_format)
 
 
-def _slope_times(factor: torch.Tensor, x: torch.Tensor, approximate: str) -> torch.Tensor:
-    """``factor * GELU'(x)``, by PyTorch's own operator, which is differentiable."""
-    return torch.ops.aten.gelu_backward(factor, x, approximate=approximate)
+def _gelu_backward(grad: torch.Tensor, x: torch.Tensor, approximate: str) -> torch.Tensor:
+    """``grad * GELU'(x)``, with PyTorch's own operator, which is differentiable."""
+    return torch.ops.aten.gelu_backward(grad, x, approximate=approximate)
 
 
-def _curvature(x: torch.Tensor, approximate: str) -> torch.Tensor:
-    """GELU''(x), in float32 for half types."""
+def _gelu_second_derivative(x: torch.Tensor, approximate: str) -> torch.Tensor:
+    """GELU''(x), in float32 for float16 and bfloat16."""
     x = x if x.dtype == torch.float64 else x.float()
     square = x * x
     if approximate == "none":
@@ -90,15 +90,15 @@ class _GeluShift(Rules):
     """``(x, offsets, group_sizes, approximate, padding_mode, data_format)``."""
 
     op = torch.ops.s2mlp_cuda.gelu_spatial_shift.default
-    tensors = 1
+    num_tensors = 1
 
     @staticmethod
-    def fake(x, *rest):
+    def fake(x, *arguments):
         return torch.empty_like(x)
 
     @staticmethod
-    def save(x, *rest):
-        return (x,), rest
+    def save(x, *arguments):
+        return (x,), arguments
 
     @staticmethod
     def backward(saved, arguments, needs_grad, grad):
@@ -107,34 +107,34 @@ class _GeluShift(Rules):
     @staticmethod
     def jvp(saved, arguments, tangent):
         offsets, sizes, approximate, *layout = arguments
-        return shift(_slope_times(tangent, *saved, approximate), offsets, sizes, *layout)
+        return shift(_gelu_backward(tangent, *saved, approximate), offsets, sizes, *layout)
 
 
 class _GeluShiftBackward(Rules):
-    """``(grad, x, offsets, group_sizes, approximate, padding_mode, data_format)``: adjoint(grad) * GELU'(x)."""
+    """``(grad, x, offsets, group_sizes, approximate, padding_mode, data_format)``: shift_adjoint(grad) * GELU'(x)."""
 
     op = torch.ops.s2mlp_cuda.gelu_spatial_shift_backward.default
-    tensors = 2
+    num_tensors = 2
 
     @staticmethod
-    def fake(grad, x, *rest):
+    def fake(grad, x, *arguments):
         return torch.empty_like(x)
 
     @staticmethod
-    def save(grad, x, *rest):
-        return (grad, x), rest
+    def save(grad, x, *arguments):
+        return (grad, x), arguments
 
     @staticmethod
     def backward(saved, arguments, needs_grad, grad_grad):
         grad, x = saved
         offsets, sizes, approximate, *layout = arguments
-        to_grad = to_x = None
+        grad_grad_out = x_grad = None
         if needs_grad[0]:
-            to_grad = shift(_slope_times(grad_grad, x, approximate), offsets, sizes, *layout)
+            grad_grad_out = shift(_gelu_backward(grad_grad, x, approximate), offsets, sizes, *layout)
         if needs_grad[1]:
             adjoint = shift_adjoint(grad, offsets, sizes, *layout)
-            to_x = (grad_grad * adjoint * _curvature(x, approximate)).to(x.dtype)
-        return to_grad, to_x
+            x_grad = (grad_grad * adjoint * _gelu_second_derivative(x, approximate)).to(x.dtype)
+        return grad_grad_out, x_grad
 
     @staticmethod
     def jvp(saved, arguments, grad_tangent, x_tangent):
@@ -145,7 +145,7 @@ class _GeluShiftBackward(Rules):
             result = gelu_shift_backward(grad_tangent, x, *arguments)
         if x_tangent is not None:
             adjoint = shift_adjoint(grad, offsets, sizes, *layout)
-            term = (adjoint * _curvature(x, approximate) * x_tangent).to(x.dtype)
+            term = (adjoint * _gelu_second_derivative(x, approximate) * x_tangent).to(x.dtype)
             result = term if result is None else result + term
         return result
 
@@ -157,14 +157,14 @@ _gelu_shift_backward = differentiable(_GeluShiftBackward)
 def gelu_shift(
     x, offsets: list[int], group_sizes: list[int] | None, approximate: str, padding_mode: str, data_format: str
 ) -> torch.Tensor:
-    """The operator of raw arguments: offsets flat, everything given."""
+    """The differentiable operator, with the raw operator's arguments: flat offsets, no defaults."""
     return _gelu_shift.call(x, offsets, group_sizes, approximate, padding_mode, data_format)
 
 
 def gelu_shift_backward(
     grad, x, offsets: list[int], group_sizes: list[int] | None, approximate: str, padding_mode: str, data_format: str
 ) -> torch.Tensor:
-    """The gradient of its input."""
+    """The gradient of the input of :func:`gelu_shift`."""
     return _gelu_shift_backward.call(grad, x, offsets, group_sizes, approximate, padding_mode, data_format)
 
 

@@ -1,7 +1,7 @@
-"""Pooling and weighted sum of shifted branches, no shifted map being stored: functions and derivative rules.
+"""Pooling and weighted sum of shifted branches, without storing a shifted map: functions and derivative rules.
 
-An expanded map holds K branches of C channels side by side, each with a shift table of its own. With S_k x_k branch k, shifted,
-``pool`` is linear in x, and ``combine`` in x and in the weights: derivatives of every order are made of these operators.
+An expanded map holds K branches of C channels side by side, each with its own shift table. ``pool`` is linear in x; ``combine`` is
+linear in x and in the weights. Derivatives of all orders are therefore composed of these operators.
 """
 
 from collections.abc import Sequence
@@ -22,27 +22,27 @@ from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 
 def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums and weights are in: float64 beside float64 maps, float32 otherwise."""
+    """The dtype of sums and weights: float64 for float64 maps, float32 otherwise."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @not_for_torchscript
 def shift_branch_pool(x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], *, padding_mode: str = "replicate") -> torch.Tensor:
-    """Sum over branches and tokens of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 9): reads x once.
+    """Sum over branches and tokens of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 9). Reads x once.
 
     Args:
-        x: expanded map of shape (..., H, W, K*C): K branches side by side. float64, float32, float16 or bfloat16, any
-            strides; where channels are not neighbours in memory, or leading dimensions do not merge, it is copied first.
-        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None for a branch that stays.
+        x: expanded map of shape (..., H, W, K*C): K branches side by side. float64, float32, float16 or bfloat16, with any
+            strides. Copied first if channels are not contiguous or leading dimensions cannot be merged into one.
+        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None leaves a branch unshifted.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
     Returns:
-        (..., C), in float32 (float64 for float64 maps); bitwise identical for any number of threads.
+        A tensor of shape (..., C), in float32 (float64 for float64 maps). Bitwise identical for any number of threads.
 
     Raises:
-        TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
-        ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
-            groups than channels, an unknown padding mode.
+        TypeError: ``x`` is not a floating-point tensor; an offset is not a pair of integers.
+        ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
+            more groups than channels, or an unknown padding mode.
     """
     _, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
@@ -56,31 +56,32 @@ def shift_branch_combine(
     *,
     padding_mode: str = "replicate",
 ) -> torch.Tensor:
-    """Sum over branches of weight times shifted branch (S2-MLPv2, arXiv 2108.01072, eq. 12): one read, one write.
+    """Weighted sum of the shifted branches (S2-MLPv2, arXiv 2108.01072, eq. 12), in one read and one write.
 
     Args:
         x: expanded map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
-        weights: (..., K, C), one number per image, branch and channel, with the leading dimensions of ``x`` (expanded
-            ones are not copied). They are used in float32 (float64 beside float64 maps).
+        weights: (..., K, C), one weight per image, branch and channel, with the leading dimensions of ``x``. Expanded leading
+            dimensions are not copied. Converted to float32 (float64 for float64 maps).
         branch_offsets: as in :func:`shift_branch_pool`.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
     Returns:
-        A new, dense (..., H, W, C) of the dtype of ``x``; summed up in float32 (float64).
+        A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``, accumulated in float32 (float64 for float64
+        maps).
 
     Raises:
-        TypeError, ValueError: as :func:`shift_branch_pool`; ValueError for weights of another shape.
+        TypeError, ValueError: as in :func:`shift_branch_pool`; ValueError if ``weights`` has a different shape.
     """
     channels, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     count = len(branch_offsets)
     expected = (*x.shape[:-3], count, channels)
     if weights.shape != expected:
-        raise ValueError(f"weights must have shape (..., K, C), here {expected}, got {tuple(weights.shape)}")
+        raise ValueError(f"weights must have shape (..., K, C) = {expected}, got {tuple(weights.shape)}")
     return combine(x, weights.to(accumulator_dtype(x.dtype)), offsets, sizes, padding_mode)
 
 
 def check_expanded_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:
-    """What the functions of expanded maps refuse; returns the channels of a branch, flat offsets and group sizes."""
+    """Checks an expanded map and its tables; returns the channels of one branch, flat offsets and group sizes."""
     expanded_channels = check_map(x, "channels_last")
     check_floating(x, "x")
     check_padding_mode(padding_mode)
@@ -92,15 +93,15 @@ class _Pool(Rules):
     """``(x, branches, offsets, group_sizes, padding_mode)``."""
 
     op = torch.ops.s2mlp_cuda.shift_branch_pool.default
-    tensors = 1
+    num_tensors = 1
 
     @staticmethod
     def fake(x, branches, *table):
         return x.new_empty((*x.shape[:-3], x.shape[-1] // branches), dtype=accumulator_dtype(x.dtype))
 
     @staticmethod
-    def save(x, *rest):
-        return (), (x.shape[-3], x.shape[-2], x.dtype, *rest)
+    def save(x, *arguments):
+        return (), (x.shape[-3], x.shape[-2], x.dtype, *arguments)
 
     @staticmethod
     def backward(saved, arguments, needs_grad, grad):
@@ -112,18 +113,18 @@ class _Pool(Rules):
 
 
 class _PoolBackward(Rules):
-    """``(grad, height, width, dtype, branches, offsets, group_sizes, padding_mode)``: the adjoint of pool."""
+    """``(grad, height, width, dtype, branches, offsets, group_sizes, padding_mode)``: the adjoint of ``pool``."""
 
     op = torch.ops.s2mlp_cuda.shift_branch_pool_backward.default
-    tensors = 1
+    num_tensors = 1
 
     @staticmethod
     def fake(grad, height, width, dtype, branches, *table):
         return grad.new_empty((*grad.shape[:-1], height, width, branches * grad.shape[-1]), dtype=dtype)
 
     @staticmethod
-    def save(grad, *rest):
-        return (), rest
+    def save(grad, *arguments):
+        return (), arguments
 
     @staticmethod
     def backward(saved, arguments, needs_grad, grad_grad):
@@ -138,7 +139,7 @@ class _Combine(Rules):
     """``(x, weights, offsets, group_sizes, padding_mode)``."""
 
     op = torch.ops.s2mlp_cuda.shift_branch_combine.default
-    tensors = 2
+    num_tensors = 2
 
     @staticmethod
     def fake(x, weights, *table):
@@ -166,11 +167,11 @@ class _Combine(Rules):
 
 
 class _CombineBackward(Rules):
-    """``(grad, weights, pool_grad, offsets, group_sizes, padding_mode)``: the gradient of x through combine and, where
-    ``pool_grad`` is given, through pool."""
+    """``(grad, weights, pool_grad, offsets, group_sizes, padding_mode)``: the gradient of x through ``combine``, plus its
+    gradient through ``pool`` if ``pool_grad`` is given."""
 
     op = torch.ops.s2mlp_cuda.shift_branch_combine_backward.default
-    tensors = 3
+    num_tensors = 3
 
     @staticmethod
     def fake(grad, weights, pool_grad, *table):
@@ -206,7 +207,7 @@ class _CombineBackwardWeights(Rules):
     """``(grad, x, offsets, group_sizes, padding_mode)``: the gradient of the weights."""
 
     op = torch.ops.s2mlp_cuda.shift_branch_combine_backward_weights.default
-    tensors = 2
+    num_tensors = 2
 
     @staticmethod
     def fake(grad, x, *table):
@@ -236,7 +237,7 @@ class _CombineBackwardWeights(Rules):
 
 
 def _sum(*terms: torch.Tensor | None) -> torch.Tensor:
-    """None stands for zero; at least one is not."""
+    """The sum of the terms that are not None, of which there must be at least one."""
     return reduce(torch.add, (term for term in terms if term is not None))
 
 
@@ -247,7 +248,7 @@ _combine_backward = differentiable(_CombineBackward)
 _combine_backward_weights = differentiable(_CombineBackwardWeights)
 
 
-# The operators as functions of raw arguments: tables flat, everything given.
+# The differentiable operators, with the raw operators' arguments: flat tables, no defaults.
 
 
 def pool(x, branches: int, *table) -> torch.Tensor:

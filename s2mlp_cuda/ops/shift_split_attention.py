@@ -1,4 +1,4 @@
-"""The split attention of S2-MLPv2 over shifted branches, without ever storing a shifted map."""
+"""The split attention of S2-MLPv2 over shifted branches, without storing a shifted map."""
 
 from collections.abc import Sequence
 
@@ -28,34 +28,34 @@ def shift_split_attention(
 ) -> torch.Tensor:
     r"""Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
 
-    With X_k branch k after its shift, over the tokens n of an image:
+    With X_k the shifted branch k and n the tokens of an image:
 
     .. math::
         a = \sum_k \sum_n X_k, \quad \hat a = W_2 GELU(W_1 a), \quad
         w = softmax_k(\hat a), \quad y = \sum_k w_k \odot X_k
 
-    The forward pass reads the expanded map twice and writes the result; the backward pass reads it once more, the gradient
-    twice, and writes the gradient once. No shifted map, no stack of branches and no expanded weights are ever stored.
-    The paper's formula sums over the tokens, its prose says average; this follows the formula.
+    The forward pass reads the expanded map twice and writes the result once. The backward pass reads the expanded map once and
+    the output gradient twice, and writes the input gradient once. Shifted maps, stacked branches and expanded weights are not
+    stored. The paper's formula sums over tokens, while its text says average; this function follows the formula.
 
     Args:
-        x: expanded map of shape (..., H, W, K*C): the K branches side by side, as one linear layer makes them. float64,
-            float32, float16 or bfloat16, any strides; where channels are not neighbours in memory, or leading dimensions
-            do not merge, it is copied first.
-        fc1_weight: W1, (hidden, C), as :class:`torch.nn.Linear` has it.
-        fc2_weight: W2, (K*C, hidden); its rows k*C .. (k+1)*C - 1 belong to branch k.
-        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None for a branch that stays.
+        x: expanded map of shape (..., H, W, K*C): the K branches side by side, usually the output of one linear layer. float64,
+            float32, float16 or bfloat16, with any strides. Copied first if channels are not contiguous or leading dimensions
+            cannot be merged into one.
+        fc1_weight: W1, (hidden, C), as in :class:`torch.nn.Linear`.
+        fc2_weight: W2, (K*C, hidden); rows k*C .. (k+1)*C - 1 belong to branch k.
+        branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None leaves a branch unshifted.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
     Returns:
-        A new, dense (..., H, W, C) of the dtype of ``x``. All between pooling and weighting is a few numbers per image,
-        and in float32 (float64 for float64 maps) whatever the dtype of the weights, under autocast too. Differentiable
-        any number of times, in reverse and forward mode.
+        A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``. Everything between pooling and weighting is
+        computed in float32 (float64 for float64 maps), for weights of any dtype and also under autocast; these tensors have
+        only a few values per image. Differentiable any number of times, in reverse and forward mode.
 
     Raises:
-        TypeError: ``x`` is no floating-point tensor; offsets that are not pairs of integers.
-        ValueError: fewer than three dimensions, no branches, K that does not divide the channels, a table with more
-            groups than channels, weights of other shapes, an unknown padding mode.
+        TypeError: ``x`` is not a floating-point tensor; an offset is not a pair of integers.
+        ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
+            more groups than channels, weights of the wrong shape, or an unknown padding mode.
     """
     channels, offsets, sizes = shift_branches.check_expanded_map(x, branch_offsets, padding_mode)
     branches = len(branch_offsets)
@@ -74,16 +74,16 @@ def shift_split_attention(
 
 
 def _apply(tensors, arguments):
-    """By the cheapest way that will do: see :func:`s2mlp_cuda.ops._differentiable.differentiable`."""
+    """Chooses the implementation with the least overhead that supports the active transforms."""
     if transforms_are_active() or forward_mode_is_active():
-        return _from_differentiable_parts(*tensors, *arguments)
+        return _composed_of_operators(*tensors, *arguments)
     if torch.compiler.is_compiling() or differentiates(*tensors):
         return _SplitAttention.apply(*tensors, *arguments)
     return _forward(*tensors, *arguments)[0]
 
 
 def _attention(pooled, fc1_weight, fc2_weight, branches):
-    """The hidden layer before and after GELU, and the weights (..., K, C); all of one dtype."""
+    """The hidden layer before and after GELU, and the branch weights (..., K, C)."""
     hidden = functional.linear(pooled, fc1_weight)
     activation = functional.gelu(hidden)
     logits = functional.linear(activation, fc2_weight)
@@ -91,25 +91,25 @@ def _attention(pooled, fc1_weight, fc2_weight, branches):
 
 
 def _weight_grad(grad, x):
-    """Of a linear layer's weight, from the gradient of its output and its input, any leading dimensions."""
+    """The gradient of a linear layer's weight, from the gradient of its output and its input."""
     return grad.reshape(-1, grad.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
 
 
-def _from_differentiable_parts(x, fc1_weight, fc2_weight, branches, *table):
-    """The definition, of operators that know every derivative. The backward pass makes the gradient of x in two parts."""
+def _composed_of_operators(x, fc1_weight, fc2_weight, branches, *table):
+    """Split attention composed of differentiable operators. Its backward pass computes the gradient of x in two parts."""
     pooled = shift_branches.pool(x, branches, *table)
     *_, weights = _attention(pooled, fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype), branches)
     return shift_branches.combine(x, weights, *table)
 
 
 def _kernel(op, *args):
-    """A raw operator; where no compiler traces, past its own autograd registration."""
+    """Calls a raw operator, below its autograd kernel unless the compiler is tracing."""
     return op(*args) if torch.compiler.is_compiling() else below_autograd(op, *args)
 
 
 def _forward(x, fc1_weight, fc2_weight, branches, *table):
-    """The result, and what the backward pass needs: both matrices in the dtype of sums, pooled sums, the hidden layer, the
-    weights."""
+    """The result and the tensors to save for backward: both matrices in the accumulator dtype, the pooled sums, the hidden
+    layer before and after GELU, and the branch weights."""
     pooled = _kernel(_pool, x, branches, *table)
     matrices = fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype)
     hidden, activation, weights = _attention(pooled, *matrices, branches)
@@ -119,22 +119,22 @@ def _forward(x, fc1_weight, fc2_weight, branches, *table):
 class _SplitAttention(torch.autograd.Function):
     """``(x, fc1_weight, fc2_weight, branches, offsets, group_sizes, padding_mode)``.
 
-    One function for the whole, so that the gradient of x is written once: autograd would make it in two parts, that of
-    pool and that of combine, and add them up.
+    A single Function, so that the gradient of x is written once. Autograd would compute the gradients through pool and through
+    combine separately, and add them.
     """
 
     @staticmethod
-    def forward(ctx, x, fc1_weight, fc2_weight, *rest):
-        out, *inner = _forward(x, fc1_weight, fc2_weight, *rest)
-        ctx.save_for_backward(x, fc1_weight, fc2_weight, *inner)
-        ctx.rest = rest
+    def forward(ctx, x, fc1_weight, fc2_weight, *arguments):
+        out, *intermediates = _forward(x, fc1_weight, fc2_weight, *arguments)
+        ctx.save_for_backward(x, fc1_weight, fc2_weight, *intermediates)
+        ctx.arguments = arguments
         return out
 
     @staticmethod
     def backward(ctx, grad):
         x, fc1_weight, fc2_weight, fc1, fc2, pooled, hidden, activation, weights = ctx.saved_tensors
-        _, *table = ctx.rest
-        nones = (None,) * len(ctx.rest)
+        _, *table = ctx.arguments
+        nones = (None,) * len(ctx.arguments)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (*_differentiable_gradients(ctx, grad), *nones)
         _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
@@ -153,10 +153,10 @@ class _SplitAttention(torch.autograd.Function):
 
 
 def _differentiable_gradients(ctx, grad) -> list:
-    """The gradients as functions of everything they depend on, for derivatives of higher order."""
+    """The gradients as differentiable functions of all inputs, for higher-order derivatives."""
     inputs = ctx.saved_tensors[:3]
-    wanted = [i for i in range(3) if ctx.needs_input_grad[i]]
-    out = _from_differentiable_parts(*inputs, *ctx.rest)
-    found = torch.autograd.grad(out, [inputs[i] for i in wanted], grad, create_graph=True)
-    gradients = dict(zip(wanted, found))
-    return [gradients.get(i) for i in range(3)]
+    required = [i for i in range(3) if ctx.needs_input_grad[i]]
+    out = _composed_of_operators(*inputs, *ctx.arguments)
+    gradients = torch.autograd.grad(out, [inputs[i] for i in required], grad, create_graph=True)
+    by_input = dict(zip(required, gradients))
+    return [by_input.get(i) for i in range(3)]

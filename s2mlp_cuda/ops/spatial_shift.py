@@ -1,4 +1,4 @@
-"""The spatial shift: its function, and the derivative rules of its two raw operators."""
+"""The spatial shift: the public function, and the derivative rules of its two raw operators."""
 
 from collections.abc import Sequence
 
@@ -23,30 +23,31 @@ def spatial_shift(
 
     .. math:: out[b, h, w, c] = x[b, clamp(h - dh_g, 0, H - 1), clamp(w - dw_g, 0, W - 1), c]
 
-    where g is the group of channel c. Written out for ``padding_mode="replicate"``, which is what the papers'
-    pseudo-code does: where nothing moves in, the border keeps its old value. The input is never changed.
+    where g is the group of channel c. The formula is for ``padding_mode="replicate"``, as in the papers' pseudo-code: where
+    nothing moves in, the border keeps its old value. The input is not modified.
 
     Args:
-        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides and
-            any number of leading dimensions, none included. float64, float32, float16 and bfloat16, forward and
-            backward; int64, int32, int16, int8, uint8 and bool forward.
-        offsets: one (dh, dw) pair per channel group, in tokens; positive moves content toward higher indices. They
+        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides and any number
+            of leading dimensions, including none. Dtypes: float64, float32, float16 and bfloat16 in forward and backward;
+            int64, int32, int16, int8, uint8 and bool in forward only.
+        offsets: one (dh, dw) pair per channel group, in tokens; positive offsets move content toward higher indices. Offsets
             may be larger than the map. Presets are in :mod:`s2mlp_cuda.offsets`.
-        group_sizes: channels per group; zero is allowed. Default: the C channels are cut evenly, group g of G owns
+        group_sizes: channels per group; zero is allowed. Default: the C channels are split evenly; group g of G owns
             channels floor(g*C/G) .. floor((g+1)*C/G) - 1.
         padding_mode: what moves in at the border, as in :class:`torch.nn.Conv2d`: ``"replicate"`` (the border value),
             ``"zeros"``, ``"circular"`` (what moved out on the other side) or ``"reflect"`` (the map mirrored at its border
-            token, which is not repeated; beyond the mirrored map it is mirrored again, as by :func:`numpy.pad`).
+            token, which is not repeated). For offsets larger than the mirrored map, it is mirrored again, as in
+            :func:`numpy.pad`.
         data_format: ``"channels_last"`` or ``"channels_first"``, the order of the last three dimensions.
 
     Returns:
-        A new tensor of the shape, dtype and memory format of ``x``. Differentiable any number of times, in reverse
-        and forward mode; the gradient accumulates in float32 for half types.
+        A new tensor with the shape, dtype and memory format of ``x``. Differentiable any number of times, in reverse and
+        forward mode. Gradients of float16 and bfloat16 maps are accumulated in float32.
 
     Raises:
-        TypeError: ``x`` is no tensor or has an unsupported dtype; ``offsets`` or ``group_sizes`` are not integers.
-        ValueError: fewer than three dimensions, more groups than channels, group sizes that do not match, an unknown
-            padding mode or data format.
+        TypeError: ``x`` is not a tensor or has an unsupported dtype; ``offsets`` or ``group_sizes`` are not integers.
+        ValueError: fewer than three dimensions, more groups than channels, group sizes that do not match the offsets or the
+            channels, or an unknown padding mode or data format.
 
     Example:
         >>> x = torch.arange(5.0).reshape(1, 5, 1)  # one row of five tokens, one channel
@@ -61,18 +62,18 @@ def spatial_shift(
 
 
 class _Shift(Rules):
-    """``(x, offsets, group_sizes, padding_mode, data_format)``. Linear: its jvp is itself, its backward its adjoint."""
+    """``(x, offsets, group_sizes, padding_mode, data_format)``. Linear: its jvp is the shift, its backward the adjoint."""
 
     op = torch.ops.s2mlp_cuda.spatial_shift.default
-    tensors = 1
+    num_tensors = 1
 
     @staticmethod
-    def fake(x, *shift_arguments):
+    def fake(x, *arguments):
         return torch.empty_like(x)
 
     @staticmethod
-    def save(x, *shift_arguments):
-        return (), shift_arguments
+    def save(x, *arguments):
+        return (), arguments
 
     @staticmethod
     def backward(saved, arguments, needs_grad, grad):
@@ -84,7 +85,7 @@ class _Shift(Rules):
 
 
 class _ShiftAdjoint(_Shift):
-    """The adjoint, with the same arguments; its own adjoint is the shift."""
+    """The adjoint of the shift, with the same arguments. Its adjoint is the shift."""
 
     op = torch.ops.s2mlp_cuda.spatial_shift_backward.default
 
@@ -102,18 +103,18 @@ _shift_adjoint = differentiable(_ShiftAdjoint)
 
 
 def shift(x, offsets: list[int], group_sizes: list[int] | None, padding_mode: str, data_format: str) -> torch.Tensor:
-    """The operator of raw arguments: offsets flat, everything given."""
+    """The differentiable operator, with the raw operator's arguments: flat offsets, no defaults."""
     return _shift.call(x, offsets, group_sizes, padding_mode, data_format)
 
 
 def shift_adjoint(grad, offsets: list[int], group_sizes: list[int] | None, padding_mode: str, data_format: str) -> torch.Tensor:
-    """Its exact adjoint."""
+    """The exact adjoint of :func:`shift`."""
     return _shift_adjoint.call(grad, offsets, group_sizes, padding_mode, data_format)
 
 
 class SpatialShiftFunction(_shift.Function):  # type: ignore[name-defined]
     """``SpatialShiftFunction.apply(x, flat_offsets, group_sizes, padding_mode, data_format)``.
 
-    The differentiable operator as a class. ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]`` and ``group_sizes`` a list or
-    None; use :func:`spatial_shift` unless you need the class.
+    The differentiable operator as a class. ``flat_offsets`` is ``[dh0, dw0, dh1, dw1, ...]``; ``group_sizes`` is a list or
+    None. Use :func:`spatial_shift` unless you need the class.
     """

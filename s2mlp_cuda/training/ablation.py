@@ -1,4 +1,4 @@
-"""``s2mlp ablate``: the papers' ablations on small images, and timm's models of as many parameters, one budget for all."""
+"""``s2mlp ablate``: trains the papers' ablations and timm models of equal size on small images, with the same training budget."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import s2mlp_cuda.training.peers  # noqa: F401, makes timm know them
+import s2mlp_cuda.training.peer_models  # noqa: F401, registers them with timm
 from s2mlp_cuda.offsets import ABLATION, SS1, SS2
 from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
@@ -27,7 +27,8 @@ _LETTERS = {
     "a": "four directions", "b": "eight directions", "c": "up, right", "d": "left, down", "e": "up, down", "f": "left, right",
     "g": "up", "h": "down", "i": "left", "j": "right", "none": "no shift",
 }  # fmt: skip
-#: Top-1 accuracy (percent) on ImageNet-100, wide: arXiv 2106.07477, shift settings; on ImageNet-1K: arXiv 2108.01072.
+#: Top-1 accuracy (percent) of the shift settings on ImageNet-100, wide model: arXiv 2106.07477. The accuracies of S2-MLPv2 below
+#: are on ImageNet-1K: arXiv 2108.01072.
 _PAPER_SHIFTS = {
     "a": 87.1, "b": 87.0, "c": 85.0, "d": 85.1, "e": 79.5, "f": 80.5, "g": 77.7, "h": 77.5, "i": 78.3, "j": 78.4, "none": 56.7,
 }  # fmt: skip
@@ -35,7 +36,7 @@ _PAPER_SHIFTS = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the models are, for one kind of device: arguments of the models that all rows vary."""
+    """The size of the models for one device type: arguments of the base models, which the rows modify."""
 
     recipe: str
     seeds: int
@@ -43,10 +44,10 @@ class Scale:
     v2: dict[str, Any]
     flat: dict[str, Any]
     blocks: tuple[int, ...]
-    peers: dict[str, tuple[str, dict[str, Any]]]
+    peer_models: dict[str, tuple[str, dict[str, Any]]]
 
 
-def _peers(mixer: dict, resmlp: dict, gmlp: dict, vit: dict, convnext: dict) -> dict[str, tuple[str, dict[str, Any]]]:
+def _peer_models(mixer: dict, resmlp: dict, gmlp: dict, vit: dict, convnext: dict) -> dict[str, tuple[str, dict[str, Any]]]:
     tokens = {"img_size": 32, "patch_size": 4}
     return {
         "MLP-Mixer": ("mlp_mixer", tokens | mixer),
@@ -64,7 +65,7 @@ SCALES = {
         v2={"patch_sizes": (2, 2), "embed_dims": (32, 64), "depths": (1, 4)},
         flat={"patch_sizes": (4,), "embed_dims": (64,), "depths": (4,)},
         blocks=(1, 2, 5, 7),
-        peers=_peers(
+        peer_models=_peer_models(
             {"embed_dim": 64, "num_blocks": 5}, {"embed_dim": 64, "num_blocks": 5}, {"embed_dim": 64, "num_blocks": 5},
             {"embed_dim": 64, "depth": 4, "num_heads": 2},
             {"depths": (1, 1, 1, 1), "dims": (32, 56, 72, 88), "patch_size": 2},
@@ -76,7 +77,7 @@ SCALES = {
         v2={"patch_sizes": (2, 2), "embed_dims": (128, 256), "depths": (2, 7)},
         flat={"patch_sizes": (4,), "embed_dims": (256,), "depths": (7,)},
         blocks=(1, 3, 8, 12),
-        peers=_peers(
+        peer_models=_peer_models(
             {"embed_dim": 256, "num_blocks": 10}, {"embed_dim": 256, "num_blocks": 10}, {"embed_dim": 256, "num_blocks": 9},
             {"embed_dim": 256, "depth": 7, "num_heads": 4},
             {"depths": (2, 2, 4, 2), "dims": (64, 128, 256, 384), "patch_size": 2},
@@ -87,7 +88,7 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A model to train; ``paper`` is the paper's top-1 accuracy (percent) of its like, on the data set that the group has."""
+    """A model to train. ``paper`` is the top-1 accuracy (percent) of the paper's corresponding model, on the group's dataset."""
 
     group: str
     name: str
@@ -97,7 +98,7 @@ class Row:
 
     @property
     def key(self) -> str:
-        """The same for rows that train the same model."""
+        """Identifies the model; rows with the same key share one training run."""
         return json.dumps([self.model, self.model_kwargs])
 
     @property
@@ -107,19 +108,21 @@ class Row:
 
 
 def rows(scale: Scale) -> list[Row]:
-    """All rows, those that share a model under each group that compares it."""
-    found = [
+    """All rows. A model that several groups compare has a row in each."""
+    result = [
         Row(SHIFTS, f"({letter}) {_LETTERS[letter]}" if letter != "none" else "no shift", V1,
             scale.v1 if letter == "a" else {**scale.v1, "offsets": table}, _PAPER_SHIFTS[letter])
         for letter, table in ABLATION.items()
     ]  # fmt: skip
     paper_blocks = dict(zip(scale.blocks, (56.7, 79.6, 87.1, 86.3)))  # the paper's 1, 3, 12 and 16
-    found += [
+    result += [
         Row(BLOCKS, f"{count} block{'s' if count > 1 else ''}", V1, {**scale.v1, "depth": count}, paper_blocks[count])
         for count in scale.blocks
     ]
-    found += [Row(PATCHES, f"{size}x{size}", V1, {**scale.v1, "patch_size": size}, paper) for size, paper in ((8, 81.0), (4, 87.1))]
-    found += [
+    result += [
+        Row(PATCHES, f"{size}x{size}", V1, {**scale.v1, "patch_size": size}, paper) for size, paper in ((8, 81.0), (4, 87.1))
+    ]
+    result += [
         Row(FUSION, "split attention", V2, scale.v2, 82.0),
         Row(FUSION, "sum", V2, {**scale.v2, "fusion": "sum"}, 79.8),
         Row(FUSION, "mean", V2, {**scale.v2, "fusion": "mean"}),
@@ -131,12 +134,12 @@ def rows(scale: Scale) -> list[Row]:
         Row(PEERS, "S2-MLPv2", V2, scale.v2, 82.0),
         Row(PEERS, "S2-MLP", V1, scale.v1, 80.7),
     ]
-    return found + [Row(PEERS, name, model, kwargs) for name, (model, kwargs) in scale.peers.items()]
+    return result + [Row(PEERS, name, model, kwargs) for name, (model, kwargs) in scale.peer_models.items()]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A statement of the papers: ``better`` beats ``worse``; ``alike`` where it says that the two are as good."""
+    """A finding of the papers: row ``better`` is more accurate than row ``worse``, or at least as accurate if ``alike``."""
 
     text: str
     group: str
@@ -176,7 +179,7 @@ FINDINGS = (
 
 @dataclass
 class Result:
-    """The result of a row: of each seed, top-1 accuracy (percent) after the last epoch and seconds of training and evaluation."""
+    """The result of a row. Per seed: top-1 accuracy (percent) after the last epoch, and seconds of training and evaluation."""
 
     row: Row
     parameters: int
@@ -190,12 +193,12 @@ class Result:
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds, where there are several."""
+        """Standard deviation over seeds; None for a single seed."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
 
 def _standard_error(result: Result, images: int) -> float:
-    """Of the mean: by the seeds where there are several, else by the number of test images (binomial)."""
+    """Standard error of the mean: from the seeds if there are several, else binomial from the number of test images."""
     if result.spread is not None:
         return result.spread / math.sqrt(len(result.accuracies))
     share = result.mean / 100
@@ -203,22 +206,23 @@ def _standard_error(result: Result, images: int) -> float:
 
 
 def verdicts(results: list[Result], images: int) -> list[tuple[Finding, float, float, str]]:
-    """For each finding whose rows are there: the paper's difference, the one here (points), and what to say of it.
+    """For each finding with results for both rows: the finding, the paper's difference, our difference (points) and the verdict.
 
-    A difference below two standard errors is undecided; for ``alike``, one that stays below two holds.
+    Differences below two standard errors are undecided. An ``alike`` finding holds unless ``worse`` is better by more than two
+    standard errors.
     """
-    found = {(result.row.group, result.row.name): result for result in results}
+    by_name = {(result.row.group, result.row.name): result for result in results}
     lines = []
     for finding in FINDINGS:
-        better, worse = found.get((finding.group, finding.better)), found.get((finding.group, finding.worse))
+        better, worse = by_name.get((finding.group, finding.better)), by_name.get((finding.group, finding.worse))
         if better is None or worse is None:
             continue
         paper = (better.row.paper or math.nan) - (worse.row.paper or math.nan)
         here = better.mean - worse.mean
-        doubt = 2 * math.hypot(_standard_error(better, images), _standard_error(worse, images))
+        margin = 2 * math.hypot(_standard_error(better, images), _standard_error(worse, images))
         if finding.alike:
-            verdict = "holds" if here > -doubt else "does not hold"
-        elif abs(here) < doubt:
+            verdict = "holds" if here > -margin else "does not hold"
+        elif abs(here) < margin:
             verdict = "undecided"
         else:
             verdict = "holds" if here > 0 else "does not hold"
@@ -227,7 +231,7 @@ def verdicts(results: list[Result], images: int) -> list[tuple[Finding, float, f
 
 
 def table_text(results: list[Result]) -> str:
-    """The table in Markdown."""
+    """The table of all rows, in Markdown."""
     lines = ["| | parameters | here, top-1 % | paper, top-1 % |", "|---|---:|---:|---:|"]
     group = ""
     for result in results:
@@ -241,7 +245,7 @@ def table_text(results: list[Result]) -> str:
 
 
 def findings_text(results: list[Result], images: int) -> str:
-    """Which of the papers' findings hold here, in Markdown."""
+    """The table of the papers' findings and whether they hold here, in Markdown."""
     lines = ["| the papers say | paper | here | |", "|---|---:|---:|---|"]
     for finding, paper, here, verdict in verdicts(results, images):
         lines.append(f"| {finding.text} | {paper:+.1f} | {here:+.1f} | {verdict} |")
@@ -249,7 +253,7 @@ def findings_text(results: list[Result], images: int) -> str:
 
 
 def budget_text(results: list[Result], images: int) -> str:
-    """What the numbers are: in one sentence for each of the two columns."""
+    """A description of the two columns of results."""
     seeds, epochs = max(len(result.accuracies) for result in results), results[0].epochs
     return (
         f"Here: {epochs} epoch{'s' if epochs > 1 else ''} of 32x32 images for every row, {seeds} seed{'s' if seeds > 1 else ''}, "
@@ -262,23 +266,23 @@ def budget_text(results: list[Result], images: int) -> str:
 
 
 def document(results: list[Result], images: int) -> str:
-    """The whole of ablation.md."""
+    """The content of ablation.md."""
     return f"{budget_text(results, images)}\n\n{table_text(results)}\n{findings_text(results, images)}"
 
 
 def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple[str, ...], device: str) -> int:
-    """Train every row, or resume a run in ``out``, and write ablation.json, ablation.md and ablation.png.
+    """Train all rows, resuming runs in ``out``, and write ablation.json, ablation.md and ablation.png.
 
     Args:
         data: image folder of 32x32 images, as for ``s2mlp train``.
         out: folder for the results and the runs.
-        recipe: the budget; default by the device.
-        seeds: runs of each row; default by the device.
-        only: leave out rows without any of these words in group or name.
+        recipe: the training budget; default depends on the device.
+        seeds: runs per row; default depends on the device.
+        only: run only rows whose group or name contains one of these words.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
 
     Raises:
-        TrainingError: ``only`` leaves no row, and as :func:`s2mlp_cuda.training.run.train`.
+        TrainingError: no row matches ``only``, or as in :func:`s2mlp_cuda.training.run.train`.
     """
     console = Console(highlight=False)
     device = resolve_device(device)
@@ -286,7 +290,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
     recipe, seeds = recipe or scale.recipe, seeds or scale.seeds
     chosen = [row for row in rows(scale) if not only or any(word.lower() in f"{row.group} {row.name}".lower() for word in only)]
     if not chosen:
-        raise TrainingError(f"no row is left with only {', '.join(only)}")
+        raise TrainingError(f"no row matches --only {' '.join(only)}")
     models: dict[str, Row] = {}
     for row in chosen:
         models.setdefault(row.key, row)
@@ -297,10 +301,10 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
         console.rule(f"{number + 1} of {len(models)}: {row.group}, {row.name}", align="left")
         accuracies, seconds = [], []
         for seed in range(seeds):
-            words = ["--recipe", recipe, "--data", data, "--device", device, "--model", row.model, "--seed", str(seed)]
-            words += ["--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())]
-            words += ["--output", str(out / "runs" / f"{row.slug}-{seed}"), "--resume", "auto"]
-            finished = train(parse(words))
+            argv = ["--recipe", recipe, "--data", data, "--device", device, "--model", row.model, "--seed", str(seed)]
+            argv += ["--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())]
+            argv += ["--output", str(out / "runs" / f"{row.slug}-{seed}"), "--resume", "auto"]
+            finished = train(parse(argv))
             accuracies.append(accuracy(finished.history[-1]))
             seconds.append(sum(epoch["seconds"] for epoch in finished.history))
             images = finished.test_images
@@ -314,13 +318,13 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
 
 def _write(results: list[Result], images: int, recipe: str, out: Path) -> None:
     write_text(out / "ablation.md", document(results, images))
-    found = {
+    content = {
         "environment": environment(),
         "recipe": recipe,
         "test_images": images,
         "results": [asdict(result) for result in results],
     }
-    write_text(out / "ablation.json", json.dumps(found, indent=1) + "\n")
+    write_text(out / "ablation.json", json.dumps(content, indent=1) + "\n")
     draw(results, budget_text(results, images), out / "ablation.png")
 
 

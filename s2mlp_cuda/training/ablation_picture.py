@@ -1,4 +1,4 @@
-"""The ablations as bars: here on the left, the papers on the right, on axes of their own."""
+"""The ablations as bars: our results on the left, the papers' on the right, on separate axes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
     """
     Args:
         results: in the order of their groups.
-        note: what the numbers are.
+        note: a description of the results, below the bars.
         path: PNG file to write.
     """
     places, headings, place, group = [], [], 0.0, ""

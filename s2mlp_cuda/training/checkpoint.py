@@ -1,4 +1,4 @@
-"""Checkpoints of a run: whole or not there, checked when read, the last few kept."""
+"""Checkpoints of a run: written atomically, verified when loaded; only the newest are kept."""
 
 import pickle
 import re
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import whole_file
+from s2mlp_cuda.training.files import atomic_file
 
 _NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
@@ -26,14 +26,14 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def save(run: Path, epochs_done: int, state: dict[str, Any], keep: int) -> Path:
-    """Write the state after so many epochs, then remove all but the newest ``keep`` checkpoints.
+    """Write the state after ``epochs_done`` epochs, then remove all but the newest ``keep`` checkpoints.
 
     Raises:
-        TrainingError: no space is left; the checkpoints before are intact.
+        TrainingError: no space is left; earlier checkpoints are intact.
     """
     folder_of(run).mkdir(parents=True, exist_ok=True)
     path = folder_of(run) / f"checkpoint-{epochs_done:04d}.pt"
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(state, file)
     for old in list_checkpoints(run)[max(1, keep) :]:
         old.unlink()
@@ -41,10 +41,10 @@ def save(run: Path, epochs_done: int, state: dict[str, Any], keep: int) -> Path:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU; nothing but tensors and plain values is unpickled.
+    """Load the state of a checkpoint to the CPU. Only tensors and primitive types are unpickled.
 
     Raises:
-        TrainingError: no such file, a damaged one (every byte is covered by a checksum), or one that holds anything else.
+        TrainingError: the file does not exist, is damaged (checksums cover every byte), or contains other types.
     """
     if not path.is_file():
         raise TrainingError(f"no checkpoint {path}")
@@ -59,17 +59,17 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def load_newest(run: Path, report: Callable[[str], None]) -> dict[str, Any] | None:
-    """The state in the newest checkpoint that is not damaged, None where there is none; ``report`` is told of damaged ones.
+    """The state of the newest undamaged checkpoint, or None if there are no checkpoints. Damaged ones are passed to ``report``.
 
     Raises:
-        TrainingError: there are checkpoints, and all are damaged.
+        TrainingError: all checkpoints are damaged.
     """
     paths = list_checkpoints(run)
     for path in paths:
         try:
             return load(path)
         except TrainingError as error:
-            report(f"{error}; the one before it is used")
+            report(f"{error}; using the previous one")
     if paths:
-        raise TrainingError(f"every checkpoint in {folder_of(run)} is damaged: move them away to begin again")
+        raise TrainingError(f"all checkpoints in {folder_of(run)} are damaged: move them away to start again")
     return None

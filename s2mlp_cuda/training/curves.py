@@ -14,7 +14,7 @@ def draw_curves(history: list[dict[str, float]], path: Path, title: str) -> Path
     Args:
         history: rows of metrics.csv.
         path: PNG file to write.
-        title: what the run trained.
+        title: title of the figure.
     """
     with context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(13, 3.8), layout="constrained")

@@ -1,4 +1,4 @@
-"""Datasets and loaders: timm's, with the checks that keep a long run from failing late or learning wrong labels."""
+"""timm's datasets and loaders, with checks that prevent late failures of a long run and wrong labels."""
 
 import argparse
 import os
@@ -14,12 +14,12 @@ from s2mlp_cuda._extras import require
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError
 
-#: What timm's readers need, by the prefix of the data set's name; the optional dependencies are called the same.
+#: The package that each of timm's readers needs, by prefix of the dataset name; also the name of the extra that installs it.
 _READER_PACKAGES = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets"}
 
 
 class StrictImageDataset(ImageDataset):
-    """timm's dataset, which puts another image in place of an unreadable one; this one names it and stops."""
+    """timm's dataset, but an unreadable image is an error that names the file; timm would use another image instead."""
 
     def __init__(self, root, reader):
         super().__init__(root, reader)
@@ -31,13 +31,13 @@ class StrictImageDataset(ImageDataset):
         except (RuntimeError, SyntaxError) as error:
             raise UnreadableImageError(
                 f"cannot read the image {self.filename(index, absolute=True)}: repair or remove the file, "
-                "then go on with --resume auto"
+                "then resume with --resume auto"
             ) from error
 
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset of images and labels, and what its labels mean: names by index, empty where the reader knows none."""
+    """A dataset of images and labels, and its class names by index; empty if the reader has none."""
 
     dataset: Any
     class_names: list[str]
@@ -57,21 +57,21 @@ def _has_image(folder: Path) -> bool:
 def _check_folder(root: Path, split: str) -> None:
     """
     Raises:
-        TrainingError: no class in the folder, or a class without an image: the labels behind it would shift.
+        TrainingError: the folder has no classes, or a class has no images, which would change the labels of later classes.
     """
     folders = _class_folders(root)
     if not folders:
-        raise TrainingError(f"{root} has no folders: {split} images are expected in one folder per class")
+        raise TrainingError(f"{root} has no folders: {split} images must be in one folder per class")
     empty = [path.name for path in folders if not _has_image(path)]
     if empty:
-        raise TrainingError(f"no image in {root} for the class{'es' if len(empty) > 1 else ''} {', '.join(empty)}")
+        raise TrainingError(f"{root} has no images for the class{'es' if len(empty) > 1 else ''} {', '.join(empty)}")
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split, by timm's synonyms.
+    """The folder of a split or of one of timm's synonyms.
 
     Raises:
-        TrainingError: there is none; timm would take the root instead.
+        TrainingError: there is none; timm would use the root instead.
     """
     synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
     for name in synonyms.get(split, (split,)):
@@ -81,7 +81,7 @@ def _split_folder(root: Path, split: str) -> Path:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """What one process does before the others look: it writes the digits, if the arguments name them and no folder."""
+    """Writes the digits dataset if it is selected and no folder is given. Must run in one process, before all open the data."""
     if arguments.dataset == "digits" and not arguments.data:
         write_digits(_digits_folder(arguments))
 
@@ -91,17 +91,17 @@ def _digits_folder(arguments: argparse.Namespace) -> Path:
 
 
 def open_split(arguments: argparse.Namespace, split: str, class_names: list[str], is_training: bool) -> Split:
-    """A split of the data that the arguments name.
+    """Open a split of the dataset.
 
     Args:
         arguments: of ``s2mlp train``.
-        split: name of a split.
-        class_names: of the labels that a model was or is to be trained with; empty for what the data says.
+        split: name of the split.
+        class_names: class names of the model, in the order of its labels; empty to take them from the data.
         is_training: whether streams are shuffled.
 
     Raises:
-        TrainingError: data that is not there, is empty or has other classes.
-        MissingExtraError: the reader's own package is not installed.
+        TrainingError: the data is missing, is empty or has other classes.
+        MissingExtraError: the package that the reader needs is not installed.
     """
     class_map = {name: index for index, name in enumerate(class_names)}
     options: dict[str, Any] = {
@@ -114,7 +114,7 @@ def open_split(arguments: argparse.Namespace, split: str, class_names: list[str]
     }
     if arguments.dataset in ("", "digits"):
         if not arguments.data and not arguments.dataset:
-            raise TrainingError("no data: name an image folder with --data, or a dataset with --dataset")
+            raise TrainingError("no data: give an image folder with --data or a dataset with --dataset")
         root = Path(arguments.data) if arguments.data else _digits_folder(arguments)
         folder = _split_folder(root, split)
         _check_folder(folder, split)
@@ -140,12 +140,12 @@ def _image_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, device: torch.device):
-    """Batches of a split, shuffled and augmented as the arguments say.
+    """A loader of shuffled and augmented batches.
 
-    Workers begin anew with each epoch, so that an epoch depends on its seed alone and not on those before it.
+    Workers are restarted in each epoch, so that an epoch depends only on its seed and not on earlier epochs.
 
     Raises:
-        TrainingError: less than one batch.
+        TrainingError: the split is smaller than one batch.
     """
     distributed = torch.distributed.is_initialized()
     loader = create_loader(
@@ -175,7 +175,7 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
 
 
 def eval_loader(arguments: argparse.Namespace, split: Split, batch_size: int, device: torch.device):
-    """Batches of a split in its order, resized and cropped at the centre."""
+    """A loader of batches in the order of the split, resized and center-cropped."""
     return create_loader(
         split.dataset,
         **_image_options(arguments),

@@ -1,4 +1,4 @@
-"""What a result was obtained with."""
+"""The environment of a training result."""
 
 import timm
 import torch

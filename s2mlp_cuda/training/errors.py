@@ -1,8 +1,8 @@
-"""What ends a command with a message instead of a traceback."""
+"""Errors that end a command with a message instead of a traceback."""
 
 
 class TrainingError(RuntimeError):
-    """Training, evaluation or prediction cannot go on; the message says why and what to do. What was saved stays intact."""
+    """Training, evaluation or prediction cannot continue. The message says why and what to do. Saved files stay intact."""
 
 
 class UnreadableImageError(TrainingError):
@@ -10,5 +10,5 @@ class UnreadableImageError(TrainingError):
 
 
 def message_of(error: TrainingError) -> str:
-    """The message alone: PyTorch puts the traceback of a worker process around it."""
+    """The message without the traceback of a worker process that PyTorch adds to it."""
     return str(error).strip().rpartition(f"{type(error).__name__}: ")[2]

@@ -15,14 +15,14 @@ from s2mlp_cuda.training.processes import Processes, join, leave
 def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, channels_last: bool = False) -> dict[str, float]:
     """
     Args:
-        model: takes images (B, 3, H, W), gives logits (B, classes). It is in evaluation mode afterwards.
-        loader: batches of images and labels, each process its own part.
-        processes: those that share the work.
+        model: maps images (B, 3, H, W) to logits (B, classes). Set to evaluation mode.
+        loader: batches of images and labels of this process's shard.
+        processes: the processes that share the evaluation.
         amp: autocast to bfloat16.
         channels_last: memory format of the images.
 
     Returns:
-        ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes, each counted once.
+        ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes; each image counts once.
     """
     evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -44,13 +44,13 @@ def evaluate_file(
     device: str = "auto",
     amp: bool = False,
 ) -> dict[str, float]:
-    """``s2mlp eval``: weights that ``s2mlp train`` wrote, on a split of images, alone or under torchrun.
+    """``s2mlp eval``: evaluate weights that ``s2mlp train`` wrote, in one process or under torchrun.
 
     Returns:
-        As :func:`evaluate`, and the number of ``images``; empty in all processes but the first.
+        As :func:`evaluate`, plus the number of ``images``. Empty in all processes except the first.
 
     Raises:
-        TrainingError: weights, data or a device that cannot be used.
+        TrainingError: weights, data or device cannot be used.
     """
     processes = join(device, needs_group=False)
     try:
@@ -61,7 +61,7 @@ def evaluate_file(
         arguments.data, arguments.dataset, arguments.workers = data, dataset, workers
         images = open_split(arguments, split, description.class_names, is_training=False)
         loader = eval_loader(arguments, images, batch_size, processes.device)
-        found = evaluate(model.to(processes.device), loader, processes, amp)
-        return {**found, "images": len(images.dataset)} if processes.is_first else {}
+        metrics = evaluate(model.to(processes.device), loader, processes, amp)
+        return {**metrics, "images": len(images.dataset)} if processes.is_first else {}
     finally:
         leave()

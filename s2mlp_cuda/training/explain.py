@@ -1,4 +1,4 @@
-"""Pictures of what a trained model does with one image: how far its blocks see, how they weigh and shift."""
+"""Visualizes a trained model on one image: receptive fields, split attention weights and shifted channel groups."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,32 +18,33 @@ from s2mlp_cuda.reference import group_borders
 from s2mlp_cuda.training.errors import TrainingError
 
 _PANELS = 12
-#: A patch counts as seen where its gradient is more than this part of the strongest.
-_SEEN = 0.01
-#: A channel has decided on a branch that has more than this weight.
-_DECIDED = 0.9
+#: A pixel belongs to the receptive field if its gradient exceeds this fraction of the largest.
+_FIELD_THRESHOLD = 0.01
+#: A branch dominates a channel if its weight exceeds this value.
+_DOMINANT = 0.9
 _ARROWS = {
-    (1, 0): "↓", (-1, 0): "↑", (0, 1): "→", (0, -1): "←", (1, 1): "↘", (1, -1): "↙", (-1, 1): "↗", (-1, -1): "↖", (0, 0): "stays",
+    (1, 0): "↓", (-1, 0): "↑", (0, 1): "→", (0, -1): "←", (1, 1): "↘", (1, -1): "↙", (-1, 1): "↗", (-1, -1): "↖",
+    (0, 0): "no shift",
 }  # fmt: skip
 
 
 def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) -> list[Path]:
-    """Draw receptive_field.png, shifted_groups.png and, where the model has it, split_attention.png.
+    """Draw receptive_field.png, shifted_groups.png and, if the model has split attention, split_attention.png.
 
     Args:
         model: an :class:`~s2mlp_cuda.models.S2MLP` or :class:`~s2mlp_cuda.models.S2MLPv2` in evaluation mode.
-        image: (3, H, W), normalized as the model takes it.
-        out: folder for the pictures.
-        block: number of the block, from 1, whose groups are drawn.
+        image: (3, H, W), normalized for the model.
+        out: folder for the figures.
+        block: the block whose groups are drawn, counted from 1.
 
     Raises:
-        TrainingError: a model of other blocks, or without a block of this number.
+        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``.
     """
     blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, (S2MLPBlock, S2MLPv2Block))]
     if not blocks:
         raise TrainingError(f"{type(model).__name__} has no blocks with a spatial shift")
     if not 1 <= block <= len(blocks):
-        raise TrainingError(f"the model has blocks 1 to {len(blocks)}, not {block}")
+        raise TrainingError(f"the model has blocks 1 to {len(blocks)}, got {block}")
     out.mkdir(parents=True, exist_ok=True)
     paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]
     attentions = [module for module in model.modules() if isinstance(module, ShiftSplitAttention)]
@@ -53,32 +54,32 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
     return paths
 
 
-def _watch(modules: list[nn.Module], run: Callable[[], object], inputs: bool = False) -> list[torch.Tensor]:
-    """The outputs (or first inputs) of modules while something runs, in the order of ``modules``."""
-    seen: dict[nn.Module, torch.Tensor] = {}
+def _capture(modules: list[nn.Module], run: Callable[[], object], inputs: bool = False) -> list[torch.Tensor]:
+    """The outputs (or first inputs) of the modules during a call of ``run``, in the order of ``modules``."""
+    captured: dict[nn.Module, torch.Tensor] = {}
 
-    def remember(module, args, output):
-        seen[module] = args[0] if inputs else output
+    def hook(module, args, output):
+        captured[module] = args[0] if inputs else output
 
-    handles = [module.register_forward_hook(remember) for module in modules]
+    handles = [module.register_forward_hook(hook) for module in modules]
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    return [seen[module] for module in modules]
+    return [captured[module] for module in modules]
 
 
 def receptive_fields(model: nn.Module, blocks: list[nn.Module], image: torch.Tensor) -> list[numpy.ndarray]:
-    """For each block, how much each pixel moves the centre token behind it: effective receptive fields (arXiv 1701.04128).
+    """For each block, the effect of each pixel on the center token of its output: effective receptive fields (arXiv 1701.04128).
 
     Returns:
-        One array (H, W) per block: the gradient of half the token's squared norm, its magnitude summed over colours and
-        divided by the largest.
+        One array (H, W) per block: the magnitude of the gradient of half the token's squared norm, summed over color channels
+        and divided by the maximum.
     """
     pixels = image[None].clone().requires_grad_()
     fields = []
-    for output in _watch(blocks, lambda: model(pixels)):
+    for output in _capture(blocks, lambda: model(pixels)):
         token = output[0, output.shape[1] // 2, output.shape[2] // 2]
         (gradient,) = torch.autograd.grad(token.square().sum() / 2, pixels, retain_graph=True)
         field = gradient[0].abs().sum(0)
@@ -87,9 +88,9 @@ def receptive_fields(model: nn.Module, blocks: list[nn.Module], image: torch.Ten
 
 
 def _photo(image: torch.Tensor) -> numpy.ndarray:
-    """A normalized image as colours in [0, 1], (H, W, 3)."""
-    colours = image.movedim(0, -1)
-    return ((colours - colours.min()) / (colours.max() - colours.min()).clamp_min(1e-6)).numpy(force=True)
+    """A normalized image rescaled to [0, 1], (H, W, 3)."""
+    pixels = image.movedim(0, -1)
+    return ((pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp_min(1e-6)).numpy(force=True)
 
 
 def _page(columns: int, rows: int, title: str, width: float = 2.2, height: float = 2.45):
@@ -117,16 +118,16 @@ def _draw_receptive_field(model: nn.Module, blocks: list[nn.Module], image: torc
         heat = None
         for panel, index in zip(axes.flat[1:], shown):
             heat = panel.imshow(numpy.maximum(fields[index], 1e-4), cmap="viridis", norm=LogNorm(1e-4, 1))
-            panel.set_title(f"block {index + 1}: {(fields[index] > _SEEN).mean():.0%}", fontsize=10)
-        figure.colorbar(heat, ax=axes, shrink=0.8, label="gradient, of the largest")
-        figure.supxlabel(f"percentages: pixels with more than {_SEEN:.0%} of the largest gradient", fontsize=9)
+            panel.set_title(f"block {index + 1}: {(fields[index] > _FIELD_THRESHOLD).mean():.0%}", fontsize=10)
+        figure.colorbar(heat, ax=axes, shrink=0.8, label="gradient relative to the largest")
+        figure.supxlabel(f"percentages: pixels with more than {_FIELD_THRESHOLD:.0%} of the largest gradient", fontsize=9)
         return _save(figure, path)
 
 
 @torch.inference_mode()
 def split_attention_weights(model: nn.Module, attentions: list[ShiftSplitAttention], image: torch.Tensor) -> list[torch.Tensor]:
     """The softmax weights (K, C) of each split attention for one image (arXiv 2108.01072, eq. 11)."""
-    inputs = _watch(list(attentions), lambda: model(image[None]), inputs=True)
+    inputs = _capture(list(attentions), lambda: model(image[None]), inputs=True)
     return [
         attention.weights(shift_branch_pool(x, attention.branches, padding_mode=attention.padding_mode))[0]
         for attention, x in zip(attentions, inputs)
@@ -146,19 +147,19 @@ def _draw_split_attention(model: nn.Module, attentions: list[ShiftSplitAttention
             places = [index + 1 + (branch - (count - 1) / 2) * 0.22 for index in range(len(weights))]
             axes.bar(places, [each[branch].mean() for each in weights], 0.2, color=colors[branch % len(colors)], label=name)
         axes.axhline(1 / count, color="#94a3b8", linestyle=(0, (4, 3)), linewidth=1)
-        decided = [(each.max(0) > _DECIDED).mean() for each in weights]
-        axes.set_xticks(range(1, len(weights) + 1), [f"{index}\n{share:.0%}" for index, share in enumerate(decided, 1)])
-        axes.set_xlabel(f"block, and below it the channels that give one branch more than {_DECIDED:.0%}")
+        dominated = [(each.max(0) > _DOMINANT).mean() for each in weights]
+        axes.set_xticks(range(1, len(weights) + 1), [f"{index}\n{share:.0%}" for index, share in enumerate(dominated, 1)])
+        axes.set_xlabel(f"block, and the share of channels in which one branch has more than {_DOMINANT:.0%} of the weight")
         axes.set_ylabel("mean weight over channels")
         axes.set_ylim(0, 1)
         axes.legend(frameon=False, ncols=count, fontsize=9, loc="upper left")
-        axes.set_title("Split attention, block by block; dashed: all branches alike", fontsize=11)
+        axes.set_title("Split attention, block by block; dashed: equal weights", fontsize=11)
         return _save(figure, path)
 
 
 def _branch_name(module: ShiftSplitAttention, branch: int) -> str:
     table = module.branches[branch]
-    return f"branch {branch + 1}: " + ("stays" if table is None else " ".join(map(_arrow, table)))
+    return f"branch {branch + 1}: " + (_ARROWS[0, 0] if table is None else " ".join(map(_arrow, table)))
 
 
 def _arrow(offset: tuple[int, int]) -> str:
@@ -166,10 +167,10 @@ def _arrow(offset: tuple[int, int]) -> str:
 
 
 def _draw_groups(model: nn.Module, block: nn.Module, number: int, image: torch.Tensor, path: Path) -> Path:
-    """Before and after the shift: in each group of channels, the one that differs most between tokens."""
+    """Draws one channel per group before and after the shift: the channel with the largest variance over tokens."""
     (mixer,) = [module for module in block.modules() if isinstance(module, (GELUSpatialShift, ShiftSplitAttention, ShiftSum))]
     with torch.inference_mode():
-        (x,) = _watch([mixer], lambda: model(image[None]), inputs=True)
+        (x,) = _capture([mixer], lambda: model(image[None]), inputs=True)
         if isinstance(mixer, GELUSpatialShift):
             branches = [(mixer.offsets, mixer.group_sizes, nn.functional.gelu(x[0], approximate=mixer.approximate))]
         else:
@@ -190,9 +191,9 @@ def _draw_groups(model: nn.Module, block: nn.Module, number: int, image: torch.T
                 channel = first + int(before[..., first:last].flatten(0, -2).var(0).argmax())
                 values = before[..., channel].float().numpy(force=True)
                 scale = {"cmap": "viridis", "vmin": values.min(), "vmax": values.max(), "interpolation": "nearest"}
-                place = f"branch {row + 1}, channel {channel}" if len(maps) > 1 else f"channel {channel}"
+                channel_title = f"branch {row + 1}, channel {channel}" if len(maps) > 1 else f"channel {channel}"
                 for panel, shown, title in (
-                    (axes[row, 2 * group], values, place),
+                    (axes[row, 2 * group], values, channel_title),
                     (axes[row, 2 * group + 1], after[..., channel].float().numpy(force=True), _arrow(offset)),
                 ):
                     panel.imshow(shown, **scale)

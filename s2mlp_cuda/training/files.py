@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 import errno
 import os
@@ -19,8 +19,11 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def told_if_full(path: Path) -> Iterator[None]:
-    """What is written within is, or is in, the path.
+def report_full_disk(path: Path) -> Iterator[None]:
+    """Context that turns out-of-space errors into a TrainingError.
+
+    Args:
+        path: the file or folder that is written in the context.
 
     Raises:
         TrainingError: no space is left.
@@ -33,21 +36,21 @@ def told_if_full(path: Path) -> Iterator[None]:
         for cause in _causes(error):
             if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
                 raise TrainingError(
-                    f"cannot write {path}: {os.strerror(cause.errno or 0)}. What was saved before is intact: "
-                    "make room, then go on with --resume auto"
+                    f"cannot write {path}: {os.strerror(cause.errno or 0)}. Files saved before are intact: "
+                    "free some space, then resume with --resume auto"
                 ) from error
         raise
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes its name when all of it is on the disk: until then, and after an error, the old one stands.
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that replaces ``path`` once it is completely on disk. Until then, and after an error, the old file is kept.
 
     Raises:
         TrainingError: no space is left.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with told_if_full(path):
+    with report_full_disk(path):
         try:
             with open(temporary, "wb") as file:
                 yield file
@@ -69,5 +72,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         TrainingError: no space is left.
     """
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(text.encode())

@@ -1,4 +1,4 @@
-"""Classes of image files."""
+"""Classifies image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from s2mlp_cuda.training.weights import Description
 
 
 def read_image(path: Path, description: Description) -> torch.Tensor:
-    """An image as the model of the description sees it in evaluation: (3, img_size, img_size).
+    """Read an image and preprocess it as in evaluation: (3, img_size, img_size).
 
     Raises:
         UnreadableImageError: the file cannot be opened or decoded.

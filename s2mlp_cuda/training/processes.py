@@ -1,4 +1,4 @@
-"""The device of this process and its place among others: one process, or as many as torchrun starts."""
+"""The device and the rank of this process, with or without torchrun."""
 
 from dataclasses import dataclass
 
@@ -33,29 +33,29 @@ class Processes:
 
 
 def resolve_device(device: str) -> str:
-    """``"auto"`` is the GPU if there is one, else the CPU; others stay as they are."""
+    """Replaces ``"auto"`` by ``"cuda"`` if available, else ``"cpu"``; returns other devices unchanged."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
 
 
 def join(device: str, needs_group: bool) -> Processes:
-    """Find this process's device, and the others if torchrun started it: NCCL between GPUs, gloo between CPUs.
+    """Select the device, and initialize the process group if torchrun started this process: NCCL for GPUs, gloo for CPUs.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-        needs_group: make a group of one where there are no others, for timm's sampler of repeated augmentation.
+        needs_group: create a group of one for a single process, for timm's repeated augmentation sampler.
 
     Raises:
-        TrainingError: there is no such device.
+        TrainingError: the device is not available.
     """
     device = resolve_device(device)
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError(f"--device {device}, but PyTorch sees no GPU here")
-    found = init_distributed_device_so(device)
+        raise TrainingError(f"--device {device}: PyTorch finds no GPU on this machine")
+    info = init_distributed_device_so(device)
     if needs_group and not distributed.is_initialized():
         distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    return Processes(torch.device(found["device"]), found["global_rank"], found["world_size"])
+    return Processes(torch.device(info["device"]), info["global_rank"], info["world_size"])
 
 
 def leave() -> None:

@@ -1,4 +1,4 @@
-"""What a run tells on the terminal: a bar with images per second and time left, and a line per epoch."""
+"""Terminal output of a run: a progress bar with images per second and time left, and a line per epoch."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-_LOOK_EVERY = 0.5  # seconds; looking at the loss waits for a GPU
+_UPDATE_INTERVAL = 0.5  # seconds; reading the loss synchronizes with the GPU
 
 
 class Progress:
-    """Tells in the first process, is silent in the others."""
+    """Prints in the first process only."""
 
     def __init__(self, is_first: bool):
         self.console = Console(highlight=False, quiet=not is_first)
@@ -33,7 +33,7 @@ class Progress:
 
     @contextmanager
     def run(self, epochs: int, first_epoch: int, updates_per_epoch: int) -> Iterator[Callable[[int, torch.Tensor], None]]:
-        """A bar over all updates; yields ``advance(images, mean_loss)``, to be called after each."""
+        """A progress bar over all updates; yields ``advance(images, mean_loss)``, to be called after each update."""
         columns = [
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
@@ -47,17 +47,17 @@ class Progress:
         with Bar(*columns, console=self.console, transient=True, speed_estimate_period=120, disable=silent) as bar:
             done = first_epoch * updates_per_epoch
             task = bar.add_task("", total=epochs * updates_per_epoch, completed=done, epoch=first_epoch + 1, rate="-", loss="-")
-            looked, images = time.perf_counter(), 0
+            last_update, images = time.perf_counter(), 0
 
             def advance(count: int, mean_loss: torch.Tensor) -> None:
-                nonlocal looked, images, done
+                nonlocal last_update, images, done
                 images += count
                 done += 1
                 bar.advance(task)
-                elapsed = time.perf_counter() - looked
-                if elapsed > _LOOK_EVERY and not silent:
+                elapsed = time.perf_counter() - last_update
+                if elapsed > _UPDATE_INTERVAL and not silent:
                     epoch = (done - 1) // updates_per_epoch + 1
                     bar.update(task, epoch=epoch, rate=f"{images / elapsed:.0f}", loss=f"{mean_loss.item():.3f}")
-                    looked, images = time.perf_counter(), 0
+                    last_update, images = time.perf_counter(), 0
 
             yield advance

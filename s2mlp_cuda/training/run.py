@@ -35,17 +35,17 @@ from s2mlp_cuda.training.data import eval_loader, open_split, prepare, train_loa
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.evaluation import evaluate
-from s2mlp_cuda.training.files import told_if_full, write_text
+from s2mlp_cuda.training.files import report_full_disk, write_text
 from s2mlp_cuda.training.processes import Processes, join, leave
 from s2mlp_cuda.training.progress import Progress
 
-#: Whole states on the CPU of the first process: the same for one process, DDP and FSDP2.
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+#: Full state dicts on the CPU of the first process: the same for one process, DDP and FSDP2.
+_FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished run: one dict per epoch (the rows of metrics.csv), the number of parameters and of validation images."""
+    """The result of a run: one dict per epoch (the rows of metrics.csv), the numbers of parameters and of validation images."""
 
     history: list[dict[str, float]]
     parameters: int
@@ -53,26 +53,26 @@ class Finished:
 
 
 def train(arguments: argparse.Namespace) -> Finished:
-    """Train as the arguments say; see :func:`s2mlp_cuda.training.config.parse`.
+    """Train with the arguments of :func:`s2mlp_cuda.training.config.parse`.
 
-    The folder ``output`` gets config.yaml, environment.json, metrics.csv, curves.png, checkpoints/, tensorboard/,
-    last.safetensors and best.safetensors (of the epoch with the highest top-1 accuracy). Where there is a moving average
-    of the weights, the weights saved are the average.
+    Writes config.yaml, environment.json, metrics.csv, curves.png, checkpoints/, tensorboard/, last.safetensors and
+    best.safetensors (of the epoch with the highest top-1 accuracy) to the folder ``output``. With an EMA, the saved weights are
+    the averaged ones.
 
-    A run that was stopped, at any moment and by anything, goes on with ``resume="auto"`` from its last finished epoch: an
-    epoch depends on nothing but the state before it and a seed made of ``seed``, its number and the process, so
-    on a CPU the losses are bitwise identical to those of a run without a stop.
+    A run that was interrupted at any point resumes from its last finished epoch with ``resume="auto"``. An epoch depends only on
+    the state before it and on a seed derived from ``seed``, the epoch and the rank. On a CPU, the losses are therefore bitwise
+    identical to those of an uninterrupted run.
 
     Raises:
-        TrainingError: arguments that do not fit together, data or checkpoints that cannot be used, a loss that is
-            not finite, a full disk. What was saved is intact.
+        TrainingError: incompatible arguments, unusable data or checkpoints, a loss that is not finite, or a full disk. Saved
+            files are intact.
     """
     processes = join(arguments.device, arguments.aug_repeats > 0)
     try:
-        with told_if_full(Path(arguments.output)):
+        with report_full_disk(Path(arguments.output)):
             run = _Run(arguments, processes)
             run.all_epochs()
-            processes.wait()  # a collective's thread that frees tensors while the interpreter exits would abort the process
+            processes.wait()  # otherwise a collective's thread may free tensors during interpreter exit, which aborts the process
             return Finished(run.history, run.parameters, len(run.val_loader.dataset))
     finally:
         leave()
@@ -96,7 +96,7 @@ class _Run:
         self.class_names = train_split.class_names
         self.num_classes = arguments.num_classes or len(self.class_names)
         if not self.num_classes:
-            raise TrainingError("the data does not say how many classes it has: give --num-classes")
+            raise TrainingError("the number of classes is not known from the data: give --num-classes")
         self.micro_batch = self._micro_batch_size()
         self.train_loader = train_loader(arguments, train_split, self.micro_batch, processes.device)
         self.val_loader = eval_loader(arguments, val_split, self.micro_batch, processes.device)
@@ -125,27 +125,27 @@ class _Run:
     def _state_to_resume(self) -> dict[str, Any] | None:
         """
         Raises:
-            TrainingError: the output folder has a run that is not to be resumed, or one of other arguments.
+            TrainingError: the output folder already has a run and ``resume`` is not set, or the run has different arguments.
         """
         resume = self.arguments.resume
         if not resume:
             if checkpoint.list_checkpoints(self.output):
-                raise TrainingError(f"{self.output} has a run already: go on with it by --resume auto, or choose another --output")
+                raise TrainingError(f"{self.output} already has a run: resume it with --resume auto, or choose another --output")
             return None
         state = checkpoint.load_newest(self.output, self.progress.warn) if resume == "auto" else checkpoint.load(Path(resume))
         if state is not None:
             now = {**vars(self.arguments), "processes": self.processes.count}
             changed = config.differences(state["arguments"], now)
             if changed:
-                raise TrainingError(f"the run was begun with other arguments ({'; '.join(changed)})")
+                raise TrainingError(f"the run was started with different arguments ({'; '.join(changed)})")
         return state
 
     def _micro_batch_size(self) -> int:
         parts = self.processes.count * self.arguments.grad_accum_steps
-        size, rest = divmod(self.arguments.batch_size, parts)
-        if rest or not size:
+        size, remainder = divmod(self.arguments.batch_size, parts)
+        if remainder or not size:
             raise TrainingError(
-                f"--batch-size {self.arguments.batch_size} cannot be cut into {parts} equal parts "
+                f"--batch-size {self.arguments.batch_size} must be a multiple of {parts} "
                 f"({self.processes.count} processes, {self.arguments.grad_accum_steps} accumulation steps)"
             )
         return size
@@ -155,7 +155,10 @@ class _Run:
         if not (arguments.mixup or arguments.cutmix):
             return None
         if self.micro_batch % 2:
-            raise TrainingError(f"Mixup and CutMix pair images, so a process's batch must be even; it is {self.micro_batch}")
+            raise TrainingError(
+                "Mixup and CutMix pair images, so the batch size per process and accumulation step must be even, "
+                f"got {self.micro_batch}"
+            )
         return Mixup(
             arguments.mixup,
             arguments.cutmix,
@@ -170,9 +173,9 @@ class _Run:
         drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
         model = weights.build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
         if arguments.weights:
-            left_out = weights.load_into(model, Path(arguments.weights))
-            if left_out:
-                self.progress.warn(f"{arguments.weights}: not used are {', '.join(left_out)}, of another number of classes")
+            skipped = weights.load_into(model, Path(arguments.weights))
+            if skipped:
+                self.progress.warn(f"{arguments.weights}: not loaded, as the number of classes differs: {', '.join(skipped)}")
         if arguments.grad_checkpointing:
             model.set_grad_checkpointing()  # type: ignore[operator]
         if arguments.channels_last:
@@ -199,12 +202,12 @@ class _Run:
 
     @property
     def model(self) -> nn.Module:
-        """The model that learns, without what is wrapped around it."""
+        """The trained model, without wrappers."""
         return unwrap_model(self.task.trainable_module)
 
     @property
     def averaged_model(self) -> nn.Module:
-        """The moving average where there is one, else the model that learns."""
+        """The EMA model if there is one, else the trained model."""
         return self.task.trainable_module_ema.module if self.task.has_ema() else self.model
 
     def _restore(self, state: dict[str, Any] | None) -> int:
@@ -230,7 +233,7 @@ class _Run:
             if arguments.tensorboard:
                 from torch.utils.tensorboard import SummaryWriter
 
-                # The events of a run that is resumed are written again: it may have been stopped before it wrote the last ones.
+                # A resumed run rewrites all events, because the last ones may be missing.
                 events = SummaryWriter(str(self.output / "tensorboard"), purge_step=0)
                 for row in self.history:
                     self._write_events(events, row)
@@ -250,8 +253,8 @@ class _Run:
             self.progress.say(f"{self.output}: last.safetensors, best.safetensors, metrics.csv, curves.png, config.yaml")
 
     def _title(self) -> str:
-        """The model, how it differs from that of its name, and its size."""
-        kwargs = config.plain(self.arguments.model_kwargs)
+        """The model, its changed arguments and its number of parameters."""
+        kwargs = config.tuples_to_lists(self.arguments.model_kwargs)
         changes = " with " + ", ".join(f"{name} {value}" for name, value in kwargs.items()) if kwargs else ""
         return f"{self.arguments.model}{changes}: {self.parameters / 1e6:.2f}M parameters"
 
@@ -269,9 +272,9 @@ class _Run:
         arguments, processes = self.arguments, self.processes
         seed = numpy.random.SeedSequence([arguments.seed, epoch, processes.rank]).generate_state(1)[0]
         random_seed(int(seed) >> 1)
-        for part in (self.train_loader.sampler, self.train_loader.dataset):
-            if hasattr(part, "set_epoch"):
-                part.set_epoch(epoch)
+        for seeded in (self.train_loader.sampler, self.train_loader.dataset):
+            if hasattr(seeded, "set_epoch"):
+                seeded.set_epoch(epoch)
         if self.mixup is not None and arguments.mixup_off_epoch:
             self.mixup.mixup_enabled = epoch < arguments.mixup_off_epoch
 
@@ -291,7 +294,7 @@ class _Run:
         return row
 
     def _updates(self, epoch: int, advance) -> float:
-        """One pass over the training images; returns the mean loss."""
+        """Trains for one epoch; returns the mean loss."""
         arguments, processes, task = self.arguments, self.processes, self.task
         memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
         task.train()
@@ -327,8 +330,8 @@ class _Run:
         row: dict[str, float] = {}
         models = {"val": self.model, "ema": self.averaged_model} if self.task.has_ema() else {"val": self.model}
         for prefix, model in models.items():
-            found = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
-            row |= {f"{prefix}_{name}": value for name, value in found.items()}
+            metrics = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
+            row |= {f"{prefix}_{name}": value for name, value in metrics.items()}
         self._check_finite(row["val_loss"], epoch)
         return row
 
@@ -336,16 +339,16 @@ class _Run:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss} in epoch {epoch + 1}. The run in {self.output} is intact up to epoch {epoch}. "
-                "A lower --lr, --clip-grad 1 or more --warmup-epochs, in a new --output, usually helps"
+                "A lower --lr, --clip-grad 1 or more --warmup-epochs usually helps; use a new --output"
             )
 
     def _save(self, epochs_done: int) -> None:
-        """Everything of the run, after an epoch. All processes take part; the first one writes."""
-        model, optimizer = get_state_dict(self.model, self.optimizer, options=_WHOLE)
-        averaged = get_model_state_dict(self.averaged_model, options=_WHOLE)
+        """Saves the state of the run after an epoch. Collective: all processes must call it, the first one writes."""
+        model, optimizer = get_state_dict(self.model, self.optimizer, options=_FULL_STATE)
+        averaged = get_model_state_dict(self.averaged_model, options=_FULL_STATE)
         if not self.processes.is_first:
             return
-        arguments = config.plain({**vars(self.arguments), "processes": self.processes.count})
+        arguments = config.tuples_to_lists({**vars(self.arguments), "processes": self.processes.count})
         state = {
             "epochs_done": epochs_done,
             "history": self.history,
@@ -359,7 +362,7 @@ class _Run:
         if accuracy(self.history[-1]) == max(map(accuracy, self.history)):
             weights.save(self.output / "best.safetensors", averaged, self._description())
         self._write_metrics()
-        # Last: a run that is killed before this does the epoch, and all of these files, again.
+        # The checkpoint comes last: if the run is killed before, it repeats the epoch and rewrites all of these files.
         checkpoint.save(self.output, epochs_done, state, self.arguments.keep)
 
     def _write_metrics(self) -> None:
@@ -387,12 +390,12 @@ class _Run:
 
 
 def accuracy(row: dict[str, float]) -> float:
-    """Top-1 accuracy (percent) of the weights that are saved: the moving average's where there is one."""
+    """Top-1 accuracy (percent) of the saved weights: of the EMA if there is one."""
     return row.get("ema_top1", row["val_top1"])
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: on a GPU those of tensors, on a CPU those of the process."""
+    """Peak memory in bytes: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

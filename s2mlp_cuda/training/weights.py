@@ -1,4 +1,4 @@
-"""Weights with all that is needed to use them, in one safetensors file."""
+"""Weights and the description of their model, in one safetensors file."""
 
 import json
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-import s2mlp_cuda.timm  # noqa: F401, makes timm know the models of this package
+import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
 from s2mlp_cuda.export import decompose, to_onnx
-from s2mlp_cuda.training.config import plain
+from s2mlp_cuda.training.config import tuples_to_lists
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import whole_file
+from s2mlp_cuda.training.files import atomic_file
 
 _KEY = "s2mlp_cuda"
-#: What models, timm's among them, call their classifier.
+#: Names of the classifier in models of this package and of timm.
 _HEADS = ("head", "fc", "classifier")
 
 
 @dataclass(frozen=True)
 class Description:
-    """A model and its images: arguments of ``timm.create_model``, class names by index, and how images become input."""
+    """A model and its input: arguments of ``timm.create_model``, class names by index, and the preprocessing of images."""
 
     model: str
     model_kwargs: dict[str, Any]
@@ -40,10 +40,10 @@ class Description:
 
 
 def build(name: str, num_classes: int, **kwargs) -> nn.Module:
-    """``timm.create_model``, with the error that a user can act on.
+    """``timm.create_model``, with errors as TrainingError.
 
     Raises:
-        TrainingError: an unknown model, or arguments that it does not take.
+        TrainingError: the model is unknown or does not accept the arguments.
     """
     try:
         return timm.create_model(name, num_classes=num_classes, **kwargs)
@@ -57,15 +57,15 @@ def save(path: Path, state: Mapping[str, Any], description: Description) -> None
         TrainingError: no space is left.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with whole_file(path) as file:
-        file.write(to_bytes(tensors, {_KEY: json.dumps(plain(asdict(description)))}))
+    with atomic_file(path) as file:
+        file.write(to_bytes(tensors, {_KEY: json.dumps(tuples_to_lists(asdict(description)))}))
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
-    """The tensors of a safetensors file and, where this package wrote it, their description.
+    """The tensors of a safetensors file, and their description if this package wrote it.
 
     Raises:
-        TrainingError: no such file, or it is damaged.
+        TrainingError: the file does not exist or is damaged.
     """
     if not path.is_file():
         raise TrainingError(f"no weights {path}")
@@ -74,71 +74,71 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
             described = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise TrainingError(f"{path} is no safetensors file, or a damaged one ({error})") from error
+        raise TrainingError(f"{path} is not a safetensors file or is damaged ({error})") from error
     return tensors, Description(**json.loads(described)) if described else None
 
 
 def load(path: Path) -> tuple[nn.Module, Description]:
-    """The model of a file that ``s2mlp train`` wrote, in evaluation mode.
+    """Load a model from a file that ``s2mlp train`` wrote; it is in evaluation mode.
 
     Raises:
-        TrainingError: no such file, a damaged one, or one that does not say which model it is of.
+        TrainingError: the file does not exist, is damaged, or has no description of its model.
     """
     tensors, description = read(path)
     if description is None:
-        raise TrainingError(f"{path} does not say which model it is of: it was not written by s2mlp train")
+        raise TrainingError(f"{path} has no description of its model: it was not written by s2mlp train")
     model = build(description.model, description.num_classes, **description.model_kwargs)
     model.load_state_dict(tensors)
     return model.eval(), description
 
 
 def load_into(model: nn.Module, path: Path) -> list[str]:
-    """Begin with the weights of a file; returns the names left out, those of a head of another size.
+    """Load initial weights into a model; returns the names that were skipped, which are those of a head of a different size.
 
     Raises:
-        TrainingError: no such file, a damaged one, or weights of another model.
+        TrainingError: the file does not exist, is damaged, or has weights of a different model.
     """
     tensors, _ = read(path)
-    shapes, own = ({name: tensor.shape for name, tensor in state.items()} for state in (tensors, model.state_dict()))
-    other = sorted(name for name in shapes.keys() | own.keys() if shapes.get(name) != own.get(name))
-    head = [name for name in other if name in shapes and name in own and name.split(".")[0] in _HEADS]
-    if other != head:
-        names = [name for name in other if name not in head]
-        raise TrainingError(f"{path} has weights of another model: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+    shapes, expected = ({name: tensor.shape for name, tensor in state.items()} for state in (tensors, model.state_dict()))
+    different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
+    head = [name for name in different if name in shapes and name in expected and name.split(".")[0] in _HEADS]
+    if different != head:
+        names = [name for name in different if name not in head]
+        raise TrainingError(f"{path} has weights of a different model: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in head}, strict=False)
     return head
 
 
-def export(file: Path, form: str, path: Path) -> str:
-    """Write the model of a file for other runtimes, for any number of images at once, and compare it with the original.
+def export(file: Path, format: str, path: Path) -> str:
+    """Export a trained model with dynamic batch size for other runtimes, and compare it with the original.
 
     Args:
         file: weights that ``s2mlp train`` wrote.
-        form: ``"onnx"``, or ``"pt2"`` for a program of :func:`torch.export.save`. Both are in standard operators, so that
-            whoever loads them does not need this package.
+        format: ``"onnx"``, or ``"pt2"`` for a program of :func:`torch.export.save`. Both use standard operators only, so that
+            they can be loaded without this package.
         path: file to write.
 
     Returns:
-        What was written, and by how much its output on two random images differs from the model's.
+        A message with the path and the difference between the outputs for two random images.
 
     Raises:
-        TrainingError: weights that cannot be used.
-        MissingExtraError: onnx or onnxscript are not installed.
+        TrainingError: the weights cannot be used.
+        MissingExtraError: onnx or onnxscript is not installed.
     """
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)
     shapes = {"x": {0: torch.export.Dim("batch")}}
     with torch.no_grad():
         expected = model(images)
-        if form == "onnx":
+        if format == "onnx":
             to_onnx(model, (images,), path, shapes)
-            found = _run_onnx(path, images)
+            output = _run_onnx(path, images)
         else:
             torch.export.save(decompose(torch.export.export(model, (images,), dynamic_shapes=shapes)), path)
-            found = torch.export.load(path).module()(images)
-    if found is None:
-        return f"{path}, not compared with the model: onnxruntime is not installed"
-    return f"{path}, whose output differs from the model's by at most {(found - expected).abs().max():.1g}"
+            output = torch.export.load(path).module()(images)
+    if output is None:
+        return f"{path}; not compared with the model, because onnxruntime is not installed"
+    return f"{path}; its output differs from the model's by at most {(output - expected).abs().max():.1g}"
 
 
 def _run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor | None:

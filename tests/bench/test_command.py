@@ -1,13 +1,13 @@
-"""``s2mlp bench`` as a user calls it, on a suite of one tiny case."""
+"""The ``s2mlp bench`` command, on a suite with one tiny case."""
 
 import pytest
 import torch
 
 from s2mlp_cuda import cli
 from s2mlp_cuda.bench import command, suite
+from s2mlp_cuda.bench.baselines import IN_PLACE, OURS
 from s2mlp_cuda.bench.measurement import load
 from s2mlp_cuda.bench.operators import SPATIAL_SHIFT, OperatorJob
-from s2mlp_cuda.bench.peers import IN_PLACE, OURS
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def tiny(monkeypatch):
     names = frozenset({OURS, "slices + cat", IN_PLACE})
     job = OperatorJob(SPATIAL_SHIFT, (2, 6, 7, 16), "channels_last", torch.float32, torch.device("cpu"), 3, names)
     monkeypatch.setattr(suite, "jobs", lambda full, device, only, skip: [] if only else [job])
-    monkeypatch.setattr(command, "keep_freed_memory", lambda: None)  # it is for the process, and this one goes on
+    monkeypatch.setattr(command, "keep_freed_memory", lambda: None)  # it would affect all later tests of this process
 
 
 def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
@@ -32,8 +32,8 @@ def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
 
 
 def test_a_wrong_result_of_ours_is_an_error(tiny, tmp_path, capsys, monkeypatch):
-    ways = SPATIAL_SHIFT.peers("channels_last")
-    monkeypatch.setattr(OperatorJob, "ways", lambda self: {OURS: lambda x: x * 1, "slices + cat": ways["slices + cat"]})
+    slices = SPATIAL_SHIFT.implementations("channels_last")["slices + cat"]
+    monkeypatch.setattr(OperatorJob, "implementations", lambda self: {OURS: lambda x: x * 1, "slices + cat": slices})
     assert cli.main(["bench", "--device", "cpu", "--out", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert f"threads: {OURS}: wrong" in out.replace("\n", " ") and "Not right: spatial_shift 2x6x7x16" in out
@@ -46,9 +46,9 @@ def test_compare(tiny, tmp_path, capsys):
     assert "the same" in capsys.readouterr().out
 
 
-def test_what_cannot_be_done_is_said_in_a_sentence(tiny, tmp_path, capsys):
+def test_error_messages(tiny, tmp_path, capsys):
     assert cli.main(["bench", "--device", "cpu", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert "no benchmark is left with only nothing, and not any" in capsys.readouterr().out
+    assert "no benchmark matches --only nothing --skip (none)" in capsys.readouterr().out
     (tmp_path / "a.json").write_text("{}")
     assert cli.main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")]) == 2
     assert "is not a result of `s2mlp bench`" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A result file can be read again, by this package and by pytest-benchmark."""
+"""Result files can be read by this package and by pytest-benchmark."""
 
 import subprocess
 import sys
@@ -21,15 +21,15 @@ def run():
             Measurement(CASE, "s2mlp_cuda.spatial_shift", (3e-3, 4e-3, 5.00001e-3), True, 64, 128),
             Measurement(CASE, "broken", (), failure="RuntimeError: no"),
         ],
-        [Breakdown(CASE, "a form", {"matrix products": 0.5})],
+        [Breakdown(CASE, "a variant", {"matrix products": 0.5})],
     )
 
 
-def test_what_is_saved_is_loaded(run, tmp_path):
+def test_saved_runs_can_be_loaded(run, tmp_path):
     run.save(tmp_path / "a.json")
     found = load(tmp_path / "a.json")
     assert found.measurements[0] == run.measurements[0] and found.measurements[2] == run.measurements[2]
-    assert found.measurements[1].seconds == (3e-3, 4e-3, 5e-3)  # five digits are kept
+    assert found.measurements[1].seconds == (3e-3, 4e-3, 5e-3)  # rounded to five digits
     assert (found.breakdowns, found.machine["name"], found.commit, found.date) == (
         run.breakdowns, run.machine["name"], run.commit, run.date,
     )  # fmt: skip
@@ -44,7 +44,7 @@ def test_pytest_benchmark_reads_it(run, tmp_path):
     assert "s2mlp_cuda.spatial_shift" in result.stdout and "4.0000" in result.stdout
 
 
-def test_a_single_sample_is_kept_and_read(run, tmp_path):
+def test_a_single_sample_is_saved_and_loaded(run, tmp_path):
     run.measurements = [Measurement(CASE, "slow", (0.5,), True)]
     run.save(tmp_path / "a.json")
     assert load(tmp_path / "a.json").measurements == run.measurements
@@ -54,7 +54,7 @@ def test_a_single_sample_is_kept_and_read(run, tmp_path):
     assert result.returncode == 0 and "slow" in result.stdout, result.stderr
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     (tmp_path / "a.json").write_text('{"benchmarks": [{"name": "of another suite"}]}')
     with pytest.raises(ValueError, match="is not a result of `s2mlp bench`: KeyError"):
         load(tmp_path / "a.json")
@@ -68,9 +68,9 @@ def test_times_in_copies(run):
     assert copy.quartiles == (1e-3, 3e-3)
 
 
-def test_compiled_ways_are_compiled(monkeypatch):
-    """For the threads and the vector width of the run, for which the compiler's cache does not ask, and for more shapes than it
-    takes by default."""
+def test_compiler_settings(monkeypatch):
+    """Threads and vector width are those of the run, which are not part of the compiler's cache key by default. The recompile limit
+    allows more shapes than the default, and exceeding it is an error."""
     from torch._dynamo import config as dynamo
     from torch._inductor import config as inductor
 

@@ -1,4 +1,4 @@
-"""Whole models, tiny: all forms compute the same, and their time is told by kind of operator."""
+"""Benchmarks of tiny models: all variants compute the same, and breakdowns distinguish kinds of operators."""
 
 import pytest
 import torch
@@ -18,20 +18,20 @@ def job(name, names=EAGER):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_forms_agree(name):
+def test_variants_agree(name):
     found = job(name).run()
     assert [(m.case.direction, m.name) for m in found] == job(name).results()
     assert all(m.right and min(m.seconds) > 0 and m.peak_bytes > 0 for m in found), found
 
 
-def test_a_form_with_other_shifts_is_wrong(monkeypatch):
+def test_a_variant_with_wrong_shifts_is_wrong(monkeypatch):
     monkeypatch.setattr(layers, "spatial_shift", lambda x, *rest, **options: x)
     found = {m.name: m.right for m in job("s2mlpv2_small_7").run() if m.case.direction == INFERENCE}
     assert found == {SLICES: True, NATIVE: False, FUSED: True}
 
 
-def test_every_form_shifts_by_its_own_means(monkeypatch):
-    """Slices must not be timed with our operator inside."""
+def test_each_variant_uses_its_own_shift(monkeypatch):
+    """The slices variant must not call our operator."""
     calls = []
     for name, module in ((SLICES, reference), (NATIVE, layers)):
 
@@ -46,7 +46,7 @@ def test_every_form_shifts_by_its_own_means(monkeypatch):
         assert set(calls) == (set() if name == FUSED else {name})
 
 
-def test_breakdown_tells_our_operators_from_slices():
+def test_breakdown_distinguishes_our_operators_from_slices():
     found = {b.name: b.seconds for b in BreakdownJob(job("s2mlpv2_small_7")).run()}
     ours, copied = "spatial shift, fused operators", "copies and slices"
     assert found[SLICES][ours] == 0 and found[NATIVE][ours] > 0 and found[FUSED][ours] > 0
@@ -54,5 +54,5 @@ def test_breakdown_tells_our_operators_from_slices():
     assert found[FUSED][copied] < found[SLICES][copied]
 
 
-def test_models_of_timm_have_one_form():
-    assert job("vit_small_patch16_224").forms() == {TIMM: None}
+def test_timm_models_have_one_variant():
+    assert job("vit_small_patch16_224").variants() == {TIMM: None}

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark run: which are drawn, and that they show what was measured."""
+"""The figures of a benchmark run: which are drawn, and that they show the measurements."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -19,8 +19,8 @@ MODEL = replace(SHIFT, level="model", subject="s2mlp_deep", direction="training 
 FAILURE = "RuntimeError: not implemented for this map"
 
 
-def ways(case: Case) -> list[Measurement]:
-    """A copy of 1 ms; ours in 2 to 4 of it, "slices + cat" in 6, a wrong one in 1, one in 100 and one that did not run."""
+def measurements_of(case: Case) -> list[Measurement]:
+    """In ms: a copy in 1, ours in 2 or 4, "slices + cat" in 6, a wrong one in 1, a slow one in 100, and one that did not run."""
     copy_bytes, least_bytes = 2000, 4000
 
     def measure(name: str, milliseconds: float, right: bool | None, floor_bytes: int = least_bytes) -> Measurement:
@@ -38,30 +38,30 @@ def ways(case: Case) -> list[Measurement]:
 
 
 def make_run(cases: list[Case], breakdowns: list[Breakdown] = ()) -> Run:
-    measurements = [m for case in cases for m in ways(case)]
+    measurements = [m for case in cases for m in measurements_of(case)]
     return Run(measurements, list(breakdowns), {"name": "a processor, 2 threads", "torch": "2.11.0"}, {}, "")
 
 
-def model_ways() -> list[Measurement]:
+def model_measurements() -> list[Measurement]:
     return [Measurement(MODEL, SLICES, (2.0, 2.1, 2.2), True), Measurement(MODEL, FUSED, (1.0, 1.05, 1.1), True)]
 
 
 def texts(path) -> list[str]:
-    """All texts of an SVG: Matplotlib draws their letters as paths and puts the text itself into a comment."""
+    """All texts of an SVG. Matplotlib draws text as paths, with the text itself in a comment."""
     return re.findall("<!-- (.*?) -->", path.read_text(), re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> dict:
-    """Paths by name, of a run that has something for every picture."""
+    """Paths by file name, for a run with data for all figures."""
     scale = [replace(case, level="scale", direction=d) for case in (SMALL, SHIFT) for d in ("forward", "forward + backward")]
     breakdown = Breakdown(MODEL, FUSED, {"spatial shift": 0.2, "matrix products": 0.8, "other": 0.0})
     run = make_run([SHIFT, SMALL, *scale], [breakdown])
-    run.measurements += model_ways()
+    run.measurements += model_measurements()
     return {path.name: path for path in pictures.draw_all(run, tmp_path_factory.mktemp("pictures") / "new")}
 
 
-def test_every_picture_is_drawn(drawn):
+def test_all_figures_are_drawn(drawn):
     names = [
         "bars-spatial_shift-channels_last-float32", "roofline-cpu", "scaling-spatial_shift-float32", "model-times",
         "step-breakdown",
@@ -75,30 +75,30 @@ def test_every_picture_is_drawn(drawn):
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_wrong_is_shown_as_wrong(drawn):
+def test_wrong_results_are_marked(drawn):
     found = texts(drawn["bars-spatial_shift-channels_last-float32.svg"])
     assert Counter(text for text in found if text.endswith(" wrong")) == {"1.00 wrong": 2}  # one of each panel
     assert "wrong result" in texts(drawn["scaling-spatial_shift-float32.svg"])
 
 
-def test_what_did_not_run_is_named(drawn):
+def test_implementations_that_did_not_run_are_named(drawn):
     found = texts(drawn["bars-spatial_shift-channels_last-float32.svg"])
     assert found.count("did not run: RuntimeError: not implemented ...") == 2
     assert "torch.compile(slices + cat) (did not run)" in texts(drawn["scaling-spatial_shift-float32.svg"])
 
 
-def test_titles_compare_with_the_best_that_is_right(drawn):
-    """The wrong one would be first in all of them."""
+def test_titles_compare_with_the_best_correct_baseline(drawn):
+    """The wrong one is faster than all others."""
     titles = " ".join(" ".join(texts(path)) for path in drawn.values() if path.suffix == ".svg").replace("\n", " ")
-    assert "ours takes as long as 2.0 to 4.0 copies of the map, the best other right way 6.0" in titles
-    assert "ours work at 100% of it on maps of 1 MB and more" in titles
-    assert "the best other right way takes 1.5 to 3.0 times as long as ours" in titles
+    assert "ours takes 2.0 to 4.0 copies of the map, the best correct baseline 6.0" in titles
+    assert "ours reach 100% on maps of 1 MB and more" in titles
+    assert "the best correct baseline takes 1.5 to 3.0 times as long as ours" in titles
     assert "with fused operators a training step takes 0.50 of its time with slices" in titles
     assert "shifts, copies and slices are 20% with s2mlp_cuda, fused" in titles
 
 
-def test_title_of_models_does_not_count_a_wrong_one():
-    slices, fused = model_ways()
+def test_title_of_models_ignores_wrong_results():
+    slices, fused = model_measurements()
     assert model_times._models_title({MODEL: [slices, replace(fused, right=False)]}) == "Times of models, float32"
 
 
@@ -109,11 +109,11 @@ def test_bars_are_medians_in_copies():
         OURS, "in place", "slices + cat", "deform_conv2d", "torch.compile(slices + cat)",
     ]  # fmt: skip
     shown = [(round(bar.get_y() + bar.get_height() / 2), bar.get_width(), bar.get_hatch()) for bar in axis.patches]
-    cut = pytest.approx(page.CUT_LENGTH * 6.06)  # the upper quartile of the longest but one
-    assert shown == [(0, 2, None), (1, 1, "///"), (2, pytest.approx(6), None), (3, cut, None)]
+    truncated = pytest.approx(page.TRUNCATED_LENGTH * 6.06)  # relative to the upper quartile of the longest complete bar
+    assert shown == [(0, 2, None), (1, 1, "///"), (2, pytest.approx(6), None), (3, truncated, None)]
     assert "100" in [text.get_text() for text in axis.texts]
     (floor,) = [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == "--"]
-    assert floor == 2  # 4000 bytes at the least by the 2000 of a copy
+    assert floor == 2  # a minimum of 4000 bytes, relative to the 2000 bytes of the copy
 
 
 def test_whiskers_are_quartiles():
@@ -127,16 +127,16 @@ def test_a_single_sample_has_no_whisker(tmp_path):
     run.measurements[2] = Measurement(SHIFT, "slices + cat", (6e-3,), True)
     ((_, figure),) = bars.figures(run)
     rows = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linestyle() == "-"]
-    assert rows == [0, 1]  # of three bars that are shown in full
+    assert rows == [0, 1]  # of three complete bars
     assert len(pictures.draw_all(run, tmp_path)) == 4
 
 
-def test_names_of_files_have_no_commas():
+def test_file_names_have_no_commas():
     case = replace(SHIFT, subject="spatial_shift, 5 unequal groups")
     assert [name for name, _ in bars.figures(make_run([case]))] == ["bars-spatial_shift-5unequalgroups-channels_last-float32"]
 
 
-def test_settings_that_differ_get_pictures_of_their_own():
+def test_different_settings_have_separate_figures():
     run = make_run([SHIFT, replace(SHIFT, threads=1), replace(SHIFT, dtype="bfloat16")])
     names = [name for name, _ in bars.figures(run)]
     assert names == [
@@ -155,8 +155,8 @@ def test_nothing_is_drawn_without_data(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_drawn_again_it_is_the_same_file(tmp_path):
+def test_figures_are_reproducible(tmp_path):
     run = make_run([])
-    run.measurements = model_ways()
+    run.measurements = model_measurements()
     first, second = (pictures.draw_all(run, tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

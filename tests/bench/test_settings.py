@@ -1,4 +1,4 @@
-"""What a benchmark sets, so that all that it compares has the same conditions."""
+"""Benchmark settings, which give all implementations the same conditions."""
 
 import os
 
@@ -9,8 +9,8 @@ from s2mlp_cuda.bench.settings import limit_libraries
 
 
 @pytest.mark.parametrize("capability, expected", [("AVX2", "AVX2"), ("AVX512", None)])
-def test_libraries_have_no_more_than_pytorch(capability, expected, monkeypatch):
-    """Otherwise the F.gelu and convolutions of a run with ATEN_CPU_CAPABILITY=avx2 would be those of AVX-512."""
+def test_libraries_use_no_wider_instructions_than_pytorch(capability, expected, monkeypatch):
+    """Otherwise F.gelu and convolutions would use AVX-512 in a run with ATEN_CPU_CAPABILITY=avx2."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for name in ("ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"):
         monkeypatch.setenv(name, "")  # restored afterwards

@@ -1,4 +1,4 @@
-"""What quick and full runs consist of."""
+"""The jobs of quick and full runs."""
 
 import os
 import subprocess
@@ -28,29 +28,29 @@ def test_full_run_covers_everything(kind):
         (data_format, dtype) for data_format in ("channels_last", "channels_first") for dtype in (torch.float32, torch.bfloat16)
     }
     assert {tuple(job.shape) for job in shifts} >= set(suite.SHAPES[kind])
-    assert any(name.startswith("torch.compile") for job in shifts for name in job.ways())
+    assert any(name.startswith("torch.compile") for job in shifts for name in job.implementations())
     assert {job.name for job in jobs if isinstance(job, ModelJob)} >= {*suite.MODELS, *suite.TIMM_MODELS}
     assert set(suite.MODELS) <= set(list_models())
     sizes = [4 * torch.Size(job.shape).numel() for job in jobs if isinstance(job, OperatorJob) and job.level == "scale"]
     assert min(sizes) == 2**10 and max(sizes) == 2**30
 
 
-def test_quick_run_is_part_of_it_and_has_all_operators():
+def test_quick_run_has_all_operators():
     jobs = suite.jobs(False, torch.device("cpu"))
     operators = [job for job in jobs if isinstance(job, OperatorJob)]
     assert {(job.operator, job.dtype) for job in operators} == {
         (operator, dtype) for operator in OPERATORS for dtype in (torch.float32, torch.bfloat16)
     }
-    assert len(jobs) <= 20 and not any(suite.SLOW in job.ways() for job in operators)
-    compiled = [name for job in operators for name in job.ways() if name.startswith("torch.compile")]
-    assert len(compiled) == len(set(compiled)) == 6  # two of each operator, once: they take most of the time
+    assert len(jobs) <= 20 and not any(suite.SLOW in job.implementations() for job in operators)
+    compiled = [name for job in operators for name in job.implementations() if name.startswith("torch.compile")]
+    assert len(compiled) == len(set(compiled)) == 6  # two per operator, without repetition, since they take most of the time
 
 
-def test_names_are_those_of_ways():
-    """A name that no way has would silently leave it out."""
-    known = set(suite.peers.shift_peers("channels_last"))
-    assert suite.LEAN_NAMES < suite.SCALE_NAMES < known and suite.SLOW in known
-    assert suite.HUNGRY in suite.peers.split_attention_peers("channels_last")
+def test_names_are_those_of_implementations():
+    """The suite would silently skip an unknown name."""
+    known = set(suite.baselines.shift_implementations("channels_last"))
+    assert suite.LOW_MEMORY_NAMES < suite.SCALE_NAMES < known and suite.SLOW in known
+    assert suite.HIGH_MEMORY in suite.baselines.split_attention_implementations("channels_last")
 
 
 def test_only_and_skip():
@@ -69,8 +69,8 @@ def test_pytest_benchmark_runs_it(tmp_path):
         sys.executable, "-m", "pytest", "benchmarks", "-k", "1x2x2x64", "-p", "no:cacheprovider",
         f"--benchmark-json={tmp_path / 'a.json'}",
     ]  # fmt: skip
-    alone = {name: value for name, value in os.environ.items() if "XDIST" not in name}  # where it is, nothing is timed
-    result = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if "XDIST" not in name}  # xdist would disable timing
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "10 passed" in result.stdout and "s2mlp_cuda.spatial_shift" in result.stdout
     assert (tmp_path / "a.json").read_text().count('"right": true') == 8

@@ -1,4 +1,4 @@
-"""setup.py: the ways to install, its refusals, and what the binary depends on."""
+"""setup.py: installation, error messages, and the dependencies of the binary."""
 
 import os
 import re
@@ -22,15 +22,15 @@ def run(*command, **environment) -> subprocess.CompletedProcess:
 
 @pytest.mark.installs
 def test_develop(fresh_python, tmp_path):
-    """CPU kernels alone, which is what a machine without nvcc gets. `pip install -e .` is what `make install` does,
-    `build_ext --inplace` comes before the wheel in test_wheel.py."""
+    """With CPU kernels only, as on a machine without nvcc. `make install` covers `pip install -e .`, and test_wheel.py covers
+    `build_ext --inplace`."""
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
         else:
             shutil.copy(source, tmp_path / name)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where ninja is
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # for ninja
     result = run(fresh_python, "setup.py", "develop", cwd=tmp_path, S2MLP_CUDA="0", PATH=path)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     check = (
@@ -68,13 +68,13 @@ def test_setup_without_torch_says_what_to_run(tmp_path):
         ),
     ],
 )
-def test_refusals(environment, text):
+def test_errors(environment, text):
     result = run(sys.executable, "setup.py", "build_ext", **environment)
     assert result.returncode == 1 and result.stderr.strip().splitlines()[-1] == text
 
 
-def test_binary_uses_torch_through_its_stable_interface_only():
-    """No C++ symbol of PyTorch is undefined: those change from version to version, the C functions do not."""
+def test_binary_uses_only_the_stable_abi_of_torch():
+    """The binary needs no C++ symbol of PyTorch. These change between versions, the C functions do not."""
     binary = next(Path(s2mlp_cuda.__file__).parent.glob("_C.abi3.so"))
     symbols = run("nm", "-D", "--undefined-only", binary).stdout
     assert "aoti_torch_call_dispatcher" in symbols or "torch_call_dispatcher" in symbols

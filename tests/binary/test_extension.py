@@ -1,4 +1,4 @@
-"""What a user reads when the compiled part is missing, damaged or too new for the installed PyTorch."""
+"""Error messages if the compiled extension is missing, damaged or too new for the installed PyTorch."""
 
 import os
 import platform
@@ -17,8 +17,8 @@ PACKAGE = Path(s2mlp_cuda.__file__).parent
 
 
 def import_from(folder: Path) -> str:
-    """Imports the package that lies in ``folder`` in a fresh process; returns what it prints on stderr."""
-    # An editable install would fill in what the folder lacks.
+    """Imports the package in ``folder`` in a new process; returns the last line of stderr."""
+    # An editable install would provide the files that the folder lacks.
     code = "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]; import s2mlp_cuda"
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -39,7 +39,7 @@ def package_without_binary(tmp_path):
 
 def test_missing_binary(package_without_binary):
     assert import_from(package_without_binary) == (
-        "ImportError: The compiled part of s2mlp_cuda (_C) is missing: it has not been built for this environment. "
+        "ImportError: The compiled extension s2mlp_cuda._C is missing: it has not been built for this environment. "
         "Run `pip install --no-build-isolation -e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda "
         "source folder."
     )
@@ -49,10 +49,10 @@ def test_binary_that_cannot_load(package_without_binary):
     (package_without_binary / "s2mlp_cuda" / "_C.abi3.so").write_bytes(b"not a library")
     message = import_from(package_without_binary)
     assert message.startswith(
-        f"ImportError: The compiled part of s2mlp_cuda (_C) is there, but PyTorch {torch.__version__} cannot load it: "
+        f"ImportError: The compiled extension s2mlp_cuda._C exists, but PyTorch {torch.__version__} cannot load it: "
     )
     assert message.endswith(
-        "Build it again: delete the `build` folder and s2mlp_cuda/_C*.so, then run `pip install --no-build-isolation "
+        "To rebuild it, delete the `build` folder and s2mlp_cuda/_C*.so, then run `pip install --no-build-isolation "
         "-e .` (or `python setup.py build_ext --inplace`) in the s2mlp_cuda source folder."
     )
 
@@ -80,7 +80,7 @@ def test_build_facts_of_another_python(monkeypatch):
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="not an x86-64 processor")
 @pytest.mark.parametrize("variable", [None, "avx2", "default"])
-def test_instruction_set_is_chosen_as_pytorch_chooses(variable):
+def test_instruction_set_is_that_of_pytorch(variable):
     code = (
         "import torch; from s2mlp_cuda._extension import cpu_capability; "
         "print(cpu_capability(), torch.backends.cpu.get_cpu_capability())"

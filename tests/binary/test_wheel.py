@@ -1,4 +1,4 @@
-"""One wheel, built from the sdist, in environments without the sources and under every PyTorch."""
+"""A wheel, built from the sdist, in environments without the sources and with different PyTorch versions."""
 
 import email
 import os
@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.installs
 
 ROOT = Path(__file__).parents[2]
-#: Without CUDA kernels; where ninja is.
+#: Builds without CUDA kernels; PATH includes ninja.
 BUILD = {"S2MLP_CUDA": "0", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 CHECK = """
 import torch, s2mlp_cuda
@@ -38,7 +38,7 @@ def run(*command, cwd, **environment) -> str:
 
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory) -> Path:
-    """From a copy of the sources that nothing was ever built in."""
+    """Built from a clean copy of the sources."""
     source = tmp_path_factory.mktemp("source") / "s2mlp_cuda"
     left_out = shutil.ignore_patterns(".git", ".venv", "build", "out", "*.so", "*.egg-info", "__pycache__", ".*_cache")
     shutil.copytree(ROOT, source, ignore=left_out)
@@ -49,7 +49,7 @@ def sdist(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def built_in_place(sdist, tmp_path_factory) -> Path:
-    """The unpacked sdist after `setup.py build_ext --inplace`. CPU kernels alone."""
+    """The unpacked sdist after `setup.py build_ext --inplace`, with CPU kernels only."""
     folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -60,7 +60,7 @@ def built_in_place(sdist, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(built_in_place) -> Path:
-    """Of what is compiled already."""
+    """Built from the compiled files of ``built_in_place``."""
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", cwd=built_in_place, **BUILD)
     (wheel,) = built_in_place.glob("dist/*.whl")
     return wheel
@@ -72,7 +72,7 @@ def install(python: Path, *arguments) -> None:
 
 
 def check_installed(python: Path, cwd: Path) -> str:
-    """The wheel in the environment of ``python`` works; returns PyTorch's version."""
+    """Checks that the installed wheel works; returns PyTorch's version."""
     version, file = run(python, "-c", CHECK, cwd=cwd, PYTHONPATH="").split()
     (site,) = python.parents[1].glob("lib/*/site-packages")
     assert Path(file).parent == site / "s2mlp_cuda"
@@ -80,7 +80,7 @@ def check_installed(python: Path, cwd: Path) -> str:
 
 
 def test_sdist_holds_the_tree(sdist):
-    """What git holds, and no more but what setuptools adds."""
+    """The sdist contains the files in git, and otherwise only files that setuptools adds."""
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
     folders = ("csrc", "s2mlp_cuda", "tests", "benchmarks")
@@ -124,7 +124,7 @@ def test_wheel_without_the_sources(wheel, fresh_python, tmp_path):
 
 @pytest.mark.parametrize("torch", ["torch==2.13.0", "torch"], ids=["2.13.0", "newest"])
 def test_wheel_under_other_versions(torch, wheel, tmp_path):
-    """The same wheel. Derivatives and transforms, the compiler's among them, are what PyTorch changes most."""
+    """The same wheel works. Tests derivatives and transforms, including the compiler, which change most between versions."""
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     install(python, torch, "numpy", "pytest", "setuptools")

@@ -1,16 +1,16 @@
-"""The pieces of the demo; the whole of it is run by .ci/run."""
+"""The parts of the demo; .ci/run runs the whole."""
 
 import pytest
 import torch
 
 from s2mlp_cuda import offsets, reference
-from s2mlp_cuda.bench.peers import assign_in_place
+from s2mlp_cuda.bench.baselines import assign_in_place
 from s2mlp_cuda.demo import correctness, digits, inplace_trap, timing
 
 
 @pytest.mark.parametrize("data_format", inplace_trap.DATA_FORMATS)
 def test_in_place_version_is_the_papers_pseudo_code_and_wrong(data_format):
-    """NumPy runs the pseudo-code as meant, and then it is SS1; PyTorch does not."""
+    """In NumPy the pseudo-code computes SS1, as intended; in PyTorch it does not."""
     x = torch.randn(2, 12, 14, 12) if data_format == "channels_first" else torch.randn(2, 14, 12, 12)
     expected = reference.spatial_shift(x, offsets.SS1, data_format=data_format)
     array = x.clone().numpy()
@@ -59,16 +59,16 @@ def test_models_with_and_without_shift_have_the_same_parameters():
     assert shapes[0] == shapes[1]
 
 
-def test_the_compiler_disagrees_with_eager_about_the_in_place_version():
-    """The README says so: compiled, the pseudo-code is the true shift."""
+def test_compiled_and_eager_in_place_versions_disagree():
+    """As the README says: the compiled pseudo-code computes the correct shift."""
     torch._dynamo.reset()
     x = torch.randn(2, 14, 12, 12)
     compiled = torch.compile(assign_in_place, fullgraph=True)
     assert torch.equal(compiled(x.clone(), offsets.SS1), reference.spatial_shift(x, offsets.SS1))
 
 
-def test_backward_of_the_in_place_version_is_that_of_another_function():
-    """... and eager autograd differentiates the true shift, while the values are smeared."""
+def test_backward_of_the_in_place_version_is_the_gradient_of_a_different_function():
+    """Eager autograd differentiates the correct shift, although the output is smeared."""
     x = torch.randn(2, 6, 5, 8, dtype=torch.float64, requires_grad=True)
 
     def in_place(x):

@@ -1,4 +1,4 @@
-"""Operators written out in PyTorch's own; that any size goes through one graph, ONNX shows."""
+"""Decompositions into PyTorch's own operators. The ONNX tests cover graphs with dynamic sizes."""
 
 import pytest
 import torch
@@ -8,15 +8,15 @@ from s2mlp_cuda.export import decompose
 from s2mlp_cuda.ops import PADDING_MODES
 
 
-def test_no_operator_of_ours_is_left():
+def test_decomposed_programs_have_no_custom_operators():
     model = create_model("s2mlpv2_small_7", embed_dims=(8, 16), depths=(1, 1)).eval()
     images = torch.randn(1, 3, 28, 28)
     program = torch.export.export(model, (images,))
     ours = {str(node.target) for node in program.graph.nodes if "s2mlp_cuda" in str(node.target)}
     assert ours == {"s2mlp_cuda.shift_branch_pool.default", "s2mlp_cuda.shift_branch_combine.default"}
-    plain = decompose(program)
-    assert not [node for node in plain.graph.nodes if "s2mlp_cuda" in str(node.target)]
-    torch.testing.assert_close(plain.module()(images), model(images))
+    decomposed = decompose(program)
+    assert not [node for node in decomposed.graph.nodes if "s2mlp_cuda" in str(node.target)]
+    torch.testing.assert_close(decomposed.module()(images), model(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int32], ids=str)

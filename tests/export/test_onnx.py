@@ -11,7 +11,7 @@ from s2mlp_cuda.export import to_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
-#: Functions of a map x (..., 12 channels), and whether they only move numbers.
+#: Functions of a map x with 12 channels, and whether their results are exact.
 FUNCTIONS = {
     "V1": (lambda x: s2mlp_cuda.spatial_shift(x), True),
     "zeros": (lambda x: s2mlp_cuda.spatial_shift(x, offsets.SHIFT_VIT, group_sizes=(2, 1, 0, 1, 8), padding_mode="zeros"), True),

@@ -1,4 +1,4 @@
-"""What timm's tools and its users expect of a model, with and without timm."""
+"""timm's model interface, with and without timm."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ from s2mlp_cuda.models import FeaturePyramid
 from test_models import NAMES, SMALL, on_meta, small
 
 IMAGES = (2, 3, 32, 48)
-#: Channels and reduction of every feature map of the small models.
+#: Channels and reduction of all feature maps of the small models.
 MAPS = {
     "s2mlp_deep": [(16, 4)] * 3,
     "s2mlp_wide": [(24, 4)] * 2,
@@ -57,7 +57,7 @@ def test_intermediates(name, model):
         assert len(found) == len(taken) and all(torch.equal(a, maps[i]) for a, i in zip(found, taken))
 
 
-def test_feature_maps_are_what_their_modules_compute(name, model):
+def test_feature_maps_are_the_outputs_of_their_modules(name, model):
     seen = []
     for info in model.feature_info:
         model.get_submodule(info["module"]).register_forward_hook(lambda module, args, out: seen.append(out))
@@ -65,7 +65,7 @@ def test_feature_maps_are_what_their_modules_compute(name, model):
     assert all(a is b for a, b in zip(seen, maps, strict=True))
 
 
-def test_stop_early_leaves_out_the_rest(model):
+def test_stop_early_skips_later_levels(model):
     calls = []
     model.levels[-1].register_forward_hook(lambda *_: calls.append(1))
     images = torch.randn(IMAGES)
@@ -101,7 +101,7 @@ def test_features_only(name):
 
 
 def test_features_of_the_real_v2_for_dense_prediction():
-    """512 = 73 * 7 + 1 and 384 = 54 * 7 + 6: both are filled up."""
+    """512 = 73 * 7 + 1 and 384 = 54 * 7 + 6, so both sides are padded."""
     pyramid = create_model("s2mlpv2_small_7", features_only=True, dynamic_img_pad=True).eval()
     with torch.no_grad():
         fine, coarse = pyramid(torch.randn(1, 3, 512, 384))
@@ -137,7 +137,7 @@ def test_head_dropout_is_off_in_eval(name):
 
 
 def test_gradient_checkpointing_changes_memory_not_results(name):
-    """Dropped paths included: the second computation draws the same random numbers."""
+    """Including stochastic depth: the recomputation uses the same random numbers."""
     model = small(name, drop_path_rate=0.3).train()
     images = torch.randn(4, 3, 32, 32)
 
@@ -157,7 +157,7 @@ def test_gradient_checkpointing_changes_memory_not_results(name):
         torch.testing.assert_close(a, b)
 
 
-def test_parameter_groups_go_by_depth(name, model):
+def test_parameter_groups_are_ordered_by_depth(name, model):
     timm_groups = pytest.importorskip("timm.models").group_parameters
     layers = timm_groups(model, model.group_matcher(), reverse=True)
     depth = [layers[key] for key, _ in model.named_parameters()]
@@ -169,7 +169,7 @@ def test_parameter_groups_go_by_depth(name, model):
     assert model.no_weight_decay() == set()
 
 
-def test_weight_decay_leaves_out_norms_and_biases(model):
+def test_norms_and_biases_have_no_weight_decay(model):
     factory = pytest.importorskip("timm.optim").param_groups_weight_decay
     without, decayed = factory(model, 0.05, no_weight_decay_list=model.no_weight_decay())
     assert without["weight_decay"] == 0 and all(p.ndim == 1 for p in without["params"])

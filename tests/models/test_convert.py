@@ -1,4 +1,4 @@
-"""Public layouts: modules with their names and structure, the shift done right, against what ``convert`` makes of their weights."""
+"""Models with the names and structure of public copies and a correct shift, compared with the output of ``convert``."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ class SplitAttention(nn.Module):
 
 
 class S2Attention(nn.Module):
-    """``channels_first`` as in collections of attention layers, otherwise as in the whole models."""
+    """``channels_first`` as in collections of attention layers, else as in the whole models."""
 
     def __init__(self, channels, channels_first=True, bias=False):
         super().__init__()
@@ -102,7 +102,7 @@ class Model(nn.Module):
 
 
 def v1():
-    return Model(v1_mixer, (4,), (16,), (12,), 4)  # twelve blocks: names of two digits
+    return Model(v1_mixer, (4,), (16,), (12,), 4)  # twelve blocks, so that some names have two-digit indices
 
 
 def v2():
@@ -110,7 +110,7 @@ def v2():
 
 
 def noisy(model):
-    """Weights and biases far from their initial values, norms included."""
+    """Moves weights and biases, including those of norms, far from their initial values."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model.double().eval()
@@ -134,8 +134,8 @@ def test_whole_models(build, images):
     torch.testing.assert_close(ours.double().eval()(x), public(x))
 
 
-def test_report_names_what_does_not_fit():
-    """Biases of the split attention, which some copies have, have no place: the paper's has none."""
+def test_report_names_missing_and_unexpected_keys():
+    """Biases of the split attention, which some copies have, are unexpected: the paper has none."""
     state = S2Attention(8, bias=True).state_dict()
     del state["mlp2.bias"]
     model, report = convert(state)
@@ -156,8 +156,8 @@ def test_no_head():
     assert model.num_classes == 0 and not report.missing
 
 
-def test_refusals():
+def test_errors():
     with pytest.raises(ValueError, match="the keys are of no known layout .*, got a, b"):
         convert({"a": torch.ones(1), "b": torch.ones(1)})
-    with pytest.raises(ValueError, match="an S2MLPv1 of one stage can be converted, this one has 2"):
+    with pytest.raises(ValueError, match="only an S2MLPv1 with one stage can be converted, this one has 2"):
         convert(Model(v1_mixer, (4, 2), (8, 16), (1, 1), 2).state_dict())

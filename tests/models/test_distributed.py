@@ -1,4 +1,4 @@
-"""Training by several processes, on CPUs with gloo: the same step as by one process."""
+"""A training step in several processes, on CPUs with gloo, equals the same step in one process."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Saving to, and loading from, folders as the Hugging Face Hub lays them out."""
+"""Saving to and loading from folders with the layout of the Hugging Face Hub."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def test_round_trip(name, tmp_path):
     assert str(loaded) == str(model)
 
 
-def test_arguments_survive(tmp_path):
+def test_arguments_are_saved(tmp_path):
     branches = (offsets.EIGHT_WAY, None)
     model = hub.create_model(
         "s2mlpv2_small_7", branches=branches, fusion="mean", padding_mode="zeros", norm_layer="affine", **SMALL["s2mlpv2_small_7"]
@@ -37,7 +37,7 @@ def test_arguments_survive(tmp_path):
     assert str(loaded) == str(model) and loaded.stages[0][1].s2.sum.branches == model.stages[0][1].s2.sum.branches
 
 
-def test_plain_models_take_the_weights(tmp_path):
+def test_models_without_hub_methods_load_the_weights(tmp_path):
     from safetensors.torch import load_file
 
     hub.create_model("s2mlp_wide", **SMALL["s2mlp_wide"]).save_pretrained(tmp_path)
@@ -46,7 +46,7 @@ def test_plain_models_take_the_weights(tmp_path):
 
 
 def test_push(tmp_path, monkeypatch):
-    """What would be sent: the hub is taken to answer as it does."""
+    """Checks the files that would be uploaded, with a mock of the Hub."""
     from huggingface_hub import HfApi
 
     sent = {}

@@ -1,4 +1,4 @@
-"""What every named configuration must do."""
+"""Tests of all named configurations."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from s2mlp_cuda import create_model, layers, list_models, models, offsets
 
 NAMES = ["s2mlp_deep", "s2mlp_wide", "s2mlpv2_medium_7", "s2mlpv2_small_14", "s2mlpv2_small_7"]
-#: Arguments that make each configuration small, without touching what the name stands for.
+#: Arguments that make each configuration small but keep its characteristics.
 SMALL = {
     "s2mlp_deep": {"embed_dim": 16, "depth": 3, "patch_size": 4},
     "s2mlp_wide": {"embed_dim": 24, "depth": 2, "patch_size": 4},
@@ -66,7 +66,7 @@ def test_v1_parameters(name, dim, depth, total):
     ],
 )
 def test_v2_parameters(name, kwargs, total):
-    """By hand from the paper's layers; the paper prints 25M, 55M, and 22M for two branches, 30M for Small/14."""
+    """Counted by hand from the paper's layers. The paper gives 25M and 55M, 22M for two branches, and 30M for Small/14."""
     assert parameters(on_meta(name, **kwargs)) == total
 
 
@@ -83,8 +83,8 @@ def test_multiply_adds(name, billions):
     assert multiply_adds(on_meta(name)) == pytest.approx(billions * 1e9, rel=0.03)
 
 
-def test_multiply_adds_of_small_14_are_not_the_printed_ones():
-    """5.7G printed, 6.85G by count: no reading of the paper gives the printed number."""
+def test_multiply_adds_of_small_14_differ_from_the_paper():
+    """The paper gives 5.7G, the count is 6.85G. No interpretation of the paper gives its number."""
     assert multiply_adds(on_meta("s2mlpv2_small_14")) == pytest.approx(6.85e9, rel=0.01)
 
 
@@ -96,7 +96,7 @@ def test_norms():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_size_that_the_patches_divide(name, device):
+def test_any_multiple_of_the_patch_size(name, device):
     model = small(name).to(device).eval()
     for height, width in [(32, 32), (16, 48), (model.stride, 3 * model.stride)]:
         images = torch.randn(2, 3, height, width, device=device)
@@ -107,17 +107,17 @@ def test_any_size_that_the_patches_divide(name, device):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_sizes_are_refused(name):
+def test_other_sizes_are_rejected(name):
     model = small(name)
     with pytest.raises(
-        ValueError, match=r"the input is 30x32, but this model cuts images into patches of 4x4 pixels: .* multiples of 4"
+        ValueError, match=r"the input is 30x32, but height and width must be multiples of 4, the patch size of this model in pixels"
     ):
         model(torch.randn(1, 3, 30, 32))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_size_with_padding(name, device):
-    """Zeros on the right and at the bottom, of the images and of each later stage's map."""
+    """Images, and the maps of later stages, are padded with zeros on the right and at the bottom."""
     model = small(name, dynamic_img_pad=True).to(device).eval()
     plain = small(name).to(device).eval()
     plain.load_state_dict(model.state_dict())
@@ -169,8 +169,8 @@ def test_head_and_input_channels(name):
 @pytest.mark.parametrize(
     "name, fusion", [(name, None) for name in NAMES] + [("s2mlpv2_small_7", "sum"), ("s2mlpv2_medium_7", "mean")]
 )
-def test_fused_and_reference_models_are_one(name, fusion, device):
-    """Values and gradients."""
+def test_fused_and_reference_models_agree(name, fusion, device):
+    """Outputs and gradients."""
     kwargs = {} if fusion is None else {"fusion": fusion}
     fused = small(name, **kwargs).to(device).double()
     composed = small(name, implementation="reference", **kwargs).to(device).double()
@@ -210,7 +210,7 @@ ABLATIONS = (
 
 @pytest.mark.parametrize("name, kwargs", ABLATIONS)
 def test_every_ablation_is_a_different_model(name, kwargs):
-    """Other weights, or with the same weights another result."""
+    """It has different weights, or different results with the same weights."""
     model, default = small(name, **kwargs).eval(), small(name).eval()
     images = torch.randn(2, 3, 32, 32)
     out = model(images)
@@ -227,5 +227,5 @@ def test_wrong_arguments():
     for name in ("s2mlp_deep", "s2mlpv2_small_7"):
         with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
             small(name, implementation="eager")
-    with pytest.raises(ValueError, match="must be of one length, got 2, 3 and 2"):
+    with pytest.raises(ValueError, match="must have one entry per stage, got 2, 3 and 2"):
         create_model("s2mlpv2_small_7", embed_dims=(8, 8, 8))

@@ -1,4 +1,4 @@
-"""``import s2mlp_cuda.timm``: the models as timm's own."""
+"""``import s2mlp_cuda.timm``: the models in timm."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def test_create_model(name):
     assert model.num_classes == 10 and timm.is_model(name) and name in timm.list_models("s2mlp*")
 
 
-def test_importing_it_is_what_registers():
+def test_import_registers_the_models():
     code = (
         "import s2mlp_cuda, timm; print(timm.list_models('s2mlp*'));"
         "import s2mlp_cuda.timm; print(sorted(timm.list_models('s2mlp*')))"
@@ -63,7 +63,7 @@ def test_features_only(name):
 
 @pytest.mark.parametrize("name, count", [("s2mlp_deep", 3), ("s2mlpv2_small_7", 2)])
 def test_features_without_indices(name, count):
-    """The last three blocks, as of timm's vision transformers, or both stages."""
+    """The last three blocks, as in timm's vision transformers, or both stages."""
     assert len(create(name, features_only=True).feature_info.channels()) == count
 
 

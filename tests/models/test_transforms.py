@@ -1,4 +1,4 @@
-"""Models under what PyTorch does to modules: compilers, exporters, functorch, precision, checkpoints of all kinds."""
+"""Models with compilers, exporters, functorch, mixed precision and other PyTorch features."""
 
 import pytest
 import torch
@@ -11,8 +11,8 @@ from s2mlp_cuda import create_model, layers
 
 from test_models import NAMES, on_meta, small
 
-KINDS = ["s2mlp_deep", "s2mlpv2_small_7"]  # one of each architecture
-#: For compilers, which take seconds per block.
+KINDS = ["s2mlp_deep", "s2mlpv2_small_7"]  # one per architecture
+#: Small models for compilers, which take seconds per block.
 SHALLOW = {"s2mlp_deep": {"depth": 1}, "s2mlpv2_small_7": {"depths": (1, 1)}}
 
 
@@ -28,7 +28,7 @@ def gradients(model, work):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_compiled_training_step_equals_eager(name, device):
-    """One graph for every batch size."""
+    """One graph for all batch sizes."""
     torch._dynamo.reset()
     model = small(name, **SHALLOW[name]).to(device)
     compiled = torch.compile(model, fullgraph=True)
@@ -43,7 +43,7 @@ def test_compiled_training_step_equals_eager(name, device):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_compiled_for_any_image_size(name, device):
-    """One graph for every size, gradients included; what is behind it, Inductor, has a test of operators with dynamic shapes."""
+    """One graph for all sizes, including gradients. Inductor is covered by tests of the operators with dynamic shapes."""
     torch._dynamo.reset()
     model = small(name, **SHALLOW[name]).to(device)
     compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -104,7 +104,7 @@ def test_aot_inductor_package(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_torchscript_is_refused():
+def test_torchscript_is_rejected():
     modules = [small(name) for name in NAMES]
     modules += [layers.SpatialShift(), layers.GELUSpatialShift(), layers.ShiftSplitAttention(8), layers.ShiftSum()]
     functions = [getattr(s2mlp_cuda, name) for name in s2mlp_cuda.__all__ if name.startswith(("spatial_", "gelu_", "shift_"))]
@@ -166,7 +166,7 @@ def test_shift_of_a_parameter():
     assert parameter.grad.sum() == parameter.numel()
 
 
-def test_flop_counter_knows_the_operators():
+def test_flop_counter_supports_the_operators():
     x = torch.randn(2, 3, 4, 24, requires_grad=True)
     with FlopCounterMode(display=False) as counter:
         s2mlp_cuda.spatial_shift(x).sum().backward()
@@ -178,8 +178,8 @@ def test_flop_counter_knows_the_operators():
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize("name", KINDS)
-def test_counters_that_trace_see_the_operators(name):
-    """As fvcore's do."""
+def test_tracing_counters_see_the_operators(name):
+    """For example those of fvcore."""
     model = small(name).eval()
     with torch.no_grad():
         graph, _ = torch.jit._get_trace_graph(model, (torch.randn(1, 3, 16, 16),))

@@ -1,4 +1,4 @@
-"""Values and gradients of GELU + shift in one pass, against PyTorch's GELU and the slice reference in float64."""
+"""Outputs and gradients of gelu_spatial_shift, compared with PyTorch's GELU and the reference shift in float64."""
 
 import itertools
 import math
@@ -15,12 +15,12 @@ from s2mlp_cuda.ops import PADDING_MODES, GELUSpatialShiftFunction
 from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-#: Half a unit in the last place, relative, with room for float32's own rounding on the way.
+#: Relative tolerance: half a unit in the last place, plus rounding errors of intermediate float32 results.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 5.5e-4, torch.bfloat16: 4.3e-3}
 FORMATS = ["channels_last", "channels_first"]
 APPROXIMATIONS = ["none", "tanh"]
 TABLES = [offsets.V1, offsets.EIGHT_WAY, ((2, -3), (0, 0), (-1, 4)), ((100, -100), (0, 13))]
-#: (H, W, C): odd, one-sided, groups of whole vectors and of parts of one.
+#: (H, W, C): odd sizes, a side of one, groups of whole and of partial vectors.
 SIZES = [(5, 7, 12), (1, 9, 16), (9, 1, 64), (2, 3, 129), (14, 14, 96), (3, 17, 24)]
 FLAT = [d for pair in offsets.V1 for d in pair]
 
@@ -52,13 +52,13 @@ def test_values_and_gradients(dtype, approximate, data_format, mode, device):
         (expected,) = torch.autograd.grad(exact_out, exact, grad.double())
         assert out.dtype == ours.dtype == dtype and out.stride() == ours.stride() == x.stride()
         torch.testing.assert_close(out.double(), exact_out, rtol=tolerance, atol=tolerance)
-        # A border token's gradient is a sum that is rounded before it is multiplied by the slope.
+        # The gradient of a border token is a sum, which is rounded before it is multiplied by GELU'.
         torch.testing.assert_close(ours.double(), expected, rtol=2 * tolerance, atol=4 * tolerance)
         assert torch.equal(x, before)
 
 
 def exact_gelu(x, approximate="none"):
-    """In float64, without cancellation for negative x."""
+    """GELU in float64, without cancellation for negative x."""
     if approximate == "none":
         return 0.5 * x * torch.special.erfc(-x / math.sqrt(2))
     return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
@@ -67,7 +67,7 @@ def exact_gelu(x, approximate="none"):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, dtype, device):
-    """Over [-10, 10], absolute and relative, value and slope, against float64."""
+    """Absolute and relative errors of GELU and its derivative over [-10, 10], relative to float64."""
     x = torch.linspace(-10, 10, 400_001, device=device).to(dtype).unique().reshape(1, 1, -1)
     grad = torch.ones_like(x)
 
@@ -86,8 +86,8 @@ def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, dtype, device):
         assert relative[0] <= relative[1], name
 
 
-def test_negative_tail_keeps_its_digits(device):
-    """Where x * (1 + erf(...)) / 2 in float32 has none left."""
+def test_negative_tail_is_accurate(device):
+    """Here x * (1 + erf(...)) / 2 in float32 has lost all digits."""
     x = torch.linspace(-8, -3, 1001, device=device).reshape(1, 1, -1)
     out = gelu_spatial_shift(x, offsets.IDENTITY).double()
     torch.testing.assert_close(out, exact_gelu(x.double()), rtol=1e-5, atol=0)
@@ -108,13 +108,13 @@ def test_infinity_and_nan(dtype, approximate, device):
 
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 def test_any_strides(approximate, device):
-    wide = torch.randn(3, 6, 7, 40, device=device)
+    larger = torch.randn(3, 6, 7, 40, device=device)
     maps = [
-        (wide[:, 1:5, 2:6, 3:19], "channels_last"),
-        (wide[..., ::2], "channels_last"),
-        (wide.permute(0, 3, 1, 2), "channels_first"),
+        (larger[:, 1:5, 2:6, 3:19], "channels_last"),
+        (larger[..., ::2], "channels_last"),
+        (larger.permute(0, 3, 1, 2), "channels_first"),
         (torch.randn(2, 12, 5, 6, device=device).permute(0, 2, 3, 1), "channels_last"),
-        (wide[:1].expand(2, -1, -1, -1), "channels_last"),
+        (larger[:1].expand(2, -1, -1, -1), "channels_last"),
         (torch.randn(2, 8, 9, 11, device=device)[:, :, 1:7, 2:9], "channels_first"),
     ]
     for x, data_format in maps:
@@ -136,7 +136,7 @@ def test_empty(shape, device):
 
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_same_bits_for_any_number_of_threads(dtype, data_format):
+def test_bitwise_identical_for_any_number_of_threads(dtype, data_format):
     x = torch.randn(shape_of((32, 32, 96), data_format)).to(dtype)
     threads = torch.get_num_threads()
     results = []
@@ -151,7 +151,7 @@ def test_same_bits_for_any_number_of_threads(dtype, data_format):
         assert torch.equal(out, results[0][0]) and torch.equal(grad, results[0][1])
 
 
-def test_nothing_is_allocated_beyond_the_output_and_the_gradient():
+def test_only_output_and_gradient_are_allocated():
     x = torch.randn(2, 14, 14, 96, requires_grad=True)
     grad = torch.randn_like(x)
     held = []
@@ -159,7 +159,7 @@ def test_nothing_is_allocated_beyond_the_output_and_the_gradient():
     assert allocations(lambda: held.append(torch.autograd.grad(held[0], x, grad))) == [x.nbytes]
 
 
-def test_nothing_is_allocated_beyond_the_output_on_a_gpu():
+def test_only_the_output_is_allocated_on_a_gpu():
     x = torch.randn(8, 14, 14, 96, device=require_device("cuda"))
     gelu_spatial_shift(x)
     torch.cuda.reset_peak_memory_stats()
@@ -302,7 +302,7 @@ def test_autocast_keeps_the_dtype(dtype, device):
 
 
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
-def test_layer_implementations_are_one(approximate, device):
+def test_layer_implementations_agree(approximate, device):
     fused, *others = [
         GELUSpatialShift(offsets.SS1, approximate=approximate, padding_mode="zeros", implementation=implementation)
         for implementation in IMPLEMENTATIONS
@@ -323,7 +323,7 @@ def test_layer_implementations_are_one(approximate, device):
         ({"approximate": "erf"}, ValueError, "approximate must be one of 'none', 'tanh', got 'erf'"),
         ({"x": torch.zeros(2, 3, 4, 8, dtype=torch.int32)}, TypeError, "x must be float64, .*, got torch.int32"),
         ({"x": torch.zeros(4, 8)}, ValueError, "x must have at least 3 dimensions"),
-        ({"offsets": [(0, 1)] * 9}, ValueError, "cannot cut 8 channels into 9 groups"),
+        ({"offsets": [(0, 1)] * 9}, ValueError, "cannot split 8 channels into 9 groups"),
         ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
     ],
 )
@@ -332,19 +332,19 @@ def test_errors(arguments, error, text):
         gelu_spatial_shift(**{"x": torch.zeros(2, 3, 4, 8), **arguments})
 
 
-def test_layer_refuses():
+def test_layer_errors():
     with pytest.raises(ValueError, match="approximate must be one of 'none', 'tanh', got 'fast'"):
         GELUSpatialShift(approximate="fast")
     with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
         GELUSpatialShift(implementation="eager")
 
 
-def test_raw_backward_refuses(device):
+def test_raw_backward_errors(device):
     x = torch.zeros(2, 3, 4, 8, device=device)
     backward = torch.ops.s2mlp_cuda.gelu_spatial_shift_backward
-    with pytest.raises(RuntimeError, match="x and grad must have one shape"):
+    with pytest.raises(RuntimeError, match="x and grad must have the same shape"):
         backward(x[:1], x, FLAT)
-    with pytest.raises(RuntimeError, match="x and grad must have one dtype and one device"):
+    with pytest.raises(RuntimeError, match="x and grad must have the same dtype and device"):
         backward(x.double(), x, FLAT)
     with pytest.raises(RuntimeError, match="approximate must be one of 'none', 'tanh', got 'erf'"):
         backward(x, x, FLAT, None, "erf")

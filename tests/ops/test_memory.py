@@ -1,4 +1,4 @@
-"""No call keeps memory, by the C library's own count of the bytes handed out."""
+"""No call leaks memory, according to the C library's count of allocated bytes."""
 
 import ctypes
 import gc
@@ -28,7 +28,7 @@ def bytes_in_use() -> int:
     return info.uordblks + info.hblkhd
 
 
-def bytes_kept_per_call(call) -> float:
+def bytes_leaked_per_call(call) -> float:
     for _ in range(100):
         call()
     before = bytes_in_use()
@@ -38,18 +38,18 @@ def bytes_kept_per_call(call) -> float:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_operators_keep_nothing(name):
+def test_operators_do_not_leak(name):
     function, *shapes = CASES[name]
     inputs = tensors(shapes, "cpu")
-    assert bytes_kept_per_call(lambda: function(*inputs)) < 16
+    assert bytes_leaked_per_call(lambda: function(*inputs)) < 16
 
 
-def test_refused_calls_keep_nothing():
-    """Arguments that have been received are freed, too, when others are found wanting."""
+def test_failed_calls_do_not_leak():
+    """Arguments are also freed if the call fails."""
     x = torch.randn(2, 3, 2, 4)
 
     def call():
         with pytest.raises(RuntimeError, match="padding_mode must be"):
             OPS.spatial_shift(x, [0, 1], None, "mirror")
 
-    assert bytes_kept_per_call(call) < 16
+    assert bytes_leaked_per_call(call) < 16

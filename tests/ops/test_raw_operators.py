@@ -1,4 +1,4 @@
-"""Operators as ``torch.ops`` has them, which is what compilers and ``torch.func`` see: every transform takes every one."""
+"""The raw operators in ``torch.ops``, which compilers and ``torch.func`` see, support all transforms."""
 
 import pytest
 import torch
@@ -11,24 +11,24 @@ OPS = torch.ops.s2mlp_cuda
 FLAT = [1, 0, -1, 0, 0, 1, 0, -1]
 BRANCHES = (SS1, None)
 TABLE = branch_groups(BRANCHES, 4)
-MAP, WIDE, WEIGHTS, POOLED = (2, 3, 2, 4), (2, 3, 2, 8), (2, 2, 4), (2, 4)
-#: Name: function of tensors, and their shapes.
+MAP, EXPANDED, WEIGHTS, POOLED = (2, 3, 2, 4), (2, 3, 2, 8), (2, 2, 4), (2, 4)
+#: Functions by name, with the shapes of their tensor arguments.
 CASES = {
     "spatial_shift": (lambda x: OPS.spatial_shift(x, FLAT), MAP),
     "spatial_shift_backward": (lambda x: OPS.spatial_shift_backward(x, FLAT), MAP),
     "gelu_spatial_shift": (lambda x: OPS.gelu_spatial_shift(x, FLAT), MAP),
     "gelu_spatial_shift_backward": (lambda g, x: OPS.gelu_spatial_shift_backward(g, x, FLAT), MAP, MAP),
-    "pool": (lambda x: OPS.shift_branch_pool(x, 2, *TABLE), WIDE),
+    "pool": (lambda x: OPS.shift_branch_pool(x, 2, *TABLE), EXPANDED),
     "pool_backward": (lambda g: OPS.shift_branch_pool_backward(g, 3, 2, torch.float64, 2, *TABLE), POOLED),
-    "combine": (lambda x, w: OPS.shift_branch_combine(x, w, *TABLE), WIDE, WEIGHTS),
+    "combine": (lambda x, w: OPS.shift_branch_combine(x, w, *TABLE), EXPANDED, WEIGHTS),
     "combine_backward": (lambda g, w, p: OPS.shift_branch_combine_backward(g, w, p, *TABLE), MAP, WEIGHTS, POOLED),
     "combine_backward, no pool": (lambda g, w: OPS.shift_branch_combine_backward(g, w, None, *TABLE), MAP, WEIGHTS),
-    "combine_backward_weights": (lambda g, x: OPS.shift_branch_combine_backward_weights(g, x, *TABLE), MAP, WIDE),
+    "combine_backward_weights": (lambda g, x: OPS.shift_branch_combine_backward_weights(g, x, *TABLE), MAP, EXPANDED),
 }
 FUNCTIONS = {
     "spatial_shift": (spatial_shift, MAP),
     "gelu_spatial_shift": (gelu_spatial_shift, MAP),
-    "shift_split_attention": (lambda x, fc1, fc2: shift_split_attention(x, fc1, fc2, BRANCHES), WIDE, (3, 4), (8, 3)),
+    "shift_split_attention": (lambda x, fc1, fc2: shift_split_attention(x, fc1, fc2, BRANCHES), EXPANDED, (3, 4), (8, 3)),
 }
 
 
@@ -86,7 +86,7 @@ def test_func(case, device):
 
 
 def test_gradients_at_two_levels(device):
-    """The inner one does not see the outer one's variable as its own."""
+    """The inner gradient does not differentiate through the variable of the outer one."""
     x, y = tensors((MAP, MAP), device)
 
     def inner(x, y):
@@ -100,7 +100,7 @@ def test_gradients_at_two_levels(device):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_compiled_transforms(name, device):
-    """In one graph, gradients by the whole compiler."""
+    """Compiled as one graph; gradients with the default backend."""
     function, *shapes = FUNCTIONS[name]
     inputs, directions = tensors(shapes, device), tensors(shapes, device)
     loss, every = loss_of(function), all_arguments(inputs)

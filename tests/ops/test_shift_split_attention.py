@@ -1,4 +1,4 @@
-"""The split attention over shifted branches and its two parts, against slices, sums and softmax in float64."""
+"""Split attention over shifted branches and its two parts, compared with slices, sums and softmax in float64."""
 
 import itertools
 import re
@@ -22,16 +22,16 @@ from s2mlp_cuda.ops import PADDING_MODES, ShiftBranchCombineFunction, ShiftBranc
 from conftest import allocations, require_device
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-#: What one rounding of the result allows, relative to the largest of it; sums are made in float32.
+#: Tolerance of one rounding of the result, relative to its largest element. Sums are accumulated in float32.
 ROUNDING = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 BRANCHES = {
     "the paper's": (offsets.SS1, offsets.SS2, None),
     "one": (offsets.V1,),
-    "one that stays": (None,),
+    "one unshifted": (None,),
     "far and unequal": (((2, -3), (-40, 0), (0, 1)), None),
     "five": (offsets.EIGHT_WAY, None, offsets.VERTICAL, offsets.HORIZONTAL, offsets.SS1),
 }
-#: (H, W, C): groups of whole vectors, of parts of one, and a single token.
+#: (H, W, C): groups of whole vectors, of partial vectors, and a single token.
 SIZES = [(5, 7, 8), (1, 9, 48), (9, 1, 13), (14, 14, 96), (1, 1, 24)]
 
 
@@ -55,19 +55,19 @@ def oracle(x, fc1_weight, fc2_weight, branches, mode="replicate"):
 
 
 def assert_close(ours, exact, dtype):
-    """Relative to the largest element: sums of many terms of either sign are what is compared."""
+    """Compares relative to the largest element, because results are sums of many terms of either sign."""
     scale = exact.abs().max().item() if exact.numel() else 1
     torch.testing.assert_close(ours.double(), exact, rtol=0, atol=ROUNDING[dtype] * max(scale, 1e-30))
 
 
 def make(size, count, dtype, device, hidden=3, batch=(2,)):
-    """An expanded map and both weight matrices (in the accumulator's dtype), requiring gradients. Hidden numbers are about 1."""
+    """An expanded map and both weight matrices (in the accumulator dtype), requiring gradients. Hidden activations are about 1."""
     height, width, channels = size
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    acc_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
     scale = 1 / (height * width * count * channels) ** 0.5
-    fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=wide)
-    fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=wide)
+    fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=acc_dtype)
+    fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=acc_dtype)
     return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
 
 
@@ -101,9 +101,9 @@ def test_pool_and_combine(dtype, name, mode, device):
 @pytest.mark.parametrize("name", BRANCHES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 def test_split_attention(dtype, name, mode, device):
-    """Off by no more than a few roundings, or about as much as PyTorch's own operators in the same dtype are.
+    """The error is at most a few roundings, or about that of PyTorch's own operators in the same dtype.
 
-    Norms over many images are compared: one rounding of a pooled sum moves all weights of an image.
+    Compares norms over many images, because one rounding of a pooled sum changes all weights of an image.
     """
     branches = BRANCHES[name]
     images = 16
@@ -121,12 +121,12 @@ def test_split_attention(dtype, name, mode, device):
         exact = run(lambda *t: oracle(*t, branches, mode), exact_inputs, grad.double())
         same_dtype = [t.detach().to(dtype).requires_grad_() for t in inputs]
         composed = run(lambda *t: oracle(*t, branches, mode), same_dtype, grad)
-        for our, other, right in zip(ours, composed, exact):
-            error, composed_error = ((t.double() - right).norm().item() for t in (our, other))
-            assert error <= max(1.5 * composed_error, ROUNDING[dtype] * right.norm().item())
+        for our, other, reference_result in zip(ours, composed, exact):
+            error, composed_error = ((t.double() - reference_result).norm().item() for t in (our, other))
+            assert error <= max(1.5 * composed_error, ROUNDING[dtype] * reference_result.norm().item())
 
 
-def test_bfloat16_is_more_accurate_than_the_composed_form(device):
+def test_bfloat16_is_more_accurate_than_the_composed_implementation(device):
     branches = BRANCHES["the paper's"]
     inputs = make((32, 32, 64), 3, torch.bfloat16, device, hidden=16)
     halves = [t.detach().bfloat16() for t in inputs]
@@ -154,13 +154,13 @@ def test_sum_and_mean(dtype, mean, device):
 
 def test_any_strides(device):
     branches = BRANCHES["the paper's"]
-    wide = torch.randn(3, 7, 9, 80, device=device)
+    larger = torch.randn(3, 7, 9, 80, device=device)
     maps = {
-        "a corner of a larger map": wide[1:, 2:6, 1:8, 5:41],
-        "every second channel": wide[..., :72:2],
+        "a corner of a larger map": larger[1:, 2:6, 1:8, 5:41],
+        "every second channel": larger[..., :72:2],
         "NCHW memory": torch.randn(2, 36, 5, 7, device=device).permute(0, 2, 3, 1),
-        "rows and columns swapped": wide[..., :36].transpose(1, 2),
-        "expanded": wide[:1, :4, :5, :36].expand(4, -1, -1, -1),
+        "rows and columns swapped": larger[..., :36].transpose(1, 2),
+        "expanded": larger[:1, :4, :5, :36].expand(4, -1, -1, -1),
         "leading dimensions that do not merge": torch.randn(4, 3, 2, 5, 4, 36, device=device)[::2].transpose(0, 1),
     }
     for name, x in maps.items():
@@ -197,9 +197,9 @@ def test_empty(shape, device):
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
-def test_same_bits_for_any_number_of_threads(dtype):
+def test_bitwise_identical_for_any_number_of_threads(dtype):
     branches = BRANCHES["the paper's"]
-    x = torch.randn(3, 32, 32, 3 * 40).to(dtype)  # several chunks of rows an image, cut into parts of vectors
+    x = torch.randn(3, 32, 32, 3 * 40).to(dtype)  # several chunks of rows per image, and partial vectors
     weights_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     weights = torch.randn(3, 3, 40, dtype=weights_dtype)
     threads = torch.get_num_threads()
@@ -214,7 +214,7 @@ def test_same_bits_for_any_number_of_threads(dtype):
         assert all(torch.equal(a, b) for a, b in zip(result, results[0]))
 
 
-def test_same_bits_every_time(device):
+def test_bitwise_reproducible(device):
     branches = BRANCHES["the paper's"]
     inputs = make((16, 16, 96), 3, torch.float32, device, batch=(4,))
     first = None
@@ -227,7 +227,7 @@ def test_same_bits_every_time(device):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_no_shifted_map_no_stack_and_no_expanded_weights_are_allocated(dtype):
-    """Of all allocations, forward and backward, only the result and the gradient of x are of the size of a map."""
+    """In forward and backward, only the result and the gradient of x are allocations of the size of a map."""
     branches = BRANCHES["the paper's"]
     inputs = make((32, 32, 64), 3, dtype, "cpu", hidden=16)
     out = None
@@ -239,13 +239,13 @@ def test_no_shifted_map_no_stack_and_no_expanded_weights_are_allocated(dtype):
     def backward():
         torch.autograd.grad(out, inputs, grad)
 
-    numbers = 2 * 3 * 64 * 4  # bytes of float32 weights: an image, a branch, a channel
+    weight_bytes = 2 * 3 * 64 * 4  # images x branches x channels x float32
     sizes = allocations(forward)
     grad = torch.randn_like(out)
-    assert [size for size in sizes if size > 2 * numbers] == [out.nbytes]
+    assert [size for size in sizes if size > 2 * weight_bytes] == [out.nbytes]
     # The gradients of the two matrices are 16 x 64 and 192 x 16, larger than the weights of two images.
     weight_grads = {16 * 64 * 4, 192 * 16 * 4}
-    assert [s for s in allocations(backward) if s > 2 * numbers and s not in weight_grads] == [inputs[0].nbytes]
+    assert [s for s in allocations(backward) if s > 2 * weight_bytes and s not in weight_grads] == [inputs[0].nbytes]
 
 
 def test_memory_on_a_gpu():
@@ -303,8 +303,8 @@ def inputs(case, device):
 
 
 @pytest.fixture
-def forms(case):
-    """Ours and the oracle's, of (x, fc1_weight, fc2_weight)."""
+def functions(case):
+    """Ours and the oracle, as functions of (x, fc1_weight, fc2_weight)."""
     branches, mode = case
     return (
         lambda *inputs: shift_split_attention(*inputs, branches, padding_mode=mode),
@@ -312,14 +312,14 @@ def forms(case):
     )
 
 
-def test_gradcheck_reverse_and_forward_mode(inputs, forms):
+def test_gradcheck_reverse_and_forward_mode(inputs, functions):
     assert torch.autograd.gradcheck(
-        forms[0], inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
+        functions[0], inputs, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True
     )
 
 
-def test_gradgradcheck(inputs, forms):
-    assert torch.autograd.gradgradcheck(forms[0], inputs, check_fwd_over_rev=True, check_rev_over_rev=True)
+def test_gradgradcheck(inputs, functions):
+    assert torch.autograd.gradgradcheck(functions[0], inputs, check_fwd_over_rev=True, check_rev_over_rev=True)
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)
@@ -335,16 +335,16 @@ def test_parts_gradcheck_and_gradgradcheck(mode, device):
         assert torch.autograd.gradgradcheck(function, arguments, check_fwd_over_rev=True, check_rev_over_rev=True)
 
 
-def test_third_derivative(inputs, forms):
+def test_third_derivative(inputs, functions):
     def third(f):
         first = torch.autograd.grad(f(*inputs).square().sum(), inputs, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs, create_graph=True)
         return torch.autograd.grad(sum(g.square().sum() for g in second), inputs)
 
-    torch.testing.assert_close(third(forms[0]), third(forms[1]))
+    torch.testing.assert_close(third(functions[0]), third(functions[1]))
 
 
-def test_func_transforms(inputs, forms):
+def test_func_transforms(inputs, functions):
     x, *weights = (t.detach() for t in inputs)
     v = torch.randn_like(x)
 
@@ -360,21 +360,21 @@ def test_func_transforms(inputs, forms):
         lambda f: torch.func.jvp(torch.func.grad(lambda x: loss(f)(x, *weights)), (x,), (v,)),
         lambda f: torch.func.jacrev(lambda x: f(x, *weights))(x),
     ):
-        torch.testing.assert_close(transform(forms[0]), transform(forms[1]))
+        torch.testing.assert_close(transform(functions[0]), transform(functions[1]))
 
 
-def test_forward_mode(inputs, forms):
+def test_forward_mode(inputs, functions):
     tangents = [torch.randn_like(t) for t in inputs]
     with forward_ad.dual_level():
         duals = [forward_ad.make_dual(t.detach(), tangent) for t, tangent in zip(inputs, tangents)]
-        ours, theirs = (forward_ad.unpack_dual(f(*duals)).tangent for f in forms)
+        ours, theirs = (forward_ad.unpack_dual(f(*duals)).tangent for f in functions)
     torch.testing.assert_close(ours, theirs)
 
 
-def test_compile_fullgraph(inputs, forms):
+def test_compile_fullgraph(inputs, functions):
     torch._dynamo.reset()
-    compiled = torch.compile(lambda x, *weights: forms[0](x.sin(), *weights).cos(), fullgraph=True)
-    out, expected = compiled(*inputs), forms[1](inputs[0].sin(), *inputs[1:]).cos()
+    compiled = torch.compile(lambda x, *weights: functions[0](x.sin(), *weights).cos(), fullgraph=True)
+    out, expected = compiled(*inputs), functions[1](inputs[0].sin(), *inputs[1:]).cos()
     torch.testing.assert_close(out, expected)
     grad = torch.randn_like(out)
     torch.testing.assert_close(torch.autograd.grad(out, inputs, grad), torch.autograd.grad(expected, inputs, grad))
@@ -419,10 +419,10 @@ def test_opcheck(dtype, device):
 
     x, grad, weights, pool_grad = leaf(2, 3, 4, 10, dtype=dtype), leaf(2, 3, 4, 5, dtype=dtype), leaf(2, 2, 5), leaf(2, 5)
     strided = torch.randn(2, 10, 3, 4, device=device).to(dtype).permute(0, 2, 3, 1).requires_grad_()
-    for wide in (x, strided):
-        torch.library.opcheck(ops.shift_branch_pool.default, (wide, 2, *table))
-        torch.library.opcheck(ops.shift_branch_combine.default, (wide, weights, *table, "zeros"))
-        torch.library.opcheck(ops.shift_branch_combine_backward_weights.default, (grad, wide, *table))
+    for expanded in (x, strided):
+        torch.library.opcheck(ops.shift_branch_pool.default, (expanded, 2, *table))
+        torch.library.opcheck(ops.shift_branch_combine.default, (expanded, weights, *table, "zeros"))
+        torch.library.opcheck(ops.shift_branch_combine_backward_weights.default, (grad, expanded, *table))
     torch.library.opcheck(ops.shift_branch_pool_backward.default, (pool_grad, 3, 4, dtype, 2, *table))
     torch.library.opcheck(ops.shift_branch_combine_backward.default, (grad, weights, pool_grad, *table))
     torch.library.opcheck(ops.shift_branch_combine_backward.default, (grad, weights, None, *table, "circular"))
@@ -448,7 +448,7 @@ def test_function_classes(device):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_autocast(dtype, device):
-    """Maps keep their dtype; all else is in float32, so that autocast changes nothing."""
+    """Maps keep their dtype, and everything else is computed in float32, so autocast has no effect."""
     branches = BRANCHES["the paper's"]
     x, *weights = make((6, 7, 16), 3, torch.float32, device, hidden=8)
     half = x.to(dtype)
@@ -467,7 +467,7 @@ def test_autocast(dtype, device):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_weights_of_half_types(dtype, device):
-    """They are used in float32, and get gradients of their own dtype."""
+    """They are converted to float32, and their gradients have their own dtype."""
     branches = BRANCHES["the paper's"]
     inputs = [t.detach().to(dtype).requires_grad_() for t in make((6, 7, 16), 3, torch.float32, device, hidden=8)]
     out = shift_split_attention(*inputs, branches)
@@ -481,7 +481,7 @@ def test_weights_of_half_types(dtype, device):
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize("name", BRANCHES)
-def test_layer_implementations_are_one(name, padding_mode, device):
+def test_layer_implementations_agree(name, padding_mode, device):
     fused, *others = (
         ShiftSplitAttention(16, BRANCHES[name], 5, padding_mode=padding_mode, implementation=i).to(device).double()
         for i in layers.IMPLEMENTATIONS
@@ -513,8 +513,8 @@ FC1, FC2 = torch.zeros(3, 8), torch.zeros(24, 3)
         ({"x": X.int()}, TypeError, "x must be float64, float32, float16 or bfloat16, got torch.int32"),
         ({"x": X[0, 0]}, ValueError, r"x must have at least 3 dimensions, \(\.\.\., H, W, C\), got shape \(5, 24\)"),
         ({"branch_offsets": ()}, ValueError, "branch_offsets is empty: give at least one offset table"),
-        ({"branch_offsets": (None,) * 5}, ValueError, "cannot cut 24 channels into 5 branches of equal size"),
-        ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot cut 8 channels into 9 groups"),
+        ({"branch_offsets": (None,) * 5}, ValueError, "cannot split 24 channels into 5 branches of equal size"),
+        ({"branch_offsets": (None, [(0, 1)] * 9, None)}, ValueError, "cannot split 8 channels into 9 groups"),
         ({"branch_offsets": (None, [(0, 0.5)], None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"branch_offsets": (None, ((0, 0.5),), None)}, TypeError, r"offsets must be a sequence of \(dh, dw\) pairs"),
         ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
@@ -529,7 +529,7 @@ def test_errors(arguments, error, text):
 
 
 def test_errors_of_the_parts():
-    with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\), here \(2, 3, 8\), got \(2, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"weights must have shape \(..., K, C\) = \(2, 3, 8\), got \(2, 3, 7\)"):
         shift_branch_combine(X, torch.zeros(2, 3, 7), (None, None, None))
     with pytest.raises(TypeError, match="x must be float64, float32, float16 or bfloat16, got torch.int64"):
         shift_branch_pool(X.long(), (None,))
@@ -542,8 +542,8 @@ def test_errors_of_the_parts():
 @pytest.mark.parametrize(
     "call, text",
     [
-        (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot cut 24 channels into 5 branches of equal size"),
-        (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 are one group, but belong to different"),
+        (lambda ops, x: ops.shift_branch_pool(x, 5, [0, 0], [24]), "cannot split 24 channels into 5 branches of equal size"),
+        (lambda ops, x: ops.shift_branch_pool(x, 3, [0, 0], [24]), "channels 0 to 23 form one group, but belong to different"),
         (lambda ops, x: ops.shift_branch_pool(x, 1, [0, 0], [23]), r"group_sizes \[23\] do not sum to the 24 channels of x"),
         (
             lambda ops, x: ops.shift_branch_pool(x[0, 0], 1, [0, 0], [24]),
@@ -556,11 +556,11 @@ def test_errors_of_the_parts():
         ),
         (
             lambda ops, x: ops.shift_branch_combine(x, x[:, 0, :1].double(), [0, 0], [24]),
-            r"weights must be float32 \(float64 beside a float64 map\)",
+            r"weights must be float32 \(float64 for a float64 map\)",
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward_weights(x[:1], x, [0, 0], [24]),
-            "x must have the shape of grad, with a multiple of its channels",
+            "x must have the shape of grad, except that its channels must be a multiple of those of grad",
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward(x, x[:, 0, :1], x[:, 0, 0, :5], [0, 0], [24]),
@@ -572,7 +572,7 @@ def test_errors_of_the_parts():
         ),
     ],
 )
-def test_raw_operators_refuse(call, text, device):
+def test_raw_operator_errors(call, text, device):
     with pytest.raises(RuntimeError, match=text):
         call(torch.ops.s2mlp_cuda, X.to(device))
 
@@ -588,7 +588,7 @@ def test_raw_operators_refuse(call, text, device):
         (X.int(), (2, 1, 24), (None,), "replicate"),
     ],
 )
-def test_raw_operators_refuse_in_the_same_words(x, weights, branch_offsets, padding_mode, device):
+def test_raw_operator_errors_match_those_of_the_functions(x, weights, branch_offsets, padding_mode, device):
     """As tests/ops/test_spatial_shift_errors.py has it for the shift."""
     weights = torch.zeros(weights)
     with pytest.raises((TypeError, ValueError)) as refused:

@@ -1,4 +1,4 @@
-"""Values and gradients of the operator, against the slice reference."""
+"""Outputs and gradients of spatial_shift, compared with the reference."""
 
 import itertools
 
@@ -22,7 +22,7 @@ TABLES = {
     "mixed": ((2, -3), (0, 0), (-1, 4)),
     "larger than the map": ((100, -100), (-(2**62), 2**62), (0, 13)),
 }
-# (H, W, C): odd, one-sided, with vector widths of 16 bytes that fit and that do not, one long row, 129 channels.
+# (H, W, C): odd sizes, sides of one, channels that are and are not a multiple of 16-byte vectors, one long row, 129 channels.
 SIZES = [(5, 7, 12), (1, 1, 8), (1, 9, 16), (9, 1, 64), (2, 3, 129), (14, 14, 32), (3, 151, 8), (33, 2, 24)]
 
 
@@ -47,7 +47,7 @@ def test_forward_equals_reference(dtype, data_format, mode, device):
         out = spatial_shift(x, table, padding_mode=mode, data_format=data_format)
         assert out.dtype == dtype and out.stride() == x.stride()
         assert torch.equal(out, reference.spatial_shift(x, table, padding_mode=mode, data_format=data_format))
-        assert torch.equal(x, before), "the input was changed"
+        assert torch.equal(x, before), "the input was modified"
 
 
 @pytest.mark.parametrize("mode", PADDING_MODES)
@@ -60,7 +60,7 @@ def test_gradient_equals_reference(dtype, data_format, mode, device):
         grad = random_map(x.shape, dtype, device)
         out = spatial_shift(x, table, padding_mode=mode, data_format=data_format)
         (ours,) = torch.autograd.grad(out, x, grad)
-        # The oracle accumulates in float64, so that what is compared is the rounding of ours alone.
+        # The oracle accumulates in float64, so the difference is only the rounding of our result.
         exact = x.detach().double().requires_grad_()
         exact_out = reference.spatial_shift(exact, table, padding_mode=mode, data_format=data_format)
         (expected,) = torch.autograd.grad(exact_out, exact, grad.double())
@@ -68,7 +68,7 @@ def test_gradient_equals_reference(dtype, data_format, mode, device):
 
 
 def strided_inputs(device):
-    """(name, tensor, data format): memory as it comes in practice."""
+    """(name, tensor, data format): strides that occur in practice."""
     return [
         ("slice of a larger buffer", torch.randn(4, 9, 11, 40, device=device)[1:3, 2:7, 1:8, 3:27], "channels_last"),
         ("odd offset into a buffer", torch.randn(2 * 5 * 7 * 16 + 1, device=device)[1:].view(2, 5, 7, 16), "channels_last"),
@@ -149,8 +149,10 @@ def test_gradient_of_sum_and_of_cat(data_format, device):
     ours = torch.autograd.grad(loss(spatial_shift, remember=True), (x, y))
     expected = torch.autograd.grad(loss(reference.spatial_shift), (x, y))
     torch.testing.assert_close(ours, expected)
-    assert (0, 0, 0, 0) in strides, "this test is about the strides that sum() sends"
-    assert any(stride not in ((0, 0, 0, 0), x.stride()) for stride in strides), "... and about those of cat()"
+    assert (0, 0, 0, 0) in strides, "this test needs the strides of the gradient of sum()"
+    assert any(stride not in ((0, 0, 0, 0), x.stride()) for stride in strides), (
+        "this test needs the strides of the gradient of cat()"
+    )
 
 
 def test_adjoint_accumulates_at_the_border(device):
@@ -161,7 +163,7 @@ def test_adjoint_accumulates_at_the_border(device):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_types_accumulate_in_float32(dtype, device):
-    """4096 ones add up to 4096; in the half type itself the sum would stop at 2048 (float16) or 256 (bfloat16)."""
+    """A sum of 4096 ones is 4096; accumulated in the dtype itself, it would stop at 2048 (float16) or 256 (bfloat16)."""
     x = torch.zeros(1, 4096, 8, dtype=dtype, device=device, requires_grad=True)
     spatial_shift(x, [(0, 4096)]).sum().backward()
     assert x.grad[0, 0].tolist() == [4096] * 8 and x.grad[0, 1:].eq(0).all()
@@ -193,7 +195,7 @@ def test_group_sizes(device):
 
 
 def test_more_groups_than_one_launch_holds(device):
-    """200 groups of unlike offsets: the CUDA kernels take their table in slices."""
+    """200 groups with different offsets: more than the table of one CUDA launch, so several launches are needed."""
     table = [(i % 5 - 2, i % 7 - 3) for i in range(200)]
     x = torch.randn(2, 6, 6, 200, device=device, dtype=torch.float64, requires_grad=True)
     for data_format in FORMATS:
@@ -216,7 +218,7 @@ def test_nan_and_infinity_stay_where_they_are(device):
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=str)
 @pytest.mark.parametrize("data_format", FORMATS)
-def test_same_bits_for_any_number_of_threads(dtype, data_format):
+def test_bitwise_identical_for_any_number_of_threads(dtype, data_format):
     x = random_map(in_format((32, 32, 96), data_format), dtype, "cpu")
     threads = torch.get_num_threads()
     results = []
@@ -231,7 +233,7 @@ def test_same_bits_for_any_number_of_threads(dtype, data_format):
         assert torch.equal(out, results[0][0]) and torch.equal(grad, results[0][1])
 
 
-def test_same_bits_every_time(device):
+def test_bitwise_reproducible(device):
     x = torch.randn(4, 16, 16, 96, device=device, requires_grad=True)
     grads = []
     for _ in range(5):
@@ -240,15 +242,15 @@ def test_same_bits_every_time(device):
 
 
 @pytest.mark.parametrize("name", STRIDED)
-def test_nothing_is_allocated_beyond_the_output(name):
-    """Whatever the strides, and however many groups: no copy of the input is ever made."""
+def test_only_the_output_is_allocated(name):
+    """For any strides and any number of groups, the input is not copied."""
     x, data_format = next((x, fmt) for n, x, fmt in strided_inputs("cpu") if n == name)
     ops = torch.ops.s2mlp_cuda
     for op in (ops.spatial_shift, ops.spatial_shift_backward):
         assert allocations(lambda: op(x, [1, 0] * 3, data_format=data_format)) == [x.numel() * x.element_size()]
 
 
-def test_nothing_is_allocated_beyond_the_output_on_a_gpu():
+def test_only_the_output_is_allocated_on_a_gpu():
     x = torch.randn(8, 14, 14, 96, device=require_device("cuda"))
     spatial_shift(x)
     torch.cuda.reset_peak_memory_stats()
@@ -270,7 +272,7 @@ def test_second_gpu():
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_map_beyond_2_to_the_31_elements(data_format):
-    """Image by image against the reference: the last of 2.2 billion elements lies beyond 32-bit indices."""
+    """Compared with the reference image by image. The last of the 2.2 billion elements is beyond the range of 32-bit indices."""
     device = require_device("cuda")
     if torch.cuda.mem_get_info()[0] < 24 * 2**30:
         pytest.skip("less than 24 GiB of free GPU memory")

@@ -1,4 +1,4 @@
-"""Every wrong input is refused before a kernel starts, with a text that says what was wrong and what is allowed."""
+"""Invalid inputs raise an error before a kernel runs. The message says what is wrong and what is allowed."""
 
 import re
 
@@ -33,7 +33,7 @@ X = torch.zeros(2, 4, 5, 8)
         (
             {"offsets": [(0, 1)] * 9},
             ValueError,
-            r"cannot cut 8 channels into 9 groups: give at most one offset per channel",
+            r"cannot split 8 channels into 9 groups: give at most one offset per channel",
         ),
         (
             {"padding_mode": "same"},
@@ -63,7 +63,7 @@ def test_function(arguments, error, text):
         ({"group_sizes": (4, 4, 4, -4)}, ValueError, r"group_sizes must not be negative, got \[4, 4, 4, -4\]"),
     ],
 )
-def test_layer_refuses_at_construction(arguments, error, text):
+def test_layer_errors_at_construction(arguments, error, text):
     with pytest.raises(error, match=text):
         SpatialShift(**arguments)
 
@@ -85,12 +85,12 @@ def test_layer_refuses_at_construction(arguments, error, text):
         (X.to(torch.complex64), {}),
     ],
 )
-def test_raw_operator_refuses_in_the_same_words(op, x, arguments, device):
-    """The function checks first, so that users get a ValueError or a TypeError; the operator, for those who call it directly."""
-    with pytest.raises((TypeError, ValueError)) as refused:
+def test_raw_operators_raise_the_same_messages(op, x, arguments, device):
+    """The function checks first, so that users get a ValueError or a TypeError. The operator checks for direct calls."""
+    with pytest.raises((TypeError, ValueError)) as raised:
         spatial_shift(x, **arguments)
-    text = str(refused.value)
-    if "must be float64" in text:  # C++ does not know how Python names a dtype, and derivatives take fewer
+    text = str(raised.value)
+    if "must be float64" in text:  # C++ does not print the dtype, and the backward op supports fewer dtypes
         text = "must be float64, float32, float16"
     arguments = {"offsets": offsets.V1, **arguments}
     arguments["offsets"] = [d for pair in arguments["offsets"] for d in pair]
@@ -98,18 +98,18 @@ def test_raw_operator_refuses_in_the_same_words(op, x, arguments, device):
         getattr(torch.ops.s2mlp_cuda, op)(x.to(device), **arguments)
 
 
-def test_raw_operator_refuses_half_a_pair(device):
-    with pytest.raises(RuntimeError, match="offsets must be a flat list dh0, dw0, dh1, dw1, ..., got 1 numbers"):
+def test_raw_operator_rejects_an_odd_number_of_offsets(device):
+    with pytest.raises(RuntimeError, match="offsets must be a flat list dh0, dw0, dh1, dw1, ..., got a list of length 1"):
         torch.ops.s2mlp_cuda.spatial_shift(X.to(device), [1])
 
 
-def test_integer_gradients_are_refused(device):
+def test_integer_gradients_are_rejected(device):
     with pytest.raises(RuntimeError, match="grad must be float64, float32, float16 or bfloat16"):
         torch.ops.s2mlp_cuda.spatial_shift_backward(torch.ones(3, 3, 4, dtype=torch.int32, device=device), [0, 1])
 
 
-def test_equal_tables_are_not_taken_for_known_ones():
-    """(1.0, 0) equals (1, 0), which has been accepted just before; and so for the branches of a split attention."""
+def test_invalid_tables_that_equal_cached_ones_are_rejected():
+    """(1.0, 0) equals (1, 0), which is cached by the previous call. The same for the branches of a split attention."""
     spatial_shift(X, ((1, 0), (0, 1)))
     with pytest.raises(TypeError, match="pairs of integers"):
         spatial_shift(X, ((1.0, 0), (0, 1)))

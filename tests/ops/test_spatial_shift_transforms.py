@@ -1,4 +1,4 @@
-"""Derivatives of every order and mode, functorch transforms, the compiler, and PyTorch's own operator checks."""
+"""Derivatives of all orders and modes, functorch transforms, the compiler, and PyTorch's operator checks."""
 
 import pytest
 import torch

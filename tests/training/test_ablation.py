@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-def test_every_ablation_of_the_papers_has_its_rows(scale):
+def test_all_ablations_of_the_papers_have_rows(scale):
     found = rows(scale)
     counts = {group: sum(row.group == group for row in found) for group in dict.fromkeys(row.group for row in found)}
     assert counts == {
@@ -28,7 +28,7 @@ def test_every_ablation_of_the_papers_has_its_rows(scale):
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-def test_peers_have_equal_parameters(scale):
+def test_peer_models_have_equal_numbers_of_parameters(scale):
     with torch.device("meta"):
         sizes = {
             row.name: sum(parameter.numel() for parameter in build(row.model, 10, **row.model_kwargs).parameters())
@@ -43,7 +43,7 @@ def result(name, *accuracies, group=ablation.SHIFTS, paper=None):
     return Result(Row(group, name, "model", {}, paper), 1_000_000, list(accuracies), [100.0], 3)
 
 
-def test_verdicts_with_one_seed_by_the_number_of_test_images():
+def test_verdicts_with_one_seed_depend_on_the_number_of_test_images():
     four, none = "(a) four directions", "no shift"
     cases = ((40.0, 10000, "holds"), (60.0, 10000, "does not hold"), (49.5, 10000, "undecided"), (49.5, 10**6, "holds"))
     for other, images, expected in cases:
@@ -53,7 +53,7 @@ def test_verdicts_with_one_seed_by_the_number_of_test_images():
         assert line[2] == pytest.approx(50 - other)
 
 
-def test_verdicts_with_several_seeds_by_their_spread():
+def test_verdicts_with_several_seeds_depend_on_their_standard_deviation():
     four, none = "(a) four directions", "no shift"
     (line,) = verdicts([result(four, 50.0, 60.0, 55.0), result(none, 50.0, 51.0, 49.0)], 10000)
     assert line[3] == "undecided"
@@ -61,27 +61,27 @@ def test_verdicts_with_several_seeds_by_their_spread():
     assert line[3] == "holds"
 
 
-def test_as_good_as_holds_unless_the_other_is_better():
+def test_alike_holds_unless_the_other_row_is_better():
     four, eight = "(a) four directions", "(b) eight directions"
     for other, expected in ((49.9, "holds"), (40.0, "holds"), (55.0, "does not hold")):
         (line,) = verdicts([result(four, 50.0), result(eight, other)], 10000)
         assert line[3] == expected
 
 
-def test_table_has_means_and_spreads():
+def test_table_has_means_and_standard_deviations():
     text = table_text([result("one", 50.0, 52.0, paper=80.0), result("two", 40.0)])
     assert "| **Shift (S2-MLP)** | | | |" in text
     assert "| one | 1.00M | 51.0 ± 1.4 | 80.0 |" in text
     assert "| two | 1.00M | 40.0 |  |" in text
 
 
-def test_command_trains_each_model_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys):
+def test_command_trains_each_model_once_and_resumes(tmp_path, monkeypatch, capsys):
     data = write_digits(tmp_path / "digits")
     recipe = tmp_path / "budget.yaml"
     recipe.write_text("img_size: 8\nscale: [0.9, 1.0]\nworkers: 0\nepochs: 1\nbatch_size: 256\nkeep: 1\ntensorboard: false\n")
-    words = ["ablate", "--data", str(data), "--out", str(tmp_path / "out"), "--recipe", str(recipe), "--device", "cpu"]
-    words += ["--only", "four directions", "no shift", "4x4"]
-    assert cli.main(words) == 0
+    argv = ["ablate", "--data", str(data), "--out", str(tmp_path / "out"), "--recipe", str(recipe), "--device", "cpu"]
+    argv += ["--only", "four directions", "no shift", "4x4"]
+    assert cli.main(argv) == 0
     assert "3 rows, 2 models, 1 seed each" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert [entry["row"]["name"] for entry in found["results"]] == ["(a) four directions", "no shift", "4x4"]
@@ -93,11 +93,11 @@ def test_command_trains_each_model_once_and_goes_on_where_it_stopped(tmp_path, m
     assert all(seconds > 0 for result in found["results"] for seconds in result["seconds"])
 
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/checkpoints/*")}
-    assert cli.main(words) == 0
+    assert cli.main(argv) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/runs/*/checkpoints/*")} == trained
     assert json.loads((tmp_path / "out" / "ablation.json").read_text())["results"] == found["results"]
 
 
-def test_words_that_leave_no_row(tmp_path, capsys):
+def test_no_row_matches(tmp_path, capsys):
     assert cli.main(["ablate", "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--only", "fir"]) == 1
-    assert "no row is left with only fir" in capsys.readouterr().err
+    assert "no row matches --only fir" in capsys.readouterr().err

@@ -16,7 +16,7 @@ def state():
     return {"epochs_done": 3, "history": [{"loss": 0.1}], "model": {"weight": torch.randn(50, 50)}}
 
 
-def test_round_trip_and_the_last_few_are_kept(tmp_path, state):
+def test_round_trip_and_number_of_checkpoints(tmp_path, state):
     for epoch in range(1, 6):
         checkpoint.save(tmp_path, epoch, {**state, "epochs_done": epoch}, keep=2)
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["checkpoint-0005.pt", "checkpoint-0004.pt"]
@@ -27,27 +27,27 @@ def test_round_trip_and_the_last_few_are_kept(tmp_path, state):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty"])
-def test_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, state, damage):
+def test_damaged_checkpoint_is_detected_and_the_previous_one_used(tmp_path, state, damage):
     for epoch in (1, 2):
         path = checkpoint.save(tmp_path, epoch, {**state, "epochs_done": epoch}, keep=2)
     data = bytearray(path.read_bytes())
-    if damage == "flip":  # a bit in the midst of the weights
+    if damage == "flip":  # a bit in the middle of the weights
         data[len(data) // 2] ^= 1
     path.write_bytes({"flip": data, "cut": data[: len(data) // 2], "empty": b""}[damage])
     with pytest.raises(TrainingError, match="checkpoint-0002.pt is damaged"):
         checkpoint.load(path)
-    told = []
-    assert checkpoint.load_newest(tmp_path, told.append)["epochs_done"] == 1
-    assert len(told) == 1 and "checkpoint-0002.pt is damaged" in told[0]
+    reports = []
+    assert checkpoint.load_newest(tmp_path, reports.append)["epochs_done"] == 1
+    assert len(reports) == 1 and "checkpoint-0002.pt is damaged" in reports[0]
 
 
 def test_all_damaged(tmp_path, state):
     checkpoint.save(tmp_path, 1, state, keep=1).write_bytes(b"nothing")
-    with pytest.raises(TrainingError, match="every checkpoint .* is damaged"):
+    with pytest.raises(TrainingError, match="all checkpoints .* are damaged"):
         checkpoint.load_newest(tmp_path, lambda text: None)
 
 
-def test_nothing_but_data_is_unpickled(tmp_path):
+def test_only_data_is_unpickled(tmp_path):
     class Harm:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/harm",)
@@ -59,23 +59,23 @@ def test_nothing_but_data_is_unpickled(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def test_file_is_there_whole_or_not_at_all(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"before")
-    with pytest.raises(KeyError), files.whole_file(path) as file:
+    with pytest.raises(KeyError), files.atomic_file(path) as file:
         file.write(b"half of")
         raise KeyError
     assert path.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+def test_data_is_synced_before_the_file_is_renamed(tmp_path, monkeypatch):
     events = []
     sync, rename = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda number: (events.append("sync"), sync(number)))
     monkeypatch.setattr(os, "replace", lambda *names: (events.append("rename"), rename(*names)))
     files.write_text(tmp_path / "file", "text")
-    assert events == ["sync", "rename", "sync"]  # the bytes, the name, the folder that has the name
+    assert events == ["sync", "rename", "sync"]  # data, new name, folder
 
 
 def test_no_space_left(tmp_path, monkeypatch):
@@ -83,13 +83,13 @@ def test_no_space_left(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(TrainingError, match="No space left on device. What was saved before is intact"):
+    with pytest.raises(TrainingError, match="No space left on device. Files saved before are intact"):
         files.write_text(tmp_path / "file", "text")
     assert os.listdir(tmp_path) == []
 
 
-def test_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
-    """A real write fails in the midst of torch.save: files of this process may not grow beyond 100 kB."""
+def test_checkpoint_that_does_not_fit_keeps_the_previous_one(tmp_path):
+    """A real write fails in the middle of torch.save, because the file size of the process is limited to 100 kB."""
     code = (
         "import resource, torch; from pathlib import Path\n"
         "from s2mlp_cuda.training import checkpoint\n"

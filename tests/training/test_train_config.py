@@ -20,7 +20,7 @@ def recipe(tmp_path):
     return write
 
 
-def test_given_arguments_override_the_recipe_which_overrides_defaults(recipe):
+def test_arguments_override_the_recipe_which_overrides_defaults(recipe):
     file = recipe("lr: 0.25\nepochs: 7\namp: true\nscale: [0.5, 0.75]\nmodel_kwargs: {depth: 3, embed_dim: 8}\n")
     found = config.parse(["--recipe", file, "--epochs", "9", "--no-amp", "--model-kwargs", "depth=5"])
     assert (found.lr, found.epochs, found.amp, found.scale) == (0.25, 9, False, [0.5, 0.75])
@@ -33,35 +33,35 @@ def test_given_arguments_override_the_recipe_which_overrides_defaults(recipe):
     [
         ("learning_rate: 1\n", "unknown argument 'learning_rate'"),
         ("amp: 3\n", "amp must be true or false, got 3"),
-        ("- lr\n", "a recipe is a mapping"),
+        ("- lr\n", "a recipe must be a mapping"),
         ("recipe: cifar10\n", "unknown argument 'recipe'"),
     ],
 )
-def test_wrong_recipe_is_refused(recipe, text, message):
+def test_invalid_recipe_is_rejected(recipe, text, message):
     with pytest.raises(TrainingError, match=message):
         config.parse(["--recipe", recipe(text)])
 
 
 @pytest.mark.parametrize("text", ["lr: fast\n", "remode: rainbow\n", "mean: [1, 2]\n"])
-def test_wrong_value_is_refused(recipe, text, capsys):
+def test_invalid_value_is_rejected(recipe, text, capsys):
     with pytest.raises(SystemExit):
         config.parse(["--recipe", recipe(text)])
     assert f"--{text.partition(':')[0]}" in capsys.readouterr().err
 
 
-def test_unknown_recipe_is_told_the_known_ones():
+def test_error_for_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(TrainingError, match="no recipe 'imagenet': .*cifar10.*s2mlpv2_imagenet"):
         config.parse(["--recipe", "imagenet"])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_recipe_of_the_package_names_a_model_that_can_be_built(name):
+def test_models_of_recipes_can_be_built(name):
     found = config.parse(["--recipe", name])
     with torch.device("meta"):
         build(found.model, 10, drop_path_rate=found.drop_path, **found.model_kwargs)
 
 
-def test_recipes_of_the_issue_are_there():
+def test_required_recipes_exist():
     assert {"s2mlp_imagenet", "s2mlpv2_imagenet", "cifar10", "cifar10_cpu", "digits"} <= set(NAMES)
     assert {scale.recipe for scale in SCALES.values()} <= set(NAMES)
 
@@ -78,23 +78,23 @@ def test_imagenet_recipes_have_the_papers_values():
 
 
 @pytest.mark.parametrize("name", ["s2mlp_imagenet", "s2mlpv2_imagenet"])
-def test_every_value_of_an_imagenet_recipe_has_its_source(name):
+def test_all_values_of_an_imagenet_recipe_have_a_source(name):
     lines = (config.RECIPES / f"{name}.yaml").read_text().splitlines()
     values = [line for line in lines if line and not line.startswith(("#", "model:", "output:"))]
     assert values
     assert [line for line in values if not any(source in line for source in ("# paper", "# DeiT", "# inferred"))] == []
 
 
-def test_effective_configuration_is_a_recipe(tmp_path):
-    words = ["--recipe", "cifar10", "--lr", "0.125", "--model-kwargs", "branches=(((1,0),),None)"]
-    found = config.parse(words)
+def test_merged_configuration_is_a_recipe(tmp_path):
+    argv = ["--recipe", "cifar10", "--lr", "0.125", "--model-kwargs", "branches=(((1,0),),None)"]
+    found = config.parse(argv)
     path = tmp_path / "config.yaml"
     path.write_text(config.as_yaml(found))
     again = config.parse(["--recipe", str(path)])
-    assert config.plain(vars(again)) == config.plain(vars(found))
+    assert config.tuples_to_lists(vars(again)) == config.tuples_to_lists(vars(found))
     assert yaml.safe_load(path.read_text())["model_kwargs"]["branches"] == [[[1, 0]], None]
 
 
-def test_what_keeps_a_run_from_being_resumed():
+def test_differences_that_prevent_resuming():
     before, now = vars(config.parse([])), vars(config.parse(["--lr", "0.5", "--keep", "7", "--resume", "auto"]))
     assert config.differences(before, now) == ["lr: 0.001, now 0.5"]

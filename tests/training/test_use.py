@@ -1,4 +1,4 @@
-"""What one does with trained weights: ``s2mlp eval``, ``predict``, ``explain`` and ``export``."""
+"""Commands that use trained weights: ``s2mlp eval``, ``predict``, ``explain`` and ``export``."""
 
 import csv
 import json
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def run(one_thread, tmp_path_factory):
-    """One epoch of a model of two small stages on the digits."""
+    """A model with two small stages, trained for one epoch on the digits."""
     folder = tmp_path_factory.mktemp("run")
     write_digits(folder / "digits")
     kwargs = ["patch_sizes=[1,2]", "embed_dims=[8,16]", "depths=[1,2]"]
-    words = ["--recipe", "digits", "--device", "cpu", "--no-tensorboard", "--epochs", "1", "--data", str(folder / "digits")]
-    train(config.parse([*words, "--batch-size", "64", "--warmup-epochs", "0", "--output", str(folder), "--model-kwargs", *kwargs]))
+    argv = ["--recipe", "digits", "--device", "cpu", "--no-tensorboard", "--epochs", "1", "--data", str(folder / "digits")]
+    train(config.parse([*argv, "--batch-size", "64", "--warmup-epochs", "0", "--output", str(folder), "--model-kwargs", *kwargs]))
     return folder
 
 
@@ -38,7 +38,7 @@ def image(run):
     return sorted((run / "digits" / "validation" / "4").iterdir())[0]
 
 
-def test_eval_gives_the_last_line_of_the_metrics(run, capsys):
+def test_eval_prints_the_metrics_of_the_last_epoch(run, capsys):
     assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(run / "digits"), "--workers", "0"]) == 0
     with open(run / "metrics.csv") as file:
         (row,) = csv.DictReader(file)
@@ -46,14 +46,14 @@ def test_eval_gives_the_last_line_of_the_metrics(run, capsys):
     assert capsys.readouterr().out == f"loss {loss:.4f}, top-1 {top1:.2f}%, top-5 {top5:.2f}%, 360 images\n"
 
 
-def test_eval_puts_labels_by_name_not_by_place(run, tmp_path, capsys):
-    """With only one class in the data, its label is still the one of the training."""
+def test_eval_matches_labels_by_name(run, tmp_path, capsys):
+    """If the data has only one class, its label is still that of training."""
     (tmp_path / "validation").mkdir()
     (tmp_path / "validation" / "7").symlink_to(run / "digits" / "validation" / "7")
     assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(tmp_path), "--workers", "0"]) == 0
     files = sorted((run / "digits" / "validation" / "7").iterdir())
-    right = [rows[0][0] == "7" for rows in predict(*weights.load(run / "last.safetensors"), files)]
-    assert f"top-1 {100 * sum(right) / len(right):.2f}%" in capsys.readouterr().out
+    correct = [rows[0][0] == "7" for rows in predict(*weights.load(run / "last.safetensors"), files)]
+    assert f"top-1 {100 * sum(correct) / len(correct):.2f}%" in capsys.readouterr().out
 
 
 def test_predict_prints_five_classes(run, image, capsys):
@@ -66,7 +66,7 @@ def test_predict_prints_five_classes(run, image, capsys):
     assert 50 < sum(percents[:5]) <= 100.5
 
 
-def test_predict_takes_the_weights_files_preprocessing(run, image):
+def test_predict_uses_the_preprocessing_of_the_weights_file(run, image):
     model, description = weights.load(run / "last.safetensors")
     assert read_image(image, description).shape == (3, 8, 8)
     logits = model(read_image(image, description)[None])[0]
@@ -80,12 +80,12 @@ def test_unreadable_image_and_weights_are_named(run, tmp_path, capsys):
     assert cli.main(["predict", str(broken), "--weights", str(run / "last.safetensors")]) == 1
     assert f"cannot read the image {broken}" in capsys.readouterr().err
     assert cli.main(["predict", str(broken), "--weights", str(broken)]) == 1
-    assert f"{broken} is no safetensors file" in capsys.readouterr().err
+    assert f"{broken} is not a safetensors file" in capsys.readouterr().err
 
 
-def test_weights_without_description_are_refused(tmp_path):
+def test_weights_without_description_are_rejected(tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(TrainingError, match="does not say which model it is of"):
+    with pytest.raises(TrainingError, match="has no description of its model"):
         weights.load(tmp_path / "x.safetensors")
 
 
@@ -96,7 +96,7 @@ def test_explain_draws_three_pictures(run, image, tmp_path, capsys):
     assert capsys.readouterr().out.split() == [str(tmp_path / name) for name in names]
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in names)
     assert cli.main([*command, "--block", "4"]) == 1
-    assert "blocks 1 to 3, not 4" in capsys.readouterr().err
+    assert "blocks 1 to 3, got 4" in capsys.readouterr().err
 
 
 def test_explain_of_s2mlp_and_of_other_models(tmp_path):
@@ -133,16 +133,16 @@ def test_split_attention_weights_are_those_of_the_forward_pass():
     torch.testing.assert_close(combined, seen["output"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["onnx", "pt2"])
-def test_export_runs_elsewhere_with_any_number_of_images(run, tmp_path, capsys, form):
-    path = tmp_path / f"model.{form}"
-    assert cli.main(["export", "--weights", str(run / "last.safetensors"), "--format", form, "--out", str(path)]) == 0
-    said = capsys.readouterr().out
-    assert "differs from the model's by at most" in said
-    assert float(said.split()[-1]) < 1e-4
+@pytest.mark.parametrize("format", ["onnx", "pt2"])
+def test_exported_models_run_with_any_batch_size(run, tmp_path, capsys, format):
+    path = tmp_path / f"model.{format}"
+    assert cli.main(["export", "--weights", str(run / "last.safetensors"), "--format", format, "--out", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "differs from the model's by at most" in out
+    assert float(out.split()[-1]) < 1e-4
     model, _ = weights.load(run / "last.safetensors")
     images = torch.randn(5, 3, 8, 8)
-    if form == "onnx":
+    if format == "onnx":
         session = InferenceSession(str(path))
         found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
     else:

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark run, each as SVG and PNG."""
+"""The figures of a benchmark run, each as SVG and PNG."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ from s2mlp_cuda.bench.measurement import Run
 from s2mlp_cuda.bench.pictures import bars, model_times, roofline, scaling, step_breakdown
 from s2mlp_cuda.bench.pictures.page import DARK
 
-#: Paths in place of text look the same in every browser, whatever its fonts; the salt makes the ids the same in every run.
+#: Text is drawn as paths, so that it does not depend on the fonts of the viewer. The fixed salt makes ids reproducible.
 FILE_STYLE = {
     **STYLE, "svg.fonttype": "path", "svg.hashsalt": "s2mlp_cuda", "hatch.linewidth": 1.2, "figure.dpi": 110,
     "savefig.bbox": "standard",
@@ -18,7 +18,7 @@ FILE_STYLE = {
 
 
 def draw_all(run: Run, folder: Path) -> list[Path]:
-    """Writes every picture that the run has data for; returns the paths, an SVG and a PNG of each."""
+    """Writes all figures that the run has data for; returns the paths, an SVG and a PNG per figure."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with matplotlib.rc_context(FILE_STYLE):

@@ -1,4 +1,4 @@
-"""What the pictures share: pages, axes, bars, and how cases become texts and file names."""
+"""Shared code of all figures: layout, axes, bars, labels and file names."""
 
 import math
 import textwrap
@@ -14,16 +14,16 @@ from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, is_ours
 
 DARK, PALE, LIGHT_TEAL = "#334155", "#e2e8f0", "#2dd4bf"
 DASHES = (0, (4, 3))
-#: For the lines and segments that are not ours: none is teal or red.
+#: Colors of lines and segments that are not ours. None is teal or red.
 MUTED = ("#64748b", "#b08968", "#8da0cb", "#d4a5c9", "#c9b458", "#75608f", "#a3b18a", "#b7c0cc")
-#: How long a bar is that is cut short, in lengths of the longest that is not.
-CUT_LENGTH = 1.1
-#: Keeps numbers readable where they meet a line.
-PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+#: The length of a truncated bar, relative to the longest complete one.
+TRUNCATED_LENGTH = 1.1
+#: Background of labels, which keeps them readable on top of a line.
+LABEL_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
 
 
 def setting_text(case: Case, field: str) -> str:
-    """A field of a case, for people and file names."""
+    """A field of a case as text, for titles and file names."""
     value = getattr(case, field)
     if field == "shape":
         return "x".join(map(str, value))
@@ -33,48 +33,50 @@ def setting_text(case: Case, field: str) -> str:
 
 
 def differing(cases: Iterable[Case], fields: Iterable[str]) -> list[str]:
-    """Those of the fields in which the cases are not all the same."""
+    """The fields in which the cases differ."""
     cases = list(cases)
     return [field for field in fields if len({getattr(case, field) for case in cases}) > 1]
 
 
 def by_picture(kind: str, cases: dict[Case, list[Measurement]], named: tuple[str, ...], others: tuple[str, ...]) -> dict:
-    """Cases by the name of the picture that shows them.
+    """Groups cases by figure; returns cases by the figure's name.
 
     Args:
-        named: fields of the case that are always in the name.
-        others: fields that join it where the run has several of them.
+        kind: first part of the name.
+        cases: the cases to group.
+        named: fields of the case that are always part of the name.
+        others: fields that are part of the name if the run has several values of them.
     """
     fields = [*named, *differing(cases, others)]
     pictures: dict[str, dict[Case, list[Measurement]]] = {}
-    for case, ways in cases.items():
+    for case, measurements in cases.items():
         name = "-".join([kind, *(setting_text(case, field) for field in fields)])
-        pictures.setdefault(name.replace(", ", "-").replace(" ", "").replace(":", ""), {})[case] = ways
+        pictures.setdefault(name.replace(", ", "-").replace(" ", "").replace(":", ""), {})[case] = measurements
     return pictures
 
 
-def find_copy(ways: Iterable[Measurement]) -> Measurement:
+def find_copy(measurements: Iterable[Measurement]) -> Measurement:
     """The copy of a case of :func:`with_copy`."""
-    return next(m for m in ways if m.name == COPY)
+    return next(m for m in measurements if m.name == COPY)
 
 
 def with_copy(cases: dict[Case, list[Measurement]]) -> dict[Case, list[Measurement]]:
-    """The cases whose copy was timed, and an implementation as well."""
+    """The cases with a timed copy and at least one implementation."""
 
-    def is_complete(ways: list[Measurement]) -> bool:
-        return any(m.name == COPY and m.seconds for m in ways) and any(m.name != COPY for m in ways)
+    def is_complete(measurements: list[Measurement]) -> bool:
+        return any(m.name == COPY and m.seconds for m in measurements) and any(m.name != COPY for m in measurements)
 
-    return {case: ways for case, ways in cases.items() if is_complete(ways)}
+    return {case: measurements for case, measurements in cases.items() if is_complete(measurements)}
 
 
-def way_names(cases: dict[Case, list[Measurement]]) -> list[str]:
+def implementation_names(cases: dict[Case, list[Measurement]]) -> list[str]:
     """All implementations in the order of the run, ours first."""
-    names = dict.fromkeys(m.name for ways in cases.values() for m in ways if m.name != COPY)
+    names = dict.fromkeys(m.name for measurements in cases.values() for m in measurements if m.name != COPY)
     return sorted(names, key=lambda name: not is_ours(name))
 
 
 def number_text(value: float) -> str:
-    """Three digits, or all before the point."""
+    """Three significant digits, or all digits before the decimal point."""
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value < 100 else f"{value:.0f}"
 
 
@@ -89,7 +91,7 @@ def map_bytes(case: Case) -> int:
 
 
 def size_text(count: int) -> str:
-    """Bytes for people; KB, MB and GB are powers of 1024."""
+    """A number of bytes as text; KB, MB and GB are powers of 1024."""
     power = min(3, int(math.log2(count)) // 10)
     return f"{round(count / 1024**power, 1):g} {('bytes', 'KB', 'MB', 'GB')[power]}"
 
@@ -119,10 +121,11 @@ def number_axis(axis: Axes) -> None:
 
 
 def make_page(width: float, height: float, title: str) -> tuple[Figure, SubFigure]:
-    """A figure and its part for the panels, in inches; above it the title, below it room for one line."""
+    """A figure and its subfigure for the panels, with width and height of the panels in inches. The title is above them; below
+    them is space for one line."""
     limit = int(8.6 * width)
     lines = textwrap.wrap(title, limit)
-    lines = textwrap.wrap(title, min(limit, len(title) // len(lines) + 8))  # lines of like length
+    lines = textwrap.wrap(title, min(limit, len(title) // len(lines) + 8))  # balanced lines
     heights = [0.1 + 0.27 * len(lines), height, 0.3]
     figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.06)
@@ -132,13 +135,13 @@ def make_page(width: float, height: float, title: str) -> tuple[Figure, SubFigur
 
 
 def add_legend(body: SubFigure, handles: list) -> None:
-    """Below the panels, in as many lines as the width asks for."""
+    """A legend below the panels, with as many columns as the width allows."""
     columns = min(len(handles), int(body.figure.get_figwidth() / 3.2))
     body.legend(handles=handles, loc="outside lower left", ncols=columns, frameon=False)
 
 
 def label_rows(axis: Axes, labels: list[str]) -> None:
-    """A labelled row per bar, from the top down; ours in colour."""
+    """Labels the rows of bars from top to bottom, ours in color."""
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
@@ -152,25 +155,31 @@ def wrong_style() -> dict:
 
 
 def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, style: dict, height: float = 0.7) -> None:
-    """A bar of the median with whiskers at the quartiles, if there are several rounds, and its number; or why there is none.
+    """Draws the median as a bar with its value, and whiskers at the quartiles if there are several rounds. If the implementation
+    did not run, writes the reason instead.
 
     Args:
-        unit: seconds of one on the axis.
-        end: the longest length that is shown in full.
+        axis: the axes to draw on.
+        row: y position.
+        m: the measurement.
+        unit: seconds per unit of the x axis.
+        end: the longest bar that is not truncated.
+        style: matplotlib style of the bar.
+        height: height of the bar.
     """
     if not m.seconds:
         text = textwrap.shorten(f"did not run: {m.failure}", 46, placeholder=" ...")
-        axis.text(0.015 * end, row, text, va="center", fontsize=9, fontstyle="italic", color=DARK, bbox=PLATE)
+        axis.text(0.015 * end, row, text, va="center", fontsize=9, fontstyle="italic", color=DARK, bbox=LABEL_BOX)
         return
     length = m.median / unit
     wrong = m.right is False
-    tip = min(length, CUT_LENGTH * end)
+    tip = min(length, TRUNCATED_LENGTH * end)
     axis.barh(row, tip, height=height, **(wrong_style() if wrong else style))
     if length == tip:
         low, high = (quartile / unit for quartile in m.quartiles)
         if len(m.seconds) > 1:
             axis.plot([low, high], [row, row], color=DARK, linewidth=1.1, marker="|", markersize=6)
-        tip = min(max(length, high), CUT_LENGTH * end)
+        tip = min(max(length, high), TRUNCATED_LENGTH * end)
     else:
         axis.text(0.93 * tip, row, "//", va="center", ha="center", fontsize=13, fontweight="bold", color="white")
     axis.annotate(
@@ -182,7 +191,7 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
         fontsize=10,
         color=WRONG_COLOR if wrong else DARK,
         fontweight="bold" if wrong else "normal",
-        bbox=PLATE,
+        bbox=LABEL_BOX,
     )
 
 
@@ -191,10 +200,10 @@ def case_label(case: Case, fields: Iterable[str]) -> str:
 
 
 def model_rows(models: dict[str, list[str]]) -> tuple[dict[tuple[str, str], float], list[float]]:
-    """Where the bar of each (model, form) is, with a gap between models, and the middle of each model's bars."""
+    """The y position of the bar of each (model, variant), with a gap between models, and the middle of each model's bars."""
     rows, middles, next_row = {}, [], 0.0
-    for label, forms in models.items():
-        rows.update({(label, form): next_row + i for i, form in enumerate(forms)})
-        middles.append(next_row + (len(forms) - 1) / 2)
-        next_row += len(forms) + 0.6
+    for label, variants in models.items():
+        rows.update({(label, variant): next_row + i for i, variant in enumerate(variants)})
+        middles.append(next_row + (len(variants) - 1) / 2)
+        next_row += len(variants) + 0.6
     return rows, middles

@@ -1,4 +1,4 @@
-"""A roofline: bytes per second of operators against those of a copy, by the size of the map."""
+"""Roofline plots: memory throughput of operators and of a copy, by the size of the map."""
 
 import statistics
 from collections.abc import Iterator
@@ -24,23 +24,23 @@ from s2mlp_cuda.bench.pictures.page import (
     with_copy,
 )
 
-#: Below it, the time of a call is not that of moving the map.
+#: Bytes. The time of calls on smaller maps is not dominated by memory traffic.
 LARGE_MAP = 2**20
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:
-    """Bytes per second of operators against those of a copy, by the size of the map; a row per operator, a column per dtype."""
+    """Memory throughput of operators and of a copy, by the size of the map; one row per operator, one column per dtype."""
     cases = {
-        case: ways
-        for case, ways in with_copy({**run.cases("operator"), **run.cases("scale")}).items()
-        if find_copy(ways).floor_bytes
+        case: measurements
+        for case, measurements in with_copy({**run.cases("operator"), **run.cases("scale")}).items()
+        if find_copy(measurements).floor_bytes
     }
     for name, group in by_picture("roofline", cases, ("device",), ("threads",)).items():
         yield name, _draw_roofline(group)
 
 
 def _rate(m: Measurement) -> float:
-    """GB per second that had to be moved at the least."""
+    """The minimum memory traffic divided by the time, in GB/s."""
     return (m.floor_bytes or 0) / m.median / 1e9
 
 
@@ -51,32 +51,32 @@ def _draw_roofline(cases: dict[Case, list[Measurement]]) -> Figure:
     axes = body.subplots(len(subjects), len(dtypes), sharey="row", squeeze=False)
     for line, subject in zip(axes, subjects):
         for axis, dtype in zip(line, dtypes):
-            panel = {case: ways for case, ways in cases.items() if (case.subject, case.dtype) == (subject, dtype)}
+            panel = {case: measurements for case, measurements in cases.items() if (case.subject, case.dtype) == (subject, dtype)}
             if panel:
                 _draw_roofline_panel(axis, panel)
                 axis.set_title(f"{subject}, {dtype}", fontsize=12)
             else:
                 axis.set_axis_off()
-    body.supylabel("GB/s that must be moved", fontsize=12)
+    body.supylabel("minimum memory traffic / time, GB/s", fontsize=12)
     handles = [Line2D([], [], color=DARK, linewidth=2, marker=".", label="copy of the map")]
-    for ours, who in ((True, "ours"), (False, "best other right way")):
-        handles += [Line2D([], [], label=f"{who}, {way}", **_marker_style(way, ours)) for way in (FORWARD, BOTH)]
+    for ours, label in ((True, "ours"), (False, "best correct baseline")):
+        handles += [Line2D([], [], label=f"{label}, {d}", **_marker_style(d, ours)) for d in (FORWARD, BOTH)]
     add_legend(body, handles)
     return figure
 
 
 def _roofline_title(cases: dict[Case, list[Measurement]]) -> str:
     shares = []
-    for case, ways in cases.items():
-        best = fastest(ways, ours=True)
+    for case, measurements in cases.items():
+        best = fastest(measurements, ours=True)
         if best and best.floor_bytes and map_bytes(case) >= LARGE_MAP:
-            shares.append(100 * _rate(best) / _rate(find_copy(ways)))
-    what = "How near operators come to the speed of a copy"
-    return f"{what}: ours work at {range_text(shares, 0)}% of it on maps of 1 MB and more" if shares else what
+            shares.append(100 * _rate(best) / _rate(find_copy(measurements)))
+    title = "Memory throughput of operators relative to a copy"
+    return f"{title}: ours reach {range_text(shares, 0)}% on maps of 1 MB and more" if shares else title
 
 
 def _marker_style(direction: str, ours: bool) -> dict:
-    """Triangles are small enough to be seen on the circles."""
+    """The style of a marker. Triangles are smaller than circles, so that they are visible on top of them."""
     forward = direction == FORWARD
     style = {"marker": "^" if forward else "o", "markersize": 8.5 if forward else 11, "linestyle": "none"}
     if ours:
@@ -85,14 +85,14 @@ def _marker_style(direction: str, ours: bool) -> dict:
 
 
 def _draw_roofline_panel(axis: Axes, cases: dict[Case, list[Measurement]]) -> None:
-    """A marker is the median over all cases of one size."""
+    """Each marker is the median over all cases of one size."""
     copy_rates: dict[int, list[float]] = {}
     rates: dict[tuple[str, bool], dict[int, list[float]]] = {}
-    for case, ways in cases.items():
+    for case, measurements in cases.items():
         size = map_bytes(case)
-        copy_rates.setdefault(size, []).append(_rate(find_copy(ways)))
+        copy_rates.setdefault(size, []).append(_rate(find_copy(measurements)))
         for ours in (False, True):
-            best = fastest(ways, ours)
+            best = fastest(measurements, ours)
             if best and best.floor_bytes:
                 rates.setdefault((case.direction, ours), {}).setdefault(size, []).append(_rate(best))
     for size, values in copy_rates.items():

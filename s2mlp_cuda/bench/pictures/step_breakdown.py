@@ -1,4 +1,4 @@
-"""Where the time of a model's training step goes."""
+"""Breakdown of a model's training step by kind of operator."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -27,13 +27,13 @@ TEALS = (OURS_COLOR, LIGHT_TEAL)
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:
-    """Stacked bars: the time of a model's step by kind of operator."""
+    """Stacked bars: the time of a step by kind of operator."""
     if run.breakdowns:
         yield "step-breakdown", _draw_breakdowns(run.breakdowns)
 
 
 def _kind_colors(kinds: Iterable[str]) -> dict[str, str]:
-    """Teals for what this package computes, muted colours for the rest."""
+    """Teal for this package's operators, muted colors for all others."""
     teals, muted = itertools.cycle(TEALS), itertools.cycle(MUTED)
     return {kind: next(teals if _is_our_kind(kind) else muted) for kind in kinds}
 
@@ -46,7 +46,7 @@ def _draw_breakdowns(breakdowns: list[Breakdown]) -> Figure:
     kinds = dict.fromkeys(kind for breakdown in breakdowns for kind in breakdown.seconds)
     colors = _kind_colors(kind for kind in kinds if any(b.seconds.get(kind) for b in breakdowns))
     fields = differing([b.case for b in breakdowns], ("direction", "shape", "data_format", "dtype", "device", "threads"))
-    models: dict[str, list[str]] = {}  # label: names of forms
+    models: dict[str, list[str]] = {}  # label to names of variants
     for b in breakdowns:
         models.setdefault(case_label(b.case, fields), []).append(b.name)
     rows, _ = model_rows(models)
@@ -66,7 +66,7 @@ def _draw_breakdowns(breakdowns: list[Breakdown]) -> Figure:
 
 
 def _draw_stack(axis: Axes, row: float, seconds: dict[str, float], colors: dict[str, str], end: float) -> None:
-    """One stacked bar in ms with its total; segments that are wide enough, against ``end``, have their share inside."""
+    """Draws one stacked bar in ms with its total. Segments that are wide enough (relative to ``end``) show their share."""
     begin, total = 0.0, 1e3 * sum(seconds.values())
     for kind, color in colors.items():
         length = 1e3 * seconds.get(kind, 0)
@@ -85,11 +85,11 @@ def _luminance(color: str) -> float:
 
 
 def _breakdown_title(breakdowns: list[Breakdown]) -> str:
-    shares: dict[str, list[float]] = {}  # by form
+    shares: dict[str, list[float]] = {}  # by variant
     for breakdown in breakdowns:
         moved = sum(seconds for kind, seconds in breakdown.seconds.items() if _is_our_kind(kind) or "slices" in kind)
         shares.setdefault(breakdown.name, []).append(100 * moved / sum(breakdown.seconds.values()))
     steps = ", ".join(dict.fromkeys(b.case.direction for b in breakdowns))
-    found = [f"{range_text(shares[form], 0)}% with {form}" for form in (SLICES, FUSED) if form in shares]
-    what = f"Where the time of a {steps} goes"
-    return f"{what}: shifts, copies and slices are {' and '.join(found)}" if found else what
+    texts = [f"{range_text(shares[variant], 0)}% with {variant}" for variant in (SLICES, FUSED) if variant in shares]
+    title = f"Breakdown of a {steps}"
+    return f"{title}: shifts, copies and slices are {' and '.join(texts)}" if texts else title

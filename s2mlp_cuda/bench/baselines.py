@@ -1,4 +1,4 @@
-"""The operators of this package and every other way that people write them. All are compared with a reference."""
+"""The operators of this package and their baselines: the other implementations in common use."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -18,24 +18,24 @@ OURS = "s2mlp_cuda.spatial_shift"
 
 
 def _parts(x: torch.Tensor, offsets, dim: int, group_sizes=None) -> list[torch.Tensor]:
-    """The channel groups as slices make them; those of ``chunk`` may not be assigned to where a gradient is wanted."""
+    """The channel groups as views by slicing. Views by ``chunk`` cannot be modified in place if they require a gradient."""
     borders = reference.group_borders(x.shape[dim], offsets, group_sizes)
     return [x.narrow(dim, begin, end - begin) for begin, end in zip(borders, borders[1:])]
 
 
 def _groups(x: torch.Tensor, offsets, data_format: str, group_sizes=None):
-    """Per group of a shift along one axis: its part of the map, the moving axis first, and by how many tokens it moves."""
+    """For each group of a shift along one axis: its view of the map with the shifted axis first, and its offset."""
     last = data_format == "channels_last"
     for (dh, dw), part in zip(offsets, _parts(x, offsets, -1 if last else -3, group_sizes)):
         yield part.movedim((-3 if last else -2) if dh else (-2 if last else -1), 0), dh + dw
 
 
 def assign_in_place(x, offsets=V1, data_format: str = "channels_last"):
-    """As every public PyTorch copy has it: overlapping slices, assigned in place. Wrong, but for NumPy arrays.
+    """Overlapping slices, assigned in place, as in all public PyTorch copies. Wrong for tensors, correct for NumPy arrays.
 
     Args:
-        x: a tensor, or an array, (B, H, W, C) or (B, C, H, W); overwritten.
-        offsets: (dh, dw) of each group, one of them 1 or -1 and the other 0.
+        x: a tensor or an array, (B, H, W, C) or (B, C, H, W); overwritten.
+        offsets: (dh, dw) of each group; one of them is 1 or -1, the other 0.
     """
     channel_dim, height_dim = (3, 1) if data_format == "channels_last" else (1, 2)
     borders = reference.group_borders(x.shape[channel_dim], offsets)
@@ -56,12 +56,12 @@ def assign_in_place(x, offsets=V1, data_format: str = "channels_last"):
 
 
 def in_place(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
-    """:func:`assign_in_place`. A leaf that requires a gradient cannot be assigned to, and is cloned first."""
+    """:func:`assign_in_place`. A leaf that requires a gradient cannot be modified in place, and is cloned first."""
     return assign_in_place(x.clone() if x.requires_grad and x.is_leaf else x, offsets, data_format)
 
 
 def clone_and_assign(x: torch.Tensor, offsets=V1, data_format: str = "channels_last") -> torch.Tensor:
-    """Slices of clones, assigned to a clone: the safe eager form of the papers' pseudo-code."""
+    """Cloned slices assigned to a clone: the papers' pseudo-code in a form that is safe in eager mode."""
     out = x.clone()
     for view, offset in _groups(out, offsets, data_format):
         if offset > 0:
@@ -72,7 +72,7 @@ def clone_and_assign(x: torch.Tensor, offsets=V1, data_format: str = "channels_l
 
 
 class _HandWritten(torch.autograd.Function):
-    """``(x, offsets, data_format, group_sizes)``: interior and border slices into a fresh map, and their adjoint."""
+    """``(x, offsets, data_format, group_sizes)``: copies interior and border slices into a new map; backward is the adjoint."""
 
     @staticmethod
     def forward(ctx, x, *groups):
@@ -105,7 +105,7 @@ class _HandWritten(torch.autograd.Function):
 
 
 def hand_written(x: torch.Tensor, offsets=V1, data_format: str = "channels_last", group_sizes=None) -> torch.Tensor:
-    """The strongest that plain PyTorch has: an autograd.Function whose backward pass is written by hand, too."""
+    """The strongest pure PyTorch baseline: an autograd.Function with hand-written forward and backward passes."""
     return _HandWritten.apply(x, offsets, data_format, group_sizes)
 
 
@@ -122,13 +122,13 @@ def index_select(x: torch.Tensor, offsets=V1, data_format: str = "channels_last"
 
 @lru_cache(maxsize=1)
 def _token_index(height: int, width: int, channels: int, offsets, group_sizes, device) -> torch.Tensor:
-    """(H * W, C): from which token each channel of each token comes."""
+    """The source token of each token and channel, (H * W, C)."""
     tokens = torch.arange(height * width, device=device).view(1, height, width, 1).expand(-1, -1, -1, channels)
     return reference.spatial_shift(tokens, offsets, group_sizes=group_sizes).view(height * width, channels)
 
 
 def gather(x: torch.Tensor, offsets=V1, data_format: str = "channels_last", group_sizes=None) -> torch.Tensor:
-    """``gather`` with an index per token and channel, which is made once and kept."""
+    """``gather`` with an index per token and channel, which is cached."""
     if data_format == "channels_last":
         batch, height, width, channels = x.shape
         index = _token_index(height, width, channels, offsets, group_sizes, x.device)
@@ -142,14 +142,15 @@ def _compiled(function: Callable) -> Callable:
     return torch.compile(lambda *inputs: function(*inputs), dynamic=False)
 
 
-def shift_peers(data_format: str, **groups) -> dict[str, Callable]:
-    """Name: shift of maps in one data format; ours first. torchvision's is left out where it is not installed.
+def shift_implementations(data_format: str, **groups) -> dict[str, Callable]:
+    """All implementations of the shift by name, ours first. Without torchvision's if it is not installed.
 
     Args:
-        groups: ``offsets`` along one axis each and ``group_sizes``; by default V1. What is written for equal groups that move by
-            one token is left out of others.
+        data_format: of the maps.
+        groups: ``offsets``, each along one axis, and ``group_sizes``; default V1. If given, implementations that support only
+            equal groups and offsets of one token are omitted.
     """
-    named: dict[str, Callable] = {
+    functions: dict[str, Callable] = {
         OURS: spatial_shift,
         ASSIGNED: clone_and_assign,
         "slices + cat": reference.spatial_shift,
@@ -164,20 +165,20 @@ def shift_peers(data_format: str, **groups) -> dict[str, Callable]:
     try:
         import torchvision  # noqa: F401
     except ImportError:
-        del named[DEFORM]
+        del functions[DEFORM]
     if groups:
-        del named[ASSIGNED], named[IN_PLACE]
-    shifts = {name: partial(function, data_format=data_format, **groups) for name, function in named.items()}
+        del functions[ASSIGNED], functions[IN_PLACE]
+    shifts = {name: partial(function, data_format=data_format, **groups) for name, function in functions.items()}
     compiled = (name for name in (ASSIGNED, "slices + cat", "index_select + cat") if name in shifts)
     return shifts | {f"torch.compile({name})": _compiled(shifts[name]) for name in compiled}
 
 
-#: What the fused operator is held against; it does not shift, so it is not compared with the reference.
+#: The target of the fused operator. It does not shift, so it is not compared with the reference.
 GELU_ALONE = "F.gelu alone"
 
 
-def gelu_peers(data_format: str) -> dict[str, Callable]:
-    """Name: GELU, then V1's shift, of maps in one data format; ours first."""
+def gelu_implementations(data_format: str) -> dict[str, Callable]:
+    """All implementations of GELU followed by V1's shift by name, ours first."""
 
     def gelu_then(shift: Shift) -> Callable:
         return lambda x: shift(functional.gelu(x), data_format=data_format)
@@ -198,7 +199,7 @@ BRANCHES = (SS1, SS2, None)
 
 
 def split_attention(x, fc1_weight, fc2_weight, shift: Shift) -> torch.Tensor:
-    """As public code has it: shifted branches stacked, summed, weighted and summed again."""
+    """Split attention as in public code: shifted branches are stacked, summed, weighted and summed again."""
     maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, BRANCHES, -1), BRANCHES)]
     stack = torch.stack(maps, 1)
     hidden = functional.gelu(functional.linear(stack.sum((1, 2, 3)), fc1_weight))
@@ -206,8 +207,8 @@ def split_attention(x, fc1_weight, fc2_weight, shift: Shift) -> torch.Tensor:
     return (stack * weights[:, :, None, None]).sum(1)
 
 
-def split_attention_peers(data_format: str) -> dict[str, Callable]:
-    """Name: split attention of (x, fc1_weight, fc2_weight); ours first."""
+def split_attention_implementations(data_format: str) -> dict[str, Callable]:
+    """All implementations of split attention by name, as functions of (x, fc1_weight, fc2_weight), ours first."""
 
     def stack(shift: Shift) -> Callable:
         return partial(split_attention, shift=shift)

@@ -1,6 +1,6 @@
-"""timm's MLP networks with every argument free: its own named models fix the patch size and the width.
+"""timm's MLP models with configurable arguments: timm's own named models have a fixed patch size and width.
 
-Importing this module makes timm know ``mlp_mixer``, ``resmlp`` and ``gmlp``.
+Importing this module registers ``mlp_mixer``, ``resmlp`` and ``gmlp`` with timm.
 """
 
 from timm.layers import GatedMlp
