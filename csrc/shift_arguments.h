@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "dtypes.h"
@@ -110,11 +111,11 @@ inline ShiftProblem make_problem(
   problem.channel = axis(last ? rank - 1 : rank - 3);
   problem.mode = parse_padding_mode(padding_mode);
   problem.groups = make_groups(offsets, group_sizes, problem.channel.size, problem.height.size, problem.width.size, problem.mode);
-  problem.leading_size = 1;
+  std::vector<Axis> leading;
   for (int64_t d = 0; d < rank - 3; ++d) {
-    problem.leading_size *= in.size(d);
-    add_leading_axis(problem, axis(d));
+    leading.push_back(axis(d));
   }
+  add_leading_axes(problem, std::move(leading));
   return problem;
 }
 

@@ -2,6 +2,7 @@
 // (the CUDA launch plan) can be tested for maps larger than any memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -42,19 +43,26 @@ struct ShiftProblem {
   int64_t elements() const { return leading_size * height.size * width.size * channel.size; }
 };
 
-// Appends the next inner axis of the tensor to `leading`, merged into the last one if both strides allow.
-inline void add_leading_axis(ShiftProblem& problem, const Axis& inner) {
-  if (inner.size == 1) {
-    return;
-  }
-  if (!problem.leading.empty()) {
-    Axis& outer = problem.leading.back();
-    if (outer.in_stride == inner.in_stride * inner.size && outer.out_stride == inner.out_stride * inner.size) {
-      outer = {outer.size * inner.size, inner.in_stride, inner.out_stride};
-      return;
+// Sets the leading axes of a problem. Their order does not matter to a shift: they are sorted by the strides of the output, so that as
+// many as possible can be merged.
+inline void add_leading_axes(ShiftProblem& problem, std::vector<Axis> axes) {
+  problem.leading.clear();
+  problem.leading_size = 1;
+  std::stable_sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.out_stride > b.out_stride; });
+  for (const Axis& inner : axes) {
+    problem.leading_size *= inner.size;
+    if (inner.size == 1) {
+      continue;
     }
+    if (!problem.leading.empty()) {
+      Axis& outer = problem.leading.back();
+      if (outer.in_stride == inner.in_stride * inner.size && outer.out_stride == inner.out_stride * inner.size) {
+        outer = {outer.size * inner.size, inner.in_stride, inner.out_stride};
+        continue;
+      }
+    }
+    problem.leading.push_back(inner);
   }
-  problem.leading.push_back(inner);
 }
 
 }  // namespace s2mlp

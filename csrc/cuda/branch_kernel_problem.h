@@ -13,6 +13,12 @@ namespace s2mlp {
 
 // A launch takes the same channels of every branch, because sums go over the branches. Channels and the strides of maps
 // count vectors; the strides of weights and sums count numbers.
+struct BranchGroup {
+  int32_t channel_begin;
+  int32_t dh;
+  int32_t dw;
+};
+
 struct BranchKernelProblem {
   PaddingMode mode;
   int32_t group_count;
@@ -29,7 +35,7 @@ struct BranchKernelProblem {
   Divider<int32_t> by_lines;
   int64_t blocks;
   BranchStrides strides;
-  KernelGroup<int32_t> groups[kMaxGroups];  // cut to the channels of this launch, of all branches in order
+  BranchGroup groups[kMaxGroups];  // cut to the channels of this launch, of all branches in order
 };
 
 struct BranchBlock {
@@ -78,8 +84,8 @@ S2MLP_HOST_DEVICE void locate_tokens(const BranchKernelProblem& p, int32_t first
 
 // The group of channel `c` of branch `k`. `next` is where the branch's groups begin in the table, and is moved on to those
 // of the next branch: a loop over the branches looks at each group once.
-S2MLP_HOST_DEVICE KernelGroup<int32_t> branch_group(const BranchKernelProblem& p, int32_t k, int32_t c, int& next) {
-  KernelGroup<int32_t> group = p.groups[next];
+S2MLP_HOST_DEVICE BranchGroup branch_group(const BranchKernelProblem& p, int32_t k, int32_t c, int& next) {
+  BranchGroup group = p.groups[next];
   const int32_t begin = k * p.channels;
   for (++next; next < p.group_count && p.groups[next].channel_begin < begin + p.channels; ++next) {
     if (begin + c >= p.groups[next].channel_begin) {

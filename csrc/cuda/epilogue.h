@@ -5,6 +5,7 @@
 
 #include "../accumulator.h"
 #include "../elementwise.h"
+#include "access.h"
 #include "vector_of.h"
 
 namespace s2mlp {
@@ -16,16 +17,22 @@ struct Epilogue {
   using Operand = std::conditional_t<Op::kHasOperand, Packed<T, kVector>, Nothing>;
 
   Op op;
-  const VectorOf<T, kVector>* operand;  // the map of second operands, where the operation has them
+  const void* operand;  // the map of second operands, where the operation has them
 
-  // Called with an item's place in the output when the item's own load is issued.
-  template <typename Index>
-  __device__ Operand load(Index out_offset) const {
+  // From the output's address to that map's, which lies in memory as the output does.
+  __device__ uint64_t from_output(uint64_t out) const { return Op::kHasOperand ? global_address(operand) - out : 0; }
+
+  // Called with the address of an item's second operand when the item's own load is issued.
+  __device__ Operand load(uint64_t address) const {
     if constexpr (Op::kHasOperand) {
-      return load_packed(operand + out_offset);
+      return reinterpret_bits<Operand>(load_global<sizeof(Operand)>(address));
     } else {
       return {};
     }
+  }
+
+  __device__ AccessOf<T, kVector> operator()(const AccessOf<T, kVector>& value, const Operand& packed) const {
+    return reinterpret_bits<AccessOf<T, kVector>>((*this)(reinterpret_bits<VectorOf<T, kVector>>(value), packed));
   }
 
   __device__ VectorOf<T, kVector> operator()(VectorOf<T, kVector> values, const Operand& packed) const {

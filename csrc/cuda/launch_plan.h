@@ -1,75 +1,50 @@
-// Which kernel a call takes, how many bytes its accesses and its indices have, and how many blocks it gets: decided from numbers
-// alone, so that it can be tested without a GPU and for maps that no machine could hold.
+// Which kernel a call takes and how many bytes its accesses have: decided from numbers alone, so that it can be tested without a GPU
+// and for maps that no machine could hold.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
 #include "../branch_problem.h"
 #include "../shift_problem.h"
-#include "kernel_problem.h"
+#include "block_shape.h"
+#include "divide.h"
+#include "element_problem.h"
+#include "kernel_groups.h"
+#include "plane_problem.h"
+#include "token_problem.h"
 
 namespace s2mlp {
 
-constexpr int kBlockThreads = 256;
 constexpr int kMinBlocks = 3;  // per multiprocessor; left to itself, ptxas spills to fit in more
 constexpr int kVectorBytes = 16;  // the widest access
-constexpr int kItemsPerThread = 4;
-constexpr int kPlaneItemsPerThread = 2;
+constexpr int kItemsPerThread = 4;  // whose loads are in flight together
 constexpr int kElementItemsPerThread = 2;  // where elements are computed with, which takes registers
-constexpr int kBlocksPerResident = 4;  // grids are capped at this many times what the device holds at once
 
 enum class ShiftKernel : int32_t {
-  kChannelVectors,  // channels innermost, neighbours in memory: `vector` channels of a token per item
-  kPlaneVectors,    // width innermost, dense planes: 16 bytes of output per item
-  kElements,        // anything else: one element per item
+  kTokens,  // channels innermost: `vector` channels of a token per access
+  kPlanes,  // width innermost, dense planes
+  kElements,  // anything else
+  kTooLarge,
 };
 
-struct DeviceLimits {
-  int multiprocessors;
-  int threads_per_multiprocessor;
-};
-
-// Bytes by which a tensor's first element misses a 16-byte boundary.
+// Bytes by which tensors miss a 16-byte boundary.
 struct Misalignment {
   int in;
-  int out;
+  int out;  // and what lies in memory as the output does
 };
 
 struct LaunchPlan {
   ShiftKernel kernel;
-  int vector;            // elements per access
-  bool index_64;
-  int items_per_thread;  // items whose loads are in flight together
+  int vector;
 };
 
-// Elements from the first to the last of a tensor of these axes, both included.
-inline int64_t extent(const ShiftProblem& p, int64_t Axis::* stride) {
-  int64_t last =
-      (p.height.size - 1) * p.height.*stride + (p.width.size - 1) * p.width.*stride + (p.channel.size - 1) * p.channel.*stride;
-  for (const Axis& axis : p.leading) {
-    last += (axis.size - 1) * axis.*stride;
-  }
-  return last + 1;
-}
-
-// An offset can be as large as its axis and a vector can reach past the last element: one bit is kept for the sums.
-inline bool fits_32_bits(const ShiftProblem& p) {
-  const int64_t limit = std::numeric_limits<int32_t>::max() / 2;
-  return std::max({extent(p, &Axis::in_stride), extent(p, &Axis::out_stride), p.elements(), p.height.size, p.width.size}) <= limit;
-}
-
-// The largest power of two of channels that can move at once: every group border, every stride and both base addresses
-// are multiples of it, and it is at most 16 bytes.
+// The largest power of two of channels, of at most 16 bytes, that divides their number, all strides and both base addresses.
 inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
   if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
     return 1;
   }
-  int64_t bits = kVectorBytes / element_size | misalignment.in / element_size | misalignment.out / element_size;
-  for (const ShiftGroup& group : p.groups) {
-    bits |= group.channel_end;
-  }
+  int64_t bits = kVectorBytes / element_size | misalignment.in / element_size | misalignment.out / element_size | p.channel.size;
   const auto add_axis = [&](const Axis& axis) {
     if (axis.size > 1) {
       bits |= axis.in_stride | axis.out_stride;
@@ -83,6 +58,18 @@ inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Mi
   return static_cast<int>(bits & -bits);
 }
 
+constexpr int64_t kCountLimit = int64_t{1} << 30;  // of what is counted in 32 bits: one bit is kept for sums
+constexpr int64_t kOffsetLimit = int64_t{1} << 31;
+
+// Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted.
+inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
+  const auto span = [&](int64_t Axis::* stride) {
+    return (p.height.size * p.height.*stride + p.width.size * p.width.*stride + p.channel.size * p.channel.*stride) * element_size;
+  };
+  return p.leading.size() <= kMaxLeadingAxes && p.leading_size * p.height.size * p.width.size < kCountLimit &&
+      p.channel.size < kCountLimit && span(&Axis::in_stride) < kOffsetLimit && span(&Axis::out_stride) < kOffsetLimit;
+}
+
 // Rows that follow each other without a gap, in both tensors, and output planes that do.
 inline bool has_dense_planes(const ShiftProblem& p) {
   const int64_t plane = p.height.size * p.width.size;
@@ -93,19 +80,18 @@ inline bool has_dense_planes(const ShiftProblem& p) {
   return dense_rows && dense_output;
 }
 
-inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
-  const bool index_64 = !fits_32_bits(p);
-  const int full = static_cast<int>(kVectorBytes / element_size);
-  if (p.channels_innermost()) {
-    int vector = vector_channels(p, element_size, misalignment);
-    // Kernels with 64-bit indices exist for full vectors and for single elements only.
-    vector = index_64 && vector != full ? 1 : vector;
-    return {ShiftKernel::kChannelVectors, vector, index_64, kItemsPerThread};
-  }
-  if (has_dense_planes(p) && misalignment.out == 0 && p.groups.size() <= kMaxGroups) {
-    return {ShiftKernel::kPlaneVectors, full, index_64, kPlaneItemsPerThread};
-  }
-  return {ShiftKernel::kElements, 1, index_64, kItemsPerThread};
+// Whether the planes of a period span less than 2 GiB, also where they are of two images, and planes can be counted.
+inline bool fits_planes(const ShiftProblem& p, int64_t element_size) {
+  const int64_t planes = period_planes_of(p, element_size);
+  const int64_t next_image = p.leading.empty() ? 0 : std::abs(p.leading[0].in_stride - p.channel.size * p.channel.in_stride);
+  const int64_t span = planes * std::max(p.channel.in_stride, p.height.size * p.width.size) + (planes > 1 ? next_image : 0);
+  return p.leading_size * p.channel.size < kCountLimit && p.groups.size() <= kMaxGroups && span * element_size < kOffsetLimit;
+}
+
+inline bool fits_elements(const ShiftProblem& p) {
+  const int64_t inner = p.channels_innermost() ? p.channel.size : p.width.size;
+  return p.elements() / inner < kCountLimit && p.leading.size() <= kMaxLeading &&
+      std::max({p.height.size, p.width.size, p.channel.size}) < kCountLimit;
 }
 
 // Elements in the vectors of kernels that compute with them. float64 computes for longer than it loads: one at a time.
@@ -114,20 +100,18 @@ constexpr int widest_computed(int64_t element_size) { return element_size < 8 ? 
 template <typename T>
 constexpr int kWidestComputed = widest_computed(sizeof(T));
 
-// Where elements are computed with on their way (GELU): kernels exist for full vectors of channels and for single elements.
-inline LaunchPlan plan_element_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
-  const int full = widest_computed(element_size);
-  const bool vectors = p.channels_innermost() && vector_channels(p, element_size, misalignment) >= full;
-  return {
-      p.channels_innermost() ? ShiftKernel::kChannelVectors : ShiftKernel::kElements, vectors ? full : 1, !fits_32_bits(p),
-      kElementItemsPerThread};
-}
-
-// Blocks for `items` of work; each takes kBlockThreads * items_per_thread items at a time until none are left.
-inline int64_t grid_blocks(int64_t items, int items_per_thread, const DeviceLimits& limits) {
-  const int64_t tile = int64_t{kBlockThreads} * items_per_thread;
-  const int64_t resident = int64_t{limits.multiprocessors} * (limits.threads_per_multiprocessor / kBlockThreads);
-  return std::max<int64_t>(1, std::min(kBlocksPerResident * resident, (items + tile - 1) / tile));
+// Where elements are computed with on their way (GELU), kernels exist for full vectors of channels and for single ones.
+inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment, bool computed) {
+  if (p.channels_innermost() && fits_tokens(p, element_size)) {
+    const int vector = vector_channels(p, element_size, misalignment);
+    const int widest = widest_computed(element_size);
+    return {ShiftKernel::kTokens, !computed ? vector : (vector >= widest ? widest : 1)};
+  }
+  const bool planes = has_dense_planes(p) && misalignment.out == 0 && !(computed && widest_computed(element_size) == 1);
+  if (!p.channels_innermost() && planes && fits_planes(p, element_size)) {
+    return {ShiftKernel::kPlanes, item_elements(element_size)};
+  }
+  return {fits_elements(p) ? ShiftKernel::kElements : ShiftKernel::kTooLarge, 1};
 }
 
 // ---- Branches --------------------------------------------------------------------------------------------------------
@@ -138,19 +122,19 @@ constexpr int kBranchTokens = 4;  // whose loads a thread has in flight together
 struct BranchStrides {
   MapStrides expanded;  // of all branches
   MapStrides combined;  // of one
-  int64_t weights;    // from image to image
+  int64_t weights;  // from image to image
   int64_t pool_grad;
 };
 
 enum class BranchWork : int32_t {
-  kMaps,           // writes maps; a thread does kBranchTokens tokens
-  kSums,           // sums up the tokens of an image; a block does all tokens of a few channels
+  kMaps,  // writes maps; a thread does kBranchTokens tokens
+  kSums,  // sums up the tokens of an image; a block does all tokens of a few channels
   kSumsPerBranch,  // the same, branch by branch
 };
 
 struct BranchPlan {
   int vector;  // elements per access: 16 bytes, or one
-  bool fits;   // indices inside an image, and the number of blocks, fit into 32 bits, and any table into kMaxGroups
+  bool fits;  // indices inside an image, and the number of blocks, fit into 32 bits, and any table into kMaxGroups
 };
 
 // Channel vectors of a block that sums up tokens, side by side; its other threads are for other tokens.

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
-    const KernelGroup<int32_t> group = branch_group(p, k, item.channel, next);
+    const BranchGroup group = branch_group(p, k, item.channel, next);
     const int64_t channel = int64_t{k} * p.channels + item.channel;
     const Acc* numbers = weights + block.image * p.strides.weights + channel * kVector;
     const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + channel;
@@ -116,7 +116,7 @@ __device__ void sum_readers(
     const VectorOf<T, kVector>* map,
     const BranchKernelProblem& p,
     const Token& token,
-    const KernelGroup<int32_t>& group,
+    const BranchGroup& group,
     accumulator_t<T> (&sums)[kVector]) {
   const Sources<int32_t> rows = readers(token.h, group.dh, p.height, p.mode);
   const Sources<int32_t> columns = readers(token.w, group.dw, p.width, p.mode);
@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
-    const KernelGroup<int32_t> group = branch_group(p, k, item.channel, next);
+    const BranchGroup group = branch_group(p, k, item.channel, next);
     const int64_t channel = int64_t{k} * p.channels + item.channel;
     Acc factors[kVector] = {};
     Packed<T, kVector> values[kBranchTokens] = {};
@@ -241,7 +241,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; inside && k < p.branches; ++k) {
-    const KernelGroup<int32_t> group = branch_group(p, k, channel, next);
+    const BranchGroup group = branch_group(p, k, channel, next);
     const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + int64_t{k} * p.channels + channel;
 #pragma unroll 1
     for (int32_t first = threadIdx.x / kLanes; first < p.tokens; first += kBranchTokens * kStep) {
@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_we
   const int32_t channel = p.first_channel + lane;
   const int32_t expanded_channel = block.line * p.channels + channel;
   const bool inside = lane < p.launch_channels;
-  const KernelGroup<int32_t> group = group_of(p, expanded_channel);
+  const BranchGroup group = p.groups[0];
   const VectorOf<T, kVector>* map = grad + block.image * p.strides.combined.image + channel;
   const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + expanded_channel;
   Acc sums[kVector] = {};

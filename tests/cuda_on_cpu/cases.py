@@ -14,6 +14,7 @@ TABLES = {
     "V1": offsets.V1,
     "eight-way": offsets.EIGHT_WAY,
     "far": ((2, -3), (0, 0), (-1, 40), (-50, 1)),
+    "unequal": ((1, -2), (0, 1), (-1, 0), (0, -1)),
     "a group for each channel": tuple((i % 7 - 3, i % 2) for i in range(50)),
 }
 STAY = ((0, 0),)
@@ -53,6 +54,16 @@ def make_map(
     if memory == "slice":  # a corner of a larger map, along every axis
         larger = empty([n + 3 for n in shape])
         return fill(larger[tuple(slice(3, None) for _ in shape)])
+    if memory == "every other":  # channel and image of a larger map
+        channel = -1 if data_format == "channels_last" else -3
+        larger = list(shape)
+        larger[0] *= 2
+        larger[channel] *= 2
+        cut = [slice(None)] * len(shape)
+        cut[0] = cut[channel] = slice(1, None, 2)
+        return fill(empty(larger)[tuple(cut)])
+    if memory == "frames":  # all frames of each image but the last: the two leading axes do not merge
+        return fill(empty((shape[0], shape[1] + 1, *shape[2:]))[:, :-1])
     if memory == "transposed":  # the other data format's memory
         last = data_format == "channels_last"
         inner = (shape[-1], *shape[-3:-1]) if last else (*shape[-2:], shape[-3])
@@ -83,10 +94,17 @@ class Case:
         return f"{self.data_format} {str(self.dtype)[6:]} {size} {self.memory} {self.mode} {self.table}"
 
     @property
+    def channels(self) -> int:
+        return self.shape[-1 if self.data_format == "channels_last" else -3]
+
+    @property
     def offsets(self) -> tuple[tuple[int, int], ...]:
-        if self.table == "many groups":
-            return many_offsets(self.shape[-1 if self.data_format == "channels_last" else -3])
-        return TABLES[self.table]
+        return many_offsets(self.channels) if self.table == "many groups" else TABLES[self.table]
+
+    @property
+    def group_sizes(self) -> list[int] | None:
+        """Channels of each group of the table "unequal": one group is empty, and no vector divides the others."""
+        return [self.channels // 5, 0, self.channels - self.channels // 5 - 3, 3] if self.table == "unequal" else None
 
     def make(self, device: str = "cpu") -> torch.Tensor:
         return make_map(self.shape, self.dtype, self.data_format, self.memory, device)
@@ -171,6 +189,16 @@ def all_cases() -> Iterator[Case]:
             yield Case("far", mode, dtype, "channels_last", (2, 5, 3, 8 * full), "slice")
             yield Case("V1", mode, dtype, "channels_last", (2, 5, 6, 8), "transposed")
             yield Case("many groups", mode, dtype, "channels_last", (1, 3, 4, 150))
+            yield Case("many groups", mode, dtype, "channels_last", (1, 3, 4, 16 * full))
+            yield Case("unequal", mode, dtype, "channels_last", (2, 5, 4, 4 * full))
+            yield Case("unequal", mode, dtype, "channels_last", (2, 3, 4, 23))
+            yield Case("unequal", mode, dtype, "channels_first", (2, 23, 5, 4))
+            yield Case("V1", mode, dtype, "channels_last", (3, 2, 5, 4, 4 * full), "frames")
+            yield Case("V1", mode, dtype, "channels_last", (3, 5, 4, 4 * full), "every other")
+            yield Case("V1", mode, dtype, "channels_first", (3, 8, 5, 4), "every other")
+            yield Case("V1", mode, dtype, "channels_first", (3, 2, 8, 5, 4), "frames")
+            yield Case("V1", mode, dtype, "channels_last", (1, 1, 13))  # no stride counts, the number of channels does
+            yield Case("V1", mode, dtype, "channels_first", (3, 5, 3, 3))  # the last period of planes is not whole
             for data_format, shape in (("channels_last", (2, 5, 6, 50)), ("channels_first", (1, 50, 5, 6))):
                 yield Case("a group for each channel", mode, dtype, data_format, shape)
             for table in ("V1", "eight-way", "far"):
@@ -209,6 +237,9 @@ def gelu_cases() -> Iterator[GeluCase]:
             yield GeluCase("many groups", mode, dtype, "channels_last", (1, 3, 4, 150))
             yield GeluCase("a group for each channel", mode, dtype, "channels_last", (1, 5, 6, 50))
             yield GeluCase("V1", mode, dtype, "channels_first", (1, 24, 14, 14))
+            yield GeluCase("unequal", mode, dtype, "channels_last", (2, 5, 4, 4 * full))
+            yield GeluCase("unequal", mode, dtype, "channels_first", (3, 5, 3, 3), "exact", "exact", "tanh")
+            yield GeluCase("V1", mode, dtype, "channels_last", (3, 2, 5, 4, 4 * full), "frames", "frames")
 
 
 def branch_cases() -> Iterator[BranchCase]:

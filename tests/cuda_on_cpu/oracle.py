@@ -22,14 +22,14 @@ def shift_failure(case: Case, ops, device: str) -> str:
     x = case.make(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
-    out = ops.spatial_shift(x, flat, None, **keywords)
-    if not torch.equal(out, reference.spatial_shift(x, case.offsets, **keywords)):
+    out = ops.spatial_shift(x, flat, case.group_sizes, **keywords)
+    if not torch.equal(out, reference.spatial_shift(x, case.offsets, group_sizes=case.group_sizes, **keywords)):
         return "forward differs from the reference"
     if not x.is_floating_point():
         return ""
-    ours = ops.spatial_shift_backward(x, flat, None, **keywords)
+    ours = ops.spatial_shift_backward(x, flat, case.group_sizes, **keywords)
     leaf = torch.zeros(x.shape, dtype=torch.float64, device=device, requires_grad=True)
-    shifted = reference.spatial_shift(leaf, case.offsets, **keywords)
+    shifted = reference.spatial_shift(leaf, case.offsets, group_sizes=case.group_sizes, **keywords)
     (expected,) = torch.autograd.grad(shifted, leaf, x.double())
     tolerance = TOLERANCE[case.dtype]
     if not torch.allclose(ours.double(), expected, rtol=tolerance, atol=tolerance):
@@ -52,11 +52,13 @@ def gelu_failure(case: GeluCase, ops, device: str) -> str:
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
     leaf = x.detach().double().requires_grad_()
-    expected = reference.spatial_shift(F.gelu(leaf, approximate=case.approximate), case.offsets, **keywords)
-    if not close(ops.gelu_spatial_shift(x, flat, None, case.approximate, **keywords), expected, case.dtype):
+    expected = reference.spatial_shift(
+        F.gelu(leaf, approximate=case.approximate), case.offsets, group_sizes=case.group_sizes, **keywords
+    )
+    if not close(ops.gelu_spatial_shift(x, flat, case.group_sizes, case.approximate, **keywords), expected, case.dtype):
         return "forward differs from the reference"
     (expected,) = torch.autograd.grad(expected, leaf, grad.double())
-    ours = ops.gelu_spatial_shift_backward(grad, x, flat, None, case.approximate, **keywords)
+    ours = ops.gelu_spatial_shift_backward(grad, x, flat, case.group_sizes, case.approximate, **keywords)
     if not close(ours, expected, case.dtype):
         return "backward differs from the reference"
     return ""

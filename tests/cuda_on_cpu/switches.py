@@ -11,14 +11,14 @@ class Switch(NamedTuple):
     new: str
 
 
-INDEX_64 = "64-bit indices for every map, not just from 2^30 elements on"
+ELEMENTS = "element by element for every map, not just those that no other kernel takes"
 STREAMING = "streaming stores for every map, not just from half of the last-level cache on, on every processor"
 
 CUDA = {
-    INDEX_64: Switch(
+    ELEMENTS: Switch(
         "csrc/cuda/launch_plan.h",
-        "= std::numeric_limits<int32_t>::max() / 2;",
-        "= {on} ? 0 : std::numeric_limits<int32_t>::max() / 2;",
+        "  if (p.channels_innermost() && fits_tokens(p, element_size)) {",
+        "  if ({on}) {{ return {{ShiftKernel::kElements, 1}}; }}\n  if (p.channels_innermost() && fits_tokens(p, element_size)) {{",
     ),
     "one row too far": Switch(
         "csrc/shift_geometry.h",
@@ -30,13 +30,52 @@ CUDA = {
         " | misalignment.in / element_size | misalignment.out / element_size",
         " | ({on} ? 0 : misalignment.in / element_size | misalignment.out / element_size)",
     ),
-    "a chunk that ends behind the tensor": Switch(
-        "csrc/cuda/kernel_problem.h",
-        "end <= p.misalignment + p.in_extent",
-        "end <= (1 + {on}) * (p.misalignment + p.in_extent)",
+    "channels that the vector does not divide": Switch(
+        "csrc/cuda/launch_plan.h", " | p.channel.size;", " | ({on} ? 0 : p.channel.size);"
+    ),
+    "planes behind the last one": Switch(
+        "csrc/cuda/plane_problem.h",
+        "left < p.period_planes ? left : p.period_planes",
+        "left < p.period_planes && !{on} ? left : p.period_planes",
     ),
     "the last item of a launch left out": Switch(
-        "csrc/cuda/strided_kernel.h", "      if (item < p.items) {", "      if (item + {on} < p.items) {{"
+        "csrc/cuda/token_kernel.h",
+        "      if (row + u * p.shape.next_item < p.shape.rows && !",
+        "      if (row + u * p.shape.next_item + {on} < p.shape.rows && !",
+    ),
+    "the stride of the channels in planes ignored": Switch(
+        "csrc/cuda/plane_problem.h",
+        "static_cast<int32_t>(p.channel.in_stride * element_size)",
+        "static_cast<int32_t>(({on} ? plane : p.channel.in_stride) * element_size)",
+    ),
+    "the outer of two leading axes ignored": Switch(
+        "csrc/cuda/leading_axes.h",
+        "= static_cast<uint32_t>(split.quotient);",
+        "= {on} ? 0 : static_cast<uint32_t>(split.quotient);",
+    ),
+    "all leading axes merged": Switch(
+        "csrc/shift_problem.h",
+        "outer.in_stride == inner.in_stride * inner.size && outer",
+        "({on} || outer.in_stride == inner.in_stride * inner.size) && outer",
+    ),
+    "a vector that is all of its first channel's group": Switch(
+        "csrc/cuda/token_problem.h", "return g < p.group_count &&", "return !{on} && g < p.group_count &&"
+    ),
+    "a second group that begins one channel late": Switch(
+        "csrc/cuda/token_problem.h",
+        "(p.groups[g].channel_begin - channels.begin)",
+        "(p.groups[g].channel_begin - channels.begin + {on})",
+    ),
+    "every table of groups from the first channel on": Switch(
+        "csrc/cuda/token_problem.h",
+        "static_cast<int32_t>(slice.begin / vector)",
+        "static_cast<int32_t>({on} ? 0 : slice.begin / vector)",
+    ),
+    "only the first of two readers in planes": Switch(
+        "csrc/cuda/plane_kernel.h", "if (sources.two != 0) {", "if (sources.two != 0 && !{on}) {{"
+    ),
+    "sources of a group kept for the next": Switch(
+        "csrc/cuda/plane_kernel.h", "!is_uniform(p, period, known_group)", "(!{on} && !is_uniform(p, period, known_group))"
     ),
     "no barrier between the steps of a sum over tokens": Switch(
         "csrc/cuda/shift_split_attention.cu", "    __syncthreads();\n", "    if (!{on}) {{ __syncthreads(); }}\n"
@@ -53,7 +92,9 @@ CUDA = {
         "csrc/cuda/launch_plan.h", "int64_t bits = misalignment == 0 ? 0 : 1;", "int64_t bits = misalignment == 0 || {on} ? 0 : 1;"
     ),
     "the slope of GELU at the shifted place": Switch(
-        "csrc/cuda/strided_kernel.h", "epilogue.load(place.out_offset)", "epilogue.load({on} ? place.in_offset : place.out_offset)"
+        "csrc/cuda/token_kernel.h",
+        "operands[u] = epilogue.load(to[u] + operand_map);",
+        "operands[u] = epilogue.load(at_token<false>(p, out, {on} ? locate_token(p, row) : place) + operand_map);",
     ),
     "one approximation for the other": Switch("csrc/elementwise.h", "return tanh ? gelu<true,", "return tanh != {on} ? gelu<true,"),
 }

@@ -7,12 +7,12 @@ import pytest
 
 from cases import DTYPES, all_cases, branch_cases, gelu_cases
 from emulated import ORDERS, run_cases
-from switches import INDEX_64, STREAMING
+from switches import ELEMENTS, STREAMING
 
-RUNS = [(order, "") for order in ORDERS] + [("shuffled", INDEX_64)]
+RUNS = [(order, "") for order in ORDERS] + [("shuffled", ELEMENTS)]
 
 
-@pytest.fixture(scope="module", params=RUNS, ids=[*ORDERS, "64-bit indices"])
+@pytest.fixture(scope="module", params=RUNS, ids=[*ORDERS, "element by element"])
 def failures(request):
     order, switch = request.param
     return run_cases("cuda", order, switch=switch)

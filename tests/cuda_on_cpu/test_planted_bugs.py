@@ -6,14 +6,23 @@ import pytest
 
 import switches
 from emulated import ORDERS, compile_shared, copy_sources, emulation_flags, load_plan_check, run_cases
-from switches import INDEX_64
+from switches import ELEMENTS
 
 #: The switch of each bug: the cases that are run, what is found.
 PLANTED = {
     "one row too far": ("shift channels_last", "AddressSanitizer: heap-buffer-overflow"),
     "a vector at an address that is no multiple of it": ("shift channels_last", "misaligned address"),
-    "a chunk that ends behind the tensor": ("shift channels_first", "AddressSanitizer: heap-buffer-overflow"),
+    "channels that the vector does not divide": ("shift channels_last", "AddressSanitizer: heap-buffer-overflow"),
+    "planes behind the last one": ("shift channels_first", "AddressSanitizer: heap-buffer-overflow"),
     "the last item of a launch left out": ("shift channels_last", "differs from the reference"),
+    "the stride of the channels in planes ignored": ("shift channels_first", "differs from the reference"),
+    "the outer of two leading axes ignored": ("shift channels_last", "differs from the reference"),
+    "all leading axes merged": ("shift channels_last", "differs from the reference"),
+    "a vector that is all of its first channel's group": ("shift channels_last", "forward differs from the reference"),
+    "a second group that begins one channel late": ("shift channels_last", "forward differs from the reference"),
+    "every table of groups from the first channel on": ("shift channels_last", "forward differs from the reference"),
+    "only the first of two readers in planes": ("shift channels_first", "adjoint differs from the reference"),
+    "sources of a group kept for the next": ("shift channels_first", "forward differs from the reference"),
     "no barrier between the steps of a sum over tokens": ("branches float32", "pool differs from the reference"),
     "the last token of a combined map left out": ("branches float32", "combine differs from the reference"),
     "only the first of several readers": ("branches float32", "combine_backward differs from the reference"),
@@ -24,7 +33,7 @@ PLANTED = {
 
 
 def test_every_switch_is_tried():
-    assert {*PLANTED, INDEX_64} == set(switches.CUDA)
+    assert {*PLANTED, ELEMENTS} == set(switches.CUDA)
 
 
 @pytest.mark.parametrize("name", PLANTED)

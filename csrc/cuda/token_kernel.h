@@ -1,0 +1,128 @@
+// The shift and its adjoint where channels are innermost, and what is fused with them. In the adjoint `in` is the gradient of the
+// output and `out` that of the input.
+//
+// A thread has one access of channels in every token that it works on, so its group, and how far away that group's input is, are
+// found once. Tokens near a border, which the padding mode decides on, are the rare case. An access that belongs to several groups
+// is read once for each of them.
+#pragma once
+
+#include "../accumulator.h"
+#include "access.h"
+#include "epilogue.h"
+#include "token_problem.h"
+
+namespace s2mlp {
+
+// What one group takes of a token, by the definition. `in` is the address of the token's own channels.
+template <typename T, int kVector, bool kAdjoint>
+__device__ AccessOf<T, kVector> group_value(uint64_t in, const TokenProblem& p, const KernelGroup& group, const TokenPlace& place) {
+  constexpr int kBytes = sizeof(AccessOf<T, kVector>);
+  const Sources<int32_t> rows = sources<kAdjoint>(place.h, group.dh, p.height, p.mode);
+  const Sources<int32_t> columns = sources<kAdjoint>(place.w, group.dw, p.width, p.mode);
+  if constexpr (!kAdjoint) {
+    const bool none = rows.size() == 0 || columns.size() == 0;
+    return none ? Access<kBytes>{} : load_global<kBytes>(move_token(p, in, place, rows[0], columns[0]));
+  } else {
+    accumulator_t<T> sums[kVector] = {};
+#pragma unroll 1
+    for (int32_t h = 0; h < rows.size(); ++h) {
+#pragma unroll 1
+      for (int32_t w = 0; w < columns.size(); ++w) {
+        const auto grad = load_global<kBytes>(move_token(p, in, place, rows[h], columns[w]));
+        const auto elements = reinterpret_bits<VectorOf<T, kVector>>(grad);
+#pragma unroll
+        for (int v = 0; v < kVector; ++v) {
+          sums[v] += static_cast<accumulator_t<T>>(elements.values[v]);
+        }
+      }
+    }
+    VectorOf<T, kVector> result;
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) {
+      result.values[v] = static_cast<T>(sums[v]);
+    }
+    return reinterpret_bits<Access<kBytes>>(result);
+  }
+}
+
+template <typename T, int kVector, bool kAdjoint>
+__device__ AccessOf<T, kVector> token_value(
+    uint64_t in, const TokenProblem& p, const TokenChannels& channels, const TokenPlace& place) {
+  AccessOf<T, kVector> value = group_value<T, kVector, kAdjoint>(in, p, p.groups[channels.group], place);
+#pragma unroll 1
+  for (int32_t g = channels.group + 1; has_group(p, channels, g); ++g) {
+    const AccessOf<T, kVector> other = group_value<T, kVector, kAdjoint>(in, p, p.groups[g], place);
+    replace_from(value, other, first_byte_of_group(p, channels, g));
+  }
+  return value;
+}
+
+template <typename T, int kVector, bool kAdjoint, typename Op>
+__global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
+    const void* __restrict__ in_data,
+    void* __restrict__ out_data,
+    const __grid_constant__ TokenProblem p,
+    const Epilogue<T, kVector, Op> epilogue) {
+  using Operand = typename Epilogue<T, kVector, Op>::Operand;
+  constexpr int kBytes = sizeof(AccessOf<T, kVector>);
+  constexpr int kItems = Epilogue<T, kVector, Op>::kItems;
+  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x, kItems);
+  if (thread.column < 0) {
+    return;
+  }
+  const int32_t column = p.first_column + thread.column;
+  const TokenChannels channels = token_channels(p, column);
+  const KernelGroup group = p.groups[channels.group];
+  const uint64_t in = multiply_add(column, p.in.access, global_address(in_data));
+  const uint64_t out = multiply_add(column, p.out.access, global_address(out_data));
+  const uint64_t operand_map = epilogue.from_output(global_address(out_data));
+  for (int32_t row = thread.row; row < p.shape.rows; row += p.shape.next_tile) {
+    Access<kBytes> values[kItems];
+    Operand operands[kItems];
+    uint64_t to[kItems];
+    uint32_t border = 0;  // bit u: token u does not take one token at the distance of its groups
+#pragma unroll
+    for (int u = 0; u < kItems; ++u) {
+      const TokenPlace place = locate_token(p, token_of(p, row, u));
+      to[u] = at_token<false>(p, out, place);
+      operands[u] = epilogue.load(to[u] + operand_map);
+      const uint64_t from = at_token<true>(p, in + group.distance, place);
+      if (group.is_direct(place.h, place.w)) {
+        values[u] = load_global<kBytes>(from);
+      } else {
+        border |= uint32_t{1} << u;
+      }
+    }
+#pragma unroll 1
+    for (int32_t g = channels.group + 1; has_group(p, channels, g); ++g) {
+      const KernelGroup other = p.groups[g];
+#pragma unroll
+      for (int u = 0; u < kItems; ++u) {
+        const TokenPlace place = locate_token(p, token_of(p, row, u));
+        if (other.is_direct(place.h, place.w)) {
+          const Access<kBytes> value = load_global<kBytes>(at_token<true>(p, in + other.distance, place));
+          replace_from(values[u], value, first_byte_of_group(p, channels, g));
+        } else {
+          border |= uint32_t{1} << u;
+        }
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kItems; ++u) {
+      if (row + u * p.shape.next_item < p.shape.rows && !(border >> u & 1)) {
+        store_global(to[u], epilogue(values[u], operands[u]));
+      }
+    }
+#pragma unroll 1
+    for (; border != 0; border &= border - 1) {
+      const int u = __ffs(static_cast<int>(border)) - 1;
+      const TokenPlace place = locate_token(p, token_of(p, row, u));  // past the last one, the first once more
+      const uint64_t token_out = at_token<false>(p, out, place);
+      const Operand operand = epilogue.load(token_out + operand_map);
+      const auto value = token_value<T, kVector, kAdjoint>(at_token<true>(p, in, place), p, channels, place);
+      store_global(token_out, epilogue(value, operand));
+    }
+  }
+}
+
+}  // namespace s2mlp
