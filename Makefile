@@ -25,11 +25,11 @@ bench: install
 
 install: $(INSTALLED)
 
-# After a change to csrc/: compiles what it touches, for one GPU architecture; tests and demo run on that. `touch setup.py` before
-# any other target compiles for all
+# After a change to csrc/: compiles what it touches, for this machine's GPU or, without one, for one architecture; tests and demo run on
+# that. `touch setup.py` before any other target compiles for all
 build: $(VENV)/.requirements
 	test -e $(INSTALLED) || $(MAKE) install
-	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-9.0} $(BIN)/python setup.py -q build_ext --inplace
+	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-$$(nvidia-smi -L >/dev/null 2>&1 || echo 9.0)} $(BIN)/python setup.py -q build_ext --inplace
 	touch $(INSTALLED)
 
 # What the test suite checks of the sources
