@@ -1,4 +1,4 @@
-// What a user reads when CUDA reports an error: one sentence that names the versions concerned and says what to do.
+// The messages for errors of CUDA. Where versions do not fit, one sentence that names them and says what to do.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -64,7 +64,7 @@ inline std::string cuda_error_message(cudaError_t error, const char* call) {
             " or newer";
       }
       return built + ", but the GPU driver supports only " + driver +
-          ": update the driver, or rebuild s2mlp_cuda with the toolkit of " + driver + " or an older one";
+          ": update the driver, or rebuild s2mlp_cuda with a toolkit of " + driver + " or older";
     case cudaErrorUnsupportedPtxVersion:
       return built + " and has only PTX for this GPU of compute capability " + capability + ", which the GPU driver (" + driver +
           ") is too old to compile: update the driver, or rebuild s2mlp_cuda with TORCH_CUDA_ARCH_LIST=" + capability;
@@ -87,7 +87,7 @@ inline std::string cuda_error_message(cudaError_t error, const char* call) {
 inline void check_cuda(cudaError_t error, const char* call) {
   if (error != cudaSuccess) {
     const std::string message = cuda_error_message(error, call);
-    cudaGetLastError();  // CUDA would report it once more, to the next who asks
+    cudaGetLastError();  // otherwise the next call that asks for it gets this error again
     throw std::runtime_error(message);
   }
 }

@@ -1,6 +1,6 @@
 // How a kernel is launched here: on the tensor's device, on PyTorch's current stream, with the launch error checked, and
-// with no synchronisation. Tests compile this tree as C++ with S2MLP_CUDA_ON_CPU, and a CPU plays the GPU; tests/cuda_on_cpu/launch_check.cpp
-// runs what is for the GPU here.
+// with no synchronisation. Tests compile this tree as C++ with S2MLP_CUDA_ON_CPU, and a CPU plays the GPU. The code for a GPU is
+// tested by tests/cuda_on_cpu/launch_check.cpp.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -27,7 +27,8 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 
 namespace s2mlp {
 
-// What kernel<<<grid, block, 0, stream>>>(arguments...) does, in C++ that any compiler takes and with the error as a result.
+// kernel<<<grid, block, 0, stream>>>(arguments...), checked. Written without the chevrons, so that any C++ compiler takes it, and with
+// the launch's own error: cudaGetLastError could return one from before.
 template <typename... Parameters>
 void launch_kernel(
     void (*kernel)(Parameters...), int64_t grid, int block, cudaStream_t stream, std::common_type_t<Parameters>... arguments) {
@@ -54,7 +55,7 @@ class LaunchContext {
   const DeviceLimits& limits() const { return limits_; }
 
  private:
-  // Checked before the guard is made: without CUDA, PyTorch's error for that does not say what to do.
+  // Checked before the guard is made: in a build of PyTorch without CUDA that fails too, and does not say what to do.
   static int32_t device_of(const torch::stable::Tensor& tensor) {
     if (aoti_torch_get_current_cuda_stream == nullptr) {
       throw std::runtime_error(kTorchWithoutCuda);

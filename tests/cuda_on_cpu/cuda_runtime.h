@@ -1,4 +1,4 @@
-// As much of CUDA's header as launch.h and errors.h need on the host, for launch_check.cpp, which plays the runtime behind it.
+// The part of CUDA's header that launch.h and errors.h use. launch_check.cpp defines its functions.
 #pragma once
 
 #include <cstddef>

@@ -1,9 +1,9 @@
-// What launch.h does for a GPU, run without one. This program plays the CUDA runtime and what launch.h takes from PyTorch, on a
-// machine of two GPUs, 0 being current; it launches one kernel and prints what it is asked for, and what comes of it.
+// What launch.h does for a GPU, run without one. This program stands in for the CUDA runtime and for what launch.h calls of PyTorch, on
+// a machine with two GPUs of which 0 is current. It launches one kernel and prints what is launched and what the state is afterwards.
 //
 //   launch_check DEVICE [launch=ERROR] [attribute=ERROR] [driver=VERSION] [capability=NUMBER]
 //
-// DEVICE is the tensor's, NUMBER its compute capability. ERROR is what CUDA reports for a launch, or for limits of a device.
+// DEVICE is the tensor's, NUMBER its compute capability. ERROR is what CUDA returns for the launch, or for the limits of the device.
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdio>

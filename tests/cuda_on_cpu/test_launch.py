@@ -1,4 +1,4 @@
-"""What launch.h does on a GPU: device, stream, limits, errors. The CUDA runtime and PyTorch are played by launch_check.cpp."""
+"""What launch.h does on a GPU: device, stream, limits, errors. launch_check.cpp stands in for the CUDA runtime and PyTorch."""
 
 import subprocess
 
@@ -52,7 +52,7 @@ def test_reports_errors(program):
             INSUFFICIENT_DRIVER,
             ["driver=12040"],
             "s2mlp_cuda was built with CUDA 13.0, but the GPU driver supports only CUDA 12.4: update the driver, or rebuild "
-            "s2mlp_cuda with the toolkit of CUDA 12.4 or an older one",
+            "s2mlp_cuda with a toolkit of CUDA 12.4 or older",
         ),
         (
             INSUFFICIENT_DRIVER,
