@@ -25,11 +25,11 @@ bench: install
 
 install: $(INSTALLED)
 
-# Incremental build after a change to csrc/, for one GPU architecture. Tests and demo then use this build. To build for all
-# architectures again, run `touch setup.py` before any other target
+# Incremental build after a change to csrc/, for this machine's GPU or, without one, for one architecture. Tests and demo then use this
+# build. To build for all architectures again, run `touch setup.py` before any other target
 build: $(VENV)/.requirements
 	test -e $(INSTALLED) || $(MAKE) install
-	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-9.0} $(BIN)/python setup.py -q build_ext --inplace
+	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-$$(nvidia-smi -L >/dev/null 2>&1 || echo 9.0)} $(BIN)/python setup.py -q build_ext --inplace
 	touch $(INSTALLED)
 
 # The source checks of the test suite

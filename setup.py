@@ -2,7 +2,8 @@
 
 Environment:
     S2MLP_CUDA            0: CPU-only build; 1: fail without a CUDA toolkit; default: build the CUDA kernels if nvcc is found.
-    TORCH_CUDA_ARCH_LIST  GPU architectures, as for any PyTorch extension; default: DEFAULT_ARCH_LIST.
+    TORCH_CUDA_ARCH_LIST  GPU architectures, as for any PyTorch extension. Default: those of the GPUs of this machine, or
+                          DEFAULT_CAPABILITIES if it has none. This includes wheels: set it to build a wheel for other machines.
     CUDA_HOME             the CUDA toolkit; default: the toolkit of the nvcc on PATH.
 """
 
@@ -34,9 +35,9 @@ from setuptools import setup
 ROOT = Path(__file__).parent
 # The oldest PyTorch that the binary runs on (2.11). Newer versions keep this interface.
 TORCH_TARGET_VERSION = "0x020b000000000000"
-# sm_80 code also runs on 8.6 and 8.9. PTX for the last architecture covers newer GPUs.
-DEFAULT_ARCH_LIST = ["8.0", "9.0", "10.0"]
-FIRST_TOOLKIT_WITH_10_0 = (12, 8)
+# Compute capabilities of T4, A100, H100, B200 and RTX 5090. Code also runs on later minor versions: that for 8.0 on 8.6 and 8.9.
+# PTX of the last one covers newer GPUs.
+DEFAULT_CAPABILITIES = {(7, 5), (8, 0), (9, 0), (10, 0), (12, 0)}
 
 
 def find_cuda_home() -> Path | None:
@@ -70,6 +71,33 @@ def toolkit_version(home: Path) -> str:
     return re.search(r"release (\d+\.\d+)", banner).group(1)
 
 
+def toolkit_capabilities(home: Path) -> set[tuple[int, int]]:
+    """Of the GPUs that the toolkit compiles for. The newest know none before 7.5, those before 12.8 none after 9.0."""
+    listed = subprocess.run([home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
+    return {(int(major), int(minor)) for major, minor in re.findall(r"^compute_(\d+)(\d)$", listed, re.MULTILINE)}
+
+
+def visible_capabilities() -> set[tuple[int, int]]:
+    """Of this machine's GPUs: those that PyTorch sees, and for a build of PyTorch without CUDA those that nvidia-smi lists."""
+    if torch.version.cuda is not None:
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return {torch.cuda.get_device_capability(gpu) for gpu in range(count)}
+    if shutil.which("nvidia-smi") is None:
+        return set()
+    query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return {(int(major), int(minor)) for major, minor in re.findall(r"^(\d+)\.(\d)$", listed, re.MULTILINE)}
+
+
+def default_arch_list(known: set[tuple[int, int]], visible: set[tuple[int, int]]) -> str:
+    """For the visible GPUs, else for all that the toolkit knows of the default ones.
+
+    A GPU newer than the toolkit gets PTX of the newest architecture that the toolkit knows; one older than all of these, nothing.
+    """
+    chosen = {max(older) for gpu in visible if (older := {capability for capability in known if capability <= gpu})}
+    return ";".join(f"{major}.{minor}" for major, minor in sorted(chosen or known & DEFAULT_CAPABILITIES)) + "+PTX"
+
+
 def files(pattern: str) -> list[str]:
     """Matching files relative to this directory, sorted so that builds are reproducible."""
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
@@ -80,15 +108,17 @@ def extensions() -> list:
     # -Wno-psabi: vectors are only passed to inlined functions, so their calling convention does not matter.
     cxx_flags = ["-O3", "-fno-signed-zeros", "-g0", "-Wall", "-Wno-psabi", "-fvisibility=hidden"]
     cxx_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
-    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", "--threads=2"]
+    nvcc_flags = ["-O3", "-DUSE_CUDA", "-Xcompiler=-fvisibility=hidden", "--threads=2"]
     nvcc_flags.append(f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}")
     sources = ["csrc/registration.cpp", *files("csrc/cpu/*.cpp")]
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:
         cuda_version = toolkit_version(home)
+        # A quarter smaller, but drivers before CUDA 12.4 cannot read it. Code of toolkits from 13.0 on needs newer ones anyway.
+        small = int(cuda_version.partition(".")[0]) >= 13
+        nvcc_flags.append("--compress-mode=size" if small else "-Xfatbin=-compress-all")
         if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
-            old = tuple(map(int, cuda_version.split("."))) < FIRST_TOOLKIT_WITH_10_0
-            os.environ["TORCH_CUDA_ARCH_LIST"] = ";".join(DEFAULT_ARCH_LIST[: 2 if old else 3]) + "+PTX"
+            os.environ["TORCH_CUDA_ARCH_LIST"] = default_arch_list(toolkit_capabilities(home), visible_capabilities())
         # CPU builds of torch set this to None, although compiling only needs the toolkit.
         cpp_extension.CUDA_HOME = str(home)
         # torch requires its own CUDA major version. This binary links the CUDA runtime statically and uses torch
@@ -98,6 +128,8 @@ def extensions() -> list:
         include_dirs.append(str(home / "include"))
         library_dirs += [str(home / folder) for folder in ("lib64", "lib") if (home / folder).is_dir()]
         libraries += ["cudart_static", "dl", "rt", "pthread"]
+    else:
+        sources.append("csrc/cuda/without_kernels.cpp")
     kernels = cpp_extension.CppExtension(
         "s2mlp_cuda._C",
         sources,

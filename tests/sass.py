@@ -18,7 +18,8 @@ import s2mlp_cuda
 BINARY = Path(s2mlp_cuda.__file__).parent / "_C.abi3.so"
 BLOCK_THREADS = 256
 REGISTERS_PER_MULTIPROCESSOR = 65536
-THREADS_PER_MULTIPROCESSOR = 2048  # of sm_80, sm_90 and sm_100
+#: Others have 1536.
+THREADS_PER_MULTIPROCESSOR = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2048, "sm_100": 2048, "sm_103": 2048}
 
 
 @dataclass
@@ -34,12 +35,20 @@ class Kernel:
     local_accesses: list[str] = field(default_factory=list)
 
     @property
-    def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that its registers allow."""
+    def threads_per_multiprocessor(self) -> int:
+        return THREADS_PER_MULTIPROCESSOR.get(self.arch, 1536)
+
+    @property
+    def blocks(self) -> int:
+        """That a multiprocessor's registers allow at a time."""
         warps = BLOCK_THREADS // 32
         per_warp = -(-self.registers * 32 // 256) * 256
-        blocks = min(REGISTERS_PER_MULTIPROCESSOR // (warps * per_warp), THREADS_PER_MULTIPROCESSOR // BLOCK_THREADS)
-        return blocks * BLOCK_THREADS / THREADS_PER_MULTIPROCESSOR
+        return min(REGISTERS_PER_MULTIPROCESSOR // (warps * per_warp), self.threads_per_multiprocessor // BLOCK_THREADS)
+
+    @property
+    def occupancy(self) -> float:
+        """Share of a multiprocessor's threads that its registers allow."""
+        return self.blocks * BLOCK_THREADS / self.threads_per_multiprocessor
 
 
 def tools_folder() -> Path:

@@ -1,5 +1,6 @@
 // How a kernel is launched here: on the tensor's device, on PyTorch's current stream, with the launch error checked, and
-// with no synchronisation. Tests compile this tree as C++ with S2MLP_CUDA_ON_CPU, and a CPU plays the GPU.
+// with no synchronisation. Tests compile this tree as C++ with S2MLP_CUDA_ON_CPU, and a CPU plays the GPU. The code for a GPU is
+// tested by tests/cuda_on_cpu/launch_check.cpp.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -13,42 +14,61 @@
 #else
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
+#include "errors.h"
+
 #define S2MLP_DISPATCH_KEY CUDA
 
-#define S2MLP_CUDA_CHECK(call)                                                       \
-  do {                                                                               \
-    const cudaError_t error_ = (call);                                               \
-    STD_TORCH_CHECK(error_ == cudaSuccess, #call, ": ", cudaGetErrorString(error_)); \
-  } while (0)
-
-#define S2MLP_LAUNCH(kernel, grid, block, stream, ...)     \
-  do {                                                     \
-    kernel<<<(grid), (block), 0, (stream)>>>(__VA_ARGS__); \
-    S2MLP_CUDA_CHECK(cudaGetLastError());                  \
-  } while (0)
+#define S2MLP_LAUNCH(kernel, grid, block, stream, ...) s2mlp::launch_kernel(kernel, grid, block, stream, __VA_ARGS__)
 
 // Only libtorch_cuda defines this one. Weak, so that the same binary loads beside a CPU build of PyTorch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
 namespace s2mlp {
 
+// kernel<<<grid, block, 0, stream>>>(arguments...), checked. Written without the chevrons, so that any C++ compiler takes it, and with
+// the launch's own error: cudaGetLastError could return one from before.
+template <typename... Parameters>
+void launch_kernel(
+    void (*kernel)(Parameters...), int64_t grid, int block, cudaStream_t stream, std::common_type_t<Parameters>... arguments) {
+  void* addresses[] = {&arguments...};
+  const cudaError_t error = cudaLaunchKernel(
+      reinterpret_cast<const void*>(kernel), dim3(static_cast<unsigned int>(grid)), dim3(static_cast<unsigned int>(block)),
+      addresses, 0, stream);
+  check_cuda(error, "cudaLaunchKernel");
+}
+
 // What a launch on a tensor's device needs. Makes that device the current one while it lives.
 class LaunchContext {
  public:
-  explicit LaunchContext(const torch::stable::Tensor& tensor) : guard_(tensor.get_device_index()) {
+  explicit LaunchContext(const torch::stable::Tensor& tensor) : guard_(device_of(tensor)) {
     const int device = tensor.get_device_index();
-    STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream != nullptr, "this build of PyTorch has no CUDA");
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
     stream_ = static_cast<cudaStream_t>(stream);
-    S2MLP_CUDA_CHECK(cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, device));
-    S2MLP_CUDA_CHECK(cudaDeviceGetAttribute(&limits_.threads_per_multiprocessor, cudaDevAttrMaxThreadsPerMultiProcessor, device));
+    limits_.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device);
+    limits_.threads_per_multiprocessor = attribute(cudaDevAttrMaxThreadsPerMultiProcessor, device);
   }
 
   cudaStream_t stream() const { return stream_; }
   const DeviceLimits& limits() const { return limits_; }
 
  private:
+  // Checked before the guard is made: in a build of PyTorch without CUDA that fails too, and does not say what to do.
+  static int32_t device_of(const torch::stable::Tensor& tensor) {
+    if (aoti_torch_get_current_cuda_stream == nullptr) {
+      throw std::runtime_error(kTorchWithoutCuda);
+    }
+    return tensor.get_device_index();
+  }
+
+  static int attribute(cudaDeviceAttr name, int device) {
+    int value = 0;
+    check_cuda(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+    return value;
+  }
+
   torch::stable::accelerator::DeviceGuard guard_;
   cudaStream_t stream_;
   DeviceLimits limits_;

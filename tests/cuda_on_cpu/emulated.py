@@ -60,17 +60,24 @@ def compile_shared(sources: list[Path], out: Path, *flags: str) -> Path:
     return out
 
 
-def emulation_flags(folder: Path) -> list[str]:
+def torch_headers(folder: Path) -> list[str]:
+    """With which the sources in ``folder``, and what they include of Python and PyTorch, are compiled."""
     return [
-        "-DS2MLP_CUDA_ON_CPU",
-        "-DS2MLP_LIBRARY=s2mlp_cuda_on_cpu",
         "-DTORCH_TARGET_VERSION=0x020b000000000000",
-        "-include", "switch.h",
         f"-I{folder / 'csrc'}",
         f"-I{folder}",
         f"-isystem{sysconfig.get_path('include')}",
         *(f"-isystem{path}" for path in include_paths()),
-    ]  # fmt: skip
+    ]
+
+
+def torch_libraries() -> list[str]:
+    folders = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+    return [*folders, "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu"]
+
+
+def emulation_flags(folder: Path) -> list[str]:
+    return ["-DS2MLP_CUDA_ON_CPU", "-DS2MLP_LIBRARY=s2mlp_cuda_on_cpu", "-include", "switch.h", *torch_headers(folder)]
 
 
 def _edit(number: int, switch: Switch) -> Edit:
@@ -103,18 +110,7 @@ def build_kernels(kind: str) -> Path:
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
             folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(of_kind.values(), 1)])
             sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(pattern))]
-            torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
-            built = compile_shared(
-                sources,
-                folder / "kernels.so",
-                *SANITIZE,
-                *emulation_flags(folder),
-                *torch_libraries,
-                "-Wl,--no-as-needed",
-                "-lc10",
-                "-ltorch",
-                "-ltorch_cpu",
-            )
+            built = compile_shared(sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries())
             built.rename(library)
         return library
 
@@ -158,3 +154,21 @@ def load_plan_check(folder: Path, edits: Iterable[Edit] = ()) -> ctypes.CDLL:
     copy_sources(folder, edits)
     library = compile_shared([folder / "plan_check.cpp"], folder / "plan_check.so", "-O2", f"-I{folder / 'csrc'}")
     return ctypes.CDLL(str(library))
+
+
+def build_launch_check(folder: Path, *flags: str, edits: Iterable[Edit] = ()) -> Path:
+    """launch_check.cpp as a program, without PyTorch's libraries: it plays what it needs of them."""
+    copy_sources(folder, edits)
+    program = folder / "launch_check"
+    source = str(folder / "launch_check.cpp")
+    options = ("-std=c++17", "-fvisibility=hidden", *WARNINGS, "-D__CUDA_ARCH_LIST__=750,800,900", *torch_headers(folder), *flags)
+    _run(["g++", *options, source, "-o", str(program)])
+    return program
+
+
+def build_without_kernels(folder: Path) -> Path:
+    """What a build without CUDA kernels has for tensors on a GPU, as a library: ``torch.ops.s2mlp_cuda_without_kernels``."""
+    copy_sources(folder, [])
+    sources = [folder / "csrc" / "registration.cpp", folder / "csrc" / "cuda" / "without_kernels.cpp"]
+    flags = ("-DS2MLP_LIBRARY=s2mlp_cuda_without_kernels", *torch_headers(folder), *torch_libraries())
+    return compile_shared(sources, folder / "without_kernels.so", *flags)
