@@ -190,7 +190,7 @@ class Reader:
         if register is None:
             return lambda m, s: m.constant(bank, offset, width)
         base = self.raw(Operand(register))
-        return lambda m, s: m.constant(bank, base(m, s).astype(I64) + (offset), width)
+        return lambda m, s: m.constant(bank, base(m, s).astype(I32).astype(I64) + offset, width)
 
     def _plain(self, operand: Operand, *, suffix: str = "") -> Operand:
         if operand.suffix != suffix:
