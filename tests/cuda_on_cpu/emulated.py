@@ -39,7 +39,7 @@ class Kind(NamedTuple):
 
     pattern: str
     switches: dict[str, Switch]
-    control: tuple[str, ...]
+    other_sources: tuple[str, ...]
     flags: tuple[str, ...]
     namespace: str
 
@@ -47,7 +47,9 @@ class Kind(NamedTuple):
 KERNELS = {
     "cuda": Kind("csrc/cuda/*.cu", switches.CUDA, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
     "cpu": Kind("csrc/cpu/*.cpp", switches.CPU, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
-    "recorded": Kind("csrc/cuda/*.cu", {}, ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"),
+    "recorded": Kind(
+        "csrc/cuda/*.cu", {}, ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"
+    ),
 }
 
 
@@ -110,7 +112,7 @@ def build_kernels(kind: str) -> Path:
 
     Built once for the same sources, whichever test, process or run asks first.
     """
-    pattern, edits, control, flags, namespace = KERNELS[kind]
+    pattern, edits, others, flags, namespace = KERNELS[kind]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -121,7 +123,7 @@ def build_kernels(kind: str) -> Path:
             outdated.unlink()
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
             folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(edits.values(), 1)])
-            sources = [folder / "csrc" / "registration.cpp", *(folder / name for name in control), *sorted(folder.glob(pattern))]
+            sources = [folder / "csrc" / "registration.cpp", *(folder / other for other in others), *sorted(folder.glob(pattern))]
             torch_libraries = [flag for path in library_paths() for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
             built = compile_shared(
                 sources,

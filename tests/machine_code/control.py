@@ -4,6 +4,7 @@
 """
 
 import numpy as np
+
 from cubin import INSTRUCTION_BYTES
 from decoding import CONTROL, I64, OTHER, U32, Reader, operation
 

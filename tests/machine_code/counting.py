@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
+
 from decoding import CLASSES, OPERATIONS, parse_text
 from device import HOPPER, Device, Record
 from rows import Row

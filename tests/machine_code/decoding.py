@@ -248,9 +248,7 @@ class Reader:
         if operand.body in ("RZ", "URZ"):
             return self._with_sign(operand, _constant(F64(0)))
         low, high = self.raw(operand), self.raw(operand, 1)
-        return self._with_sign(
-            operand, lambda m, s: (low(m, s).astype(U64) | high(m, s).astype(U64) << WORD_BITS).view(F64)
-        )
+        return self._with_sign(operand, lambda m, s: (low(m, s).astype(U64) | high(m, s).astype(U64) << WORD_BITS).view(F64))
 
     def _with_sign(self, operand: Operand, value: Fetch) -> Fetch:
         if operand.inverted:

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 
-import cubin
 import numpy as np
-import sass
 import torch
+
+import cubin
+import sass
 from cubin import Kernel
 from emulated import build_kernels
 from machine import Launch, Program, Statistics, run_launch

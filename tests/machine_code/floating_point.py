@@ -5,6 +5,7 @@ the special function unit's results are the correctly rounded ones, where the ha
 """
 
 import numpy as np
+
 from decoding import F32, F64, FLOAT, I32, I64, U32, U64, WORD_BITS, Operand, Reader, operation
 from integer import COMBINATIONS
 
@@ -352,14 +353,14 @@ def f2i(rd: Reader):
 
 @operation("F2F", kind=FLOAT)
 def f2f(rd: Reader):
-    """To and from float64."""
+    """To and from float64; the result's type comes first."""
     rd.ignore("FTZ")
-    to = rd.choice("F64", "F32")
-    if to == "F64":
-        rd.choice("F32")
+    widens = rd.modifiers[:1] == ["F64"]
+    rd.choice("F64")
+    rd.choice("F32")
+    if widens:
         write, source = rd.double_result(), rd.single()
         return lambda m, s: write(m, s, source(m, s).astype(F64))
-    rd.choice("F64")
     rounding = rounding_of(rd)
     write, source = rd.single_result(), rd.double()
     return lambda m, s: write(m, s, narrow(source(m, s), rounding))

@@ -1,6 +1,7 @@
 """float16 and bfloat16: packing, and arithmetic on two at a time."""
 
 import numpy as np
+
 from decoding import F32, F64, FLOAT, U32, Operand, Reader, is_number, operation, real_number
 from floating_point import COMBINATIONS, COMPARISONS, saturate
 
@@ -125,8 +126,7 @@ def hmnmx2(rd: Reader):
     def run(m, s):
         condition = take_minimum(m, s)
         lower, upper = (
-            pack(np.where(condition, minimum(first, second), maximum(first, second)))
-            for first, second in zip(a(m, s), b(m, s))
+            pack(np.where(condition, minimum(first, second), maximum(first, second))) for first, second in zip(a(m, s), b(m, s))
         )
         write(m, s, upper << HALF_BITS | lower)
 

@@ -1,6 +1,7 @@
 """Integer arithmetic, logic, comparisons and moves, on registers of lanes and on the uniform ones."""
 
 import numpy as np
+
 from decoding import F64, I32, I64, INTEGER, LOW_WORD, OTHER, U32, U64, WORD_BITS, Operand, Reader, operation
 
 COMPARISONS = {

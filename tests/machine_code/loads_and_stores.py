@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+
 from decoding import F32, I32, I64, MEMORY, U32, U64, WORD_BITS, Operand, Reader, operation
 from faults import UnknownInstruction
 from machine_memory import WORD_BYTES, count_conflicts, count_sectors

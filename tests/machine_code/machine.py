@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 import control  # noqa: F401  (registers its opcodes)
 import floating_point  # noqa: F401
 import half_precision  # noqa: F401
 import integer  # noqa: F401
 import loads_and_stores  # noqa: F401
-import numpy as np
 import warp_exchange  # noqa: F401
 from cubin import INSTRUCTION_BYTES, Kernel
 from decoding import OPERATIONS, Reader, UnknownInstruction, parse_text

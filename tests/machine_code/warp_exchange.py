@@ -1,6 +1,7 @@
 """What lanes of a warp tell each other: shuffles and votes."""
 
 import numpy as np
+
 from decoding import I32, OTHER, U32, Reader, operation
 from lanes import WARP
 
