@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test test-install bench install build lint format clean
+.PHONY: demo test test-install bench machine-code install build lint format clean
 
 # Check, time and train the shift on this machine; pictures go to out/. Options: make demo ARGS=--quick
 demo: install
@@ -21,6 +21,10 @@ test-install: install
 # Every operator and model against every other way to compute it; results go to out/bench/. Options: make bench ARGS=--full
 bench: install
 	$(BIN)/s2mlp bench $(ARGS)
+
+# What the kernels of the installed binary execute per KB that they move, counted without a GPU; goes to benchmarks/results/machine-code/.
+machine-code: install
+	$(BIN)/python tests/machine_code/report.py --save benchmarks/results/machine-code
 
 install: $(INSTALLED)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import torch
-
 from decoding import CLASSES, OPERATIONS, parse_text
 from device import HOPPER, Device, Record
 from rows import Row
@@ -86,8 +84,3 @@ def profile(record: Record) -> str:
     for number, (text, times) in enumerate(zip(record.kernel.listing, issued.tolist())):
         lines.append(f"{16 * number:06x} {times / warps:9.2f}  {text}" if times else f"{16 * number:06x} {'':9}  {text}")
     return "\n".join(lines)
-
-
-def quietly() -> None:
-    """One thread: the interpreter is numpy, and the tensors are filled once."""
-    torch.set_num_threads(1)

@@ -120,6 +120,13 @@ def _extracted() -> Path:
     return folder
 
 
+def compiler() -> str:
+    """What ptxas says of itself in the binary."""
+    elf = next(iter(sorted(_extracted().glob("*.cubin")))).read_bytes()
+    found = re.search(rb"release [\d.]+, V[\d.]+", elf)
+    return f"CUDA {found.group().decode()}" if found else "unknown"
+
+
 @cache
 def kernels() -> dict[str, Kernel]:
     """Every kernel that the binary has for sm_90, by name."""
