@@ -1,7 +1,7 @@
-"""Warp instructions, memory requests and bank conflicts of a row, from some blocks of each of its launches.
+"""Warp instructions, memory requests and bank conflicts of a row.
 
-The blocks are spread evenly over the grid, and what they take is scaled by the number of blocks: exact for those blocks and the
-same in every run.
+Of launches with more than BLOCKS blocks so many are run, and what they take is scaled by the number of blocks. The blocks, and with
+them the counts, are the same in every run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decoding import CLASSES, OPERATIONS, parse_text
 from device import HOPPER, Device, Record
 from rows import Row
 
-BLOCKS = 12
+BLOCKS = 256
 #: Issue slots that all multiprocessors have in the time in which a copy moves a KB: 132 x 4 schedulers, the clock, the copy rate.
 ISSUE_SLOTS_PER_KB = {"H100": 363, "H200": 249}
 

@@ -45,11 +45,16 @@ class Record:
     statistics: Statistics
 
 
-def evenly_spread(blocks: int, sample: int | None) -> list[int]:
-    """Numbers of ``sample`` blocks, from the first to the last; of all, where no sample is asked for."""
+def sampled_blocks(blocks: int, sample: int | None) -> list[int]:
+    """Numbers of ``sample`` blocks; of all, where no sample is asked for.
+
+    One at a random place of each of as many equal parts of the grid: at equal distances they would fall into step with the rows
+    of the maps. The same in every run.
+    """
     if sample is None or sample >= blocks:
         return list(range(blocks))
-    return sorted(set(np.linspace(0, blocks - 1, sample).round().astype(int).tolist()))
+    places = np.arange(sample) + np.random.default_rng(0).random(sample)
+    return (places * blocks / sample).astype(int).tolist()
 
 
 @cache
@@ -111,7 +116,7 @@ class Device:
                 bytes(parameters[:parameter_bytes]),
                 GlobalMemory(_ranges(bytes(parameters[:parameter_bytes]), set(const_pointers[:const_pointer_count]))),
             )
-            blocks = evenly_spread(launch.blocks, self.sample)
+            blocks = sampled_blocks(launch.blocks, self.sample)
             statistics = run_launch(launch, blocks)
             self.records.append(Record(launch.program.kernel, launch.blocks, len(blocks), statistics))
         except BaseException as failure:  # must not pass through C++

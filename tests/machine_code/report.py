@@ -27,11 +27,14 @@ COLUMNS = (
     "all", "int", "fp", "mem", "ctrl", "unif", "other", "ld sec", "st sec", "confl", *ISSUE_SLOTS_PER_KB,
 )  # fmt: skip
 SLOTS = " and ".join(f"{slots} issue slots per KB for {gpu}" for gpu, slots in ISSUE_SLOTS_PER_KB.items())
-LEGEND = f"""Warp instructions of sm_90 machine code per KB that the operator must move (its maps, each read or written once), counted
-by interpreting the machine code of {BLOCKS} blocks spread evenly over each launch, at {IMAGES} images. All of them, then by class: integer,
-floating point, memory, control, uniform datapath, other. Sectors of 32 bytes per load and per store request to global memory: 16 is
-the least for 16 bytes per lane. Extra cycles per shared memory instruction. Last, the share of a copy's rate that the issue of
-instructions allows: *predicted*, from {SLOTS}. Nothing here was timed."""
+LEGEND = f"""Warp instructions of sm_90 machine code per KB that the operator must move: its maps, each read or written once.
+Counted by interpreting the machine code, without a GPU, for {IMAGES} images; of launches with more than {BLOCKS} blocks so many are
+sampled.
+
+All instructions, then by class: integer, floating point, memory, control, uniform datapath, other. Sectors of 32 bytes per load
+and per store request to global memory: 16 is the least for 16 bytes per lane. Extra cycles per shared memory instruction. Last,
+the share of a copy's rate that the issue of instructions allows: *predicted*, from {SLOTS}.
+Nothing here was timed."""
 
 
 def selected(words: str) -> list[Row]:
@@ -85,11 +88,11 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORDS")
     parser.add_argument("--profile", action="store_true", help="print each kernel's listing with how often it was issued")
     parser.add_argument("--save", type=Path, metavar="FOLDER")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="how many blocks of each launch are run")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="the most blocks of a launch that are run")
     arguments = parser.parse_args()
     if arguments.save and arguments.only:
         parser.error("--save is for all rows")
-    print(line(f"per KB, {arguments.blocks} blocks sampled", COLUMNS))
+    print(line("per KB", COLUMNS))
     results = []
     for row in selected(arguments.only):
         results.append(count(row, arguments.blocks))

@@ -13,8 +13,8 @@ from s2mlp_cuda import offsets
 FIVE = tuple((0, d) for d in (-2, -1, 0, 1, 2))
 BRANCHES = (offsets.SS1, offsets.SS2, ((0, 0),))
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-#: Images: enough for blocks that have as much to do as those of a large batch, few enough to allocate at once.
-IMAGES = 32
+#: Of each call.
+IMAGES = 8
 
 
 @dataclass(frozen=True)

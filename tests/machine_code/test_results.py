@@ -5,13 +5,11 @@ missing barrier changes nothing.
 """
 
 import re
-import shutil
 from collections import Counter
 
 import pytest
 import torch
 
-from s2mlp_cuda._extension import build_facts
 from s2mlp_cuda.ops import PADDING_MODES
 
 from cases import BranchCase, Case
@@ -23,11 +21,8 @@ from selection import selected_cases
 
 
 @pytest.fixture(scope="module", autouse=True)
-def machine_code():
-    if not re.search(r"9\.0(?!\+)", build_facts()["CUDA kernels"]):
-        pytest.skip("no machine code for sm_90 in this build")
-    if shutil.which("c++filt") is None:
-        pytest.skip("no c++filt")
+def machine_code(sm_90):
+    pass
 
 
 @pytest.fixture(scope="module")
