@@ -175,16 +175,21 @@ def warpsync(rd: Reader):
 
 @operation("BAR", kind=CONTROL, control=True)
 def bar(rd: Reader):
-    """Of all threads of the block."""
-    rd.choice("SYNC")
+    """Of all threads of the block, or of as many as the second operand says. ARV: arrives, but does not wait."""
+    waits = rd.choice("SYNC", "ARV") == "SYNC"
     rd.ignore("DEFER_BLOCKING")
     barrier = rd.immediate()
+    count = rd.immediate() if rd.more() else None
 
     def run(m, number, lanes, active):
         m.go(number + 1, _rest(lanes, active))
-        if active is not None:
-            there = m.waiting_for_block.get((barrier, number))
-            m.waiting_for_block[barrier, number] = active if there is None else there | active
+        if active is None:
+            return
+        if waits:
+            m.wait_for_block(barrier, count, number, active)
+        else:
+            m.arrive(barrier, active)
+            m.go(number + 1, active)
 
     return run
 
@@ -192,7 +197,7 @@ def bar(rd: Reader):
 # ---- Nothing that shows
 
 
-@operation("NOP", "YIELD", "ERRBAR", "NANOSLEEP", "PREEXIT", kind=OTHER)
+@operation("NOP", "YIELD", "ERRBAR", "CGAERRBAR", "NANOSLEEP", "PREEXIT", kind=OTHER)
 def nothing(rd: Reader):
     rd.operands.clear()
     return lambda m, s: None

@@ -5,6 +5,7 @@ the special function unit's results are the correctly rounded ones, where the ha
 """
 
 import numpy as np
+from half_formats import HALF_FORMATS
 
 from decoding import F32, F64, FLOAT, I32, I64, U32, U64, WORD_BITS, Operand, Reader, operation
 from integer import COMBINATIONS
@@ -150,7 +151,7 @@ def fsetp(rd: Reader):
 @operation("FCHK", kind=FLOAT)
 def fchk(rd: Reader):
     """Whether a quotient takes the slow path: some exponent is near its limits."""
-    rd.choice("DIVIDE")
+    rd.ignore("DIVIDE")
     write, a, b = rd.predicate_result(), rd.single(), rd.single()
 
     def exponent(value):
@@ -185,12 +186,24 @@ def mufu(rd: Reader):
         if rd.flag(name):
             return _of_upper_word(rd, function)
     function = SPECIAL_FUNCTIONS[rd.choice(*SPECIAL_FUNCTIONS)]
+    for name, (unpack, pack) in HALF_FORMATS.items():
+        if rd.flag(name):
+            return _of_half(rd, lambda half: pack(function(np.asarray(unpack(half), F64))))
     write, source = rd.single_result(), rd.single()
 
     def run(m, s):
         write(m, s, flush(function(np.asarray(flush(source(m, s)), F64)).astype(F32)))
 
     return run
+
+
+def _of_half(rd: Reader, function):
+    """Of the lower half of a word, or (H1) the upper one; the result is in the lower half."""
+    write, operand = rd.result(), rd.take()
+    if operand.suffix not in ("", "H0", "H1", "H0_H0", "H1_H1") or operand.absolute or operand.negated:
+        raise rd.unknown(f"unknown operand {operand}")
+    shift, word = U32(16 if "H1" in operand.suffix else 0), rd.raw(Operand(operand.body))
+    return lambda m, s: write(m, s, function(word(m, s) >> shift & U32(0xFFFF)))
 
 
 def _of_upper_word(rd: Reader, function):
@@ -223,12 +236,24 @@ def product_error(a, b, product):
 
 
 def multiply_add(a, b, c):
+    """The sum, and what rounding took from it."""
     product = a * b
     total = product + c
     part = total - product
     sum_error = (product - (total - part)) + (c - part)
-    exact = total + (np.where(np.isfinite(sum_error), sum_error, 0) + product_error(a, b, product))
-    return np.where(np.isfinite(total), exact, total)
+    correction = np.where(np.isfinite(sum_error), sum_error, 0) + product_error(a, b, product)
+    nearest = np.where(np.isfinite(total), total + correction, total)
+    return nearest, np.where(np.isfinite(total), correction - (nearest - total), 0)
+
+
+def towards(nearest, error, rounding: str):
+    """The float64 that a rounding takes where ``error`` was left out of the nearest one."""
+    if rounding == "N":
+        return nearest
+    if rounding == "Z":
+        return np.where(nearest * error < 0, np.nextafter(nearest, 0), nearest)
+    wrong = error > 0 if rounding == "P" else error < 0
+    return np.where(wrong, np.nextafter(nearest, np.inf if rounding == "P" else -np.inf), nearest)
 
 
 @operation("DADD", kind=FLOAT)
@@ -240,24 +265,21 @@ def dadd(rd: Reader):
 @operation("DMUL", kind=FLOAT)
 def dmul(rd: Reader):
     rounding = rounding_of(rd)
-    if rounding not in "NP":
-        raise rd.unknown(f"rounding .R{rounding}")
     write, a, b = rd.double_result(), rd.double(), rd.double()
 
     def run(m, s):
         first, second = a(m, s), b(m, s)
         product = first * second
-        if rounding == "P":
-            product = np.where(product_error(first, second, product) > 0, np.nextafter(product, np.inf), product)
-        write(m, s, product)
+        write(m, s, towards(product, product_error(first, second, product), rounding))
 
     return run
 
 
 @operation("DFMA", kind=FLOAT)
 def dfma(rd: Reader):
+    rounding = rounding_of(rd)
     write, a, b, c = rd.double_result(), rd.double(), rd.double(), rd.double()
-    return lambda m, s: write(m, s, multiply_add(a(m, s), b(m, s), c(m, s)))
+    return lambda m, s: write(m, s, towards(*multiply_add(a(m, s), b(m, s), c(m, s)), rounding))
 
 
 @operation("DMNMX", kind=FLOAT)

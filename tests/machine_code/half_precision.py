@@ -1,46 +1,27 @@
 """float16 and bfloat16: packing, and arithmetic on two at a time."""
 
 import numpy as np
+from half_formats import HALF_BITS, HALF_FORMATS, cut_to_bfloat16
 
 from decoding import F32, F64, FLOAT, U32, Operand, Reader, is_number, operation, real_number
 from floating_point import COMBINATIONS, COMPARISONS, saturate
 
-UPPER_HALF, LOWER_HALF, HALF_BITS = U32(0xFFFF0000), U32(0xFFFF), U32(16)
-BFLOAT16_NAN = U32(0x7FFF)
-
-
-def to_bfloat16(value):
-    """Bits of the nearest bfloat16."""
-    value = np.asarray(value).astype(F32)
-    bits = value.view(U32)
-    rounded = (bits + U32(0x7FFF) + (bits >> HALF_BITS & U32(1))) >> HALF_BITS
-    return np.where(np.isnan(value), BFLOAT16_NAN, rounded)
-
-
-def to_float16(value):
-    return np.asarray(value).astype(np.float16).view(np.uint16).astype(U32)
-
-
-def from_bfloat16(bits):
-    return (bits << HALF_BITS).view(F32)
-
-
-def from_float16(bits):
-    return np.asarray(bits).astype(np.uint16).view(np.float16).astype(F32)
-
 
 def format_of(rd: Reader):
     """How halves of a word become float32 and back: bfloat16, or float16 where nothing is said."""
-    return (from_bfloat16, to_bfloat16) if rd.flag("BF16_V2") or rd.flag("BF16") else (from_float16, to_float16)
+    return HALF_FORMATS["BF16" if rd.flag("BF16_V2") or rd.flag("BF16") else "F16"]
 
 
 @operation("F2FP", kind=FLOAT)
 def f2fp(rd: Reader):
     """Two numbers into a word, the first into its upper half."""
-    convert = {"BF16": to_bfloat16, "F16": to_float16}[rd.choice("BF16", "F16")]
+    name = rd.choice("BF16", "F16")
+    convert = HALF_FORMATS[name][1]
     rd.choice("F32")
     rd.choice("PACK_AB")
     negative_to_zero = rd.flag("RELU")
+    if name == "BF16" and rd.flag("RZ"):
+        convert = cut_to_bfloat16
     write, upper, lower = rd.result(), rd.single(), rd.single()
 
     def half(value):
@@ -67,7 +48,7 @@ def _halves(rd: Reader, unpack, pack):
 
     def fetch(m, s):
         word = np.asarray(raw(m, s))
-        lower, upper = with_sign(unpack(word & LOWER_HALF)), with_sign(unpack(word >> HALF_BITS))
+        lower, upper = with_sign(unpack(word & U32(0xFFFF))), with_sign(unpack(word >> HALF_BITS))
         return {"H0_H0": (lower, lower), "H1_H1": (upper, upper)}.get(operand.suffix, (lower, upper))
 
     return fetch
@@ -149,5 +130,24 @@ def hsetp2(rd: Reader):
         truths = [combine(compare(first, second), other) for first, second in zip(a(m, s), b(m, s))]
         for write, truth in zip(writes, truths):
             write(m, s, truth)
+
+    return run
+
+
+@operation("HSET2", kind=FLOAT)
+def hset2(rd: Reader):
+    """For each half all ones, or (BF) the number 1, where a comparison holds."""
+    unpack, pack = format_of(rd)
+    true = pack(F32(1)) if rd.flag("BF") else U32(0xFFFF)
+    compare = COMPARISONS[rd.choice(*COMPARISONS)]
+    rd.ignore("FTZ")
+    combine = COMBINATIONS[rd.choice(*COMBINATIONS)]
+    write, a, b = rd.result(), _halves(rd, unpack, pack), _halves(rd, unpack, pack)
+    condition = rd.predicate()
+
+    def run(m, s):
+        other = condition(m, s)
+        lower, upper = (np.where(combine(compare(first, second), other), true, U32(0)) for first, second in zip(a(m, s), b(m, s)))
+        write(m, s, upper << HALF_BITS | lower)
 
     return run

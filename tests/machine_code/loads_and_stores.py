@@ -205,29 +205,39 @@ ATOMIC = {
 }
 
 
-@operation("RED", "ATOM", "ATOMG", "REDG", kind=MEMORY)
+@operation("RED", "REDG", "ATOM", "ATOMG", "ATOMS", kind=MEMORY)
 def atomic(rd: Reader):
     """One lane after the other."""
-    returns = rd.opcode.startswith("ATOM")
+    in_shared, returns = rd.opcode == "ATOMS", rd.opcode.startswith("ATOM")
     rd.ignore(*CACHING, "FTZ", "RN")
-    combine = ATOMIC[rd.choice(*ATOMIC)]
+    compares = rd.flag("CAS")
+    combine = None if compares else ATOMIC[rd.choice(*ATOMIC)]
     kind = rd.choice("F32", "S64", "U64", "64", "S32", "U32", default="U32")
     dtype = np.dtype({"F32": F32, "S64": I64, "64": U64, "S32": I32}.get(kind, U64 if "64" in kind else U32))
+    width = dtype.itemsize
     if returns and rd.at_predicate():
         rd.take()
-    write = _results(rd, dtype.itemsize, False) if returns else None
-    address, values = address_of(rd, rd.take()), _registers(rd, dtype.itemsize)
+    write = _results(rd, width, False) if returns else None
+    address = address_of(rd, rd.take())
+    operands = [_registers(rd, width) for _ in range(1 + compares)]
+
+    def new_value(before, given):
+        if combine is None:
+            return given[1] if (before == given[0]).all() else before
+        return combine(before.view(dtype), np.ascontiguousarray(given[0]).view(dtype)).view(U32)
 
     def run(m, s):
-        addresses, given = address(m, s), values(m, s)
-        _count_global(m, rd.opcode, addresses, s, dtype.itemsize)
-        before = np.empty_like(given)
+        addresses, given = address(m, s), [operand(m, s) for operand in operands]
+        where = (m.block_of(s)[:, None],) if in_shared else ()
+        memory = m.shared if in_shared else m.memory
+        if not in_shared:
+            _count_global(m, rd.opcode, addresses, s, width)
+        results = np.empty_like(given[0])
         for lane in range(addresses.size):
-            one = addresses[lane : lane + 1]
-            before[lane] = m.memory.load(one, dtype.itemsize)
-            after = combine(before[lane : lane + 1].view(dtype), np.ascontiguousarray(given[lane : lane + 1]).view(dtype))
-            m.memory.store(one, dtype.itemsize, after.view(U32))
+            place = (addresses[lane : lane + 1], *(blocks[lane] for blocks in where), width)
+            results[lane] = memory.load(*place)
+            memory.store(*place, new_value(results[lane : lane + 1], [values[lane : lane + 1] for values in given]))
         if write is not None:
-            write(m, s, before)
+            write(m, s, results)
 
     return run

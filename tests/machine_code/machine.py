@@ -155,7 +155,8 @@ class Machine:
         self.alive = self.thread < threads
         self.ready: dict[int, Lanes] = {}
         self.waiting_for_warp: dict[tuple[int, int], Lanes] = {}  # (barrier, number of the BSYNC)
-        self.waiting_for_block: dict[tuple[int, int], Lanes] = {}  # (barrier, number of the BAR)
+        self.waiting_for_block: dict[tuple[int, int | None], dict[int, Lanes]] = {}  # (barrier, count): by number of the BAR
+        self.arrivals: dict[int, np.ndarray] = {}  # of each barrier, at each block: lanes that do not wait
         self._banks = launch.constant_banks()
 
     def block_of(self, lanes: Lanes) -> np.ndarray:
@@ -226,19 +227,35 @@ class Machine:
                 self.waiting_for_warp[barrier, number] = waiting
             self.go(number + 1, released)
 
+    def wait_for_block(self, barrier: int, count: int | None, number: int, lanes: Lanes) -> None:
+        waiting = self.waiting_for_block.setdefault((barrier, count), {})
+        waiting[number] = waiting[number] | lanes if number in waiting else lanes
+
+    def arrive(self, barrier: int, lanes: Lanes) -> None:
+        counts = np.bincount(self.block_of(lanes), minlength=len(self.block_numbers))
+        self.arrivals[barrier] = self.arrivals.get(barrier, 0) + counts
+
     def _release_blocks(self) -> bool:
-        """Nothing is ready: lets the blocks continue whose lanes have all arrived at one barrier. Whether there is one."""
-        running = np.bincount(np.flatnonzero(self.alive) // self.block_lanes, minlength=len(self.block_numbers))
-        for barrier, number in list(self.waiting_for_block):
-            lanes = self.waiting_for_block.pop((barrier, number))
-            blocks = self.block_of(lanes)
-            complete = np.bincount(blocks, minlength=running.size) == running
-            released, waiting = lanes.split(complete[blocks])
-            if waiting is not None:
-                self.waiting_for_block[barrier, number] = waiting
-            self.go(number + 1, released)
-        if not self.ready and self.waiting_for_block:
-            raise self._error(next(iter(self.waiting_for_block))[1], "a part of a block waits here, the rest does not")
+        """Nothing is ready: lets the blocks continue of which enough lanes are at a barrier. Whether there is one."""
+        blocks = len(self.block_numbers)
+        running = np.bincount(np.flatnonzero(self.alive) // self.block_lanes, minlength=blocks)
+        for (barrier, count), waiting in self.waiting_for_block.items():
+            there = sum(np.bincount(self.block_of(lanes), minlength=blocks) for lanes in waiting.values())
+            arrived = there + self.arrivals.get(barrier, 0)
+            complete = (there > 0) & (arrived >= (running if count is None else count))
+            if barrier in self.arrivals:
+                self.arrivals[barrier] = np.where(complete, 0, self.arrivals[barrier])
+            for number in list(waiting):
+                released, still = waiting[number].split(complete[self.block_of(waiting[number])])
+                self.go(number + 1, released)
+                if still is None:
+                    del waiting[number]
+                else:
+                    waiting[number] = still
+        if not self.ready:
+            for waiting in self.waiting_for_block.values():
+                for number in waiting:
+                    raise self._error(number, "a part of a block waits here, the rest does not come")
         return bool(self.ready)
 
 

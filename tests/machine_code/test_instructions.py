@@ -85,6 +85,9 @@ INTEGERS = {
     "I2F.U32.RP R0, R4; F2I.U32.TRUNC R0, R0": lambda a, b, c, p: clamp(rounded_up(a), MASK),
     "SHFL.BFLY PT, R0, R4, 0x0, 0x1f": lambda a, b, c, p: a,
     "UMOV UR4, 0x7; UIADD3 UR5, UR4, 0x3, URZ; UIMAD UR5, UR5, UR4, UR4; IMAD.U32 R0, RZ, RZ, UR5": lambda a, b, c, p: 77,
+    "REDUX.SUM UR4, R4; IMAD.U32 R0, RZ, RZ, UR4": lambda a, b, c, p: int(words(4).sum(dtype=np.uint64)),
+    "REDUX.MAX.S32 UR4, R4; IMAD.U32 R0, RZ, RZ, UR4": lambda a, b, c, p: 0x7FFFFFFF,
+    "VOTE.ALL P1, P0; SEL R0, R4, R5, P1": lambda a, b, c, p: b,
     "VOTE.ANY R0, PT, P0": lambda a, b, c, p: 0x55555555,
 }
 
@@ -159,6 +162,13 @@ FLOATS = {
     "F2F.F64.F32 R0, R4; F2F.F64.F32 R2, R5; DADD R0, R0, R2; F2F.F32.F64 R0, R0": lambda a, b, c: bits_of(a + b),
     "F2FP.BF16.F32.PACK_AB R0, R4, R5; HFMA2.BF16_V2 R0, R0, 1, 1, R0": lambda a, b, c: (
         as_bfloat16(2 * from_bfloat16(as_bfloat16(a))) << 16 | as_bfloat16(2 * from_bfloat16(as_bfloat16(b)))
+    ),
+    "F2FP.BF16.F32.PACK_AB.RZ R0, RZ, R4": lambda a, b, c: bits_of(a) >> 16,
+    "F2FP.BF16.F32.PACK_AB R0, R4, R5; MUFU.TANH.BF16 R0, R0.H1": lambda a, b, c: as_bfloat16(
+        np.float32(math.tanh(from_bfloat16(as_bfloat16(a))))
+    ),
+    "F2FP.F16.F32.PACK_AB R0, R4, R5; HSET2.BF.GT.AND R0, R0, RZ, PT": lambda a, b, c: (
+        (0x3C000000 if a > 0 else 0) | (0x3C00 if b > 0 else 0)
     ),
     "F2FP.F16.F32.PACK_AB R0, R4, R5; HADD2.F32 R0, -RZ, R0.H1_H1": lambda a, b, c: bits_of(np.float32(np.float16(a))),
 }
@@ -256,3 +266,26 @@ def test_shared_memory_conflicts():
     machine = Machine(Launch(Program(kernel), (1, 1, 1), (64, 1, 1), b"", GlobalMemory([])), [0], Statistics(np.zeros(4, np.int64)))
     machine.run()
     assert machine.statistics.access("STS").conflicts == 2
+
+
+def test_a_barrier_of_some_threads():
+    """The second half arrives and goes on; the first waits for all 64 and then sees what the second has stored."""
+    text = (
+        "S2R R0, SR_TID.X; LEA R1, R0, 0x400, 0x2; ISETP.GE.AND P1, PT, R0, 0x20, PT; @P1 STS [R1], R0; @P1 BAR.ARV 0x1, 0x40; "
+        "@P1 EXIT; BAR.SYNC 0x1, 0x40; LDS R2, [R1+0x80]; EXIT"
+    )
+    kernel = Kernel("test", text.split("; "), parameter_base=0x210, shared_bytes=0x500)
+    launch = Launch(Program(kernel), (1, 1, 1), (64, 1, 1), b"", GlobalMemory([]))
+    machine = Machine(launch, [0], Statistics(np.zeros(9, np.int64)))
+    machine.run()
+    assert machine.registers[2][:32].tolist() == list(range(32, 64))
+
+
+def test_atomic_addition_in_shared_memory():
+    text = "S2R R0, SR_TID.X; IMAD.MOV.U32 R1, RZ, RZ, 0x400; ATOMS.ADD R2, [R1], R0; LDS R3, [R1]; EXIT"
+    kernel = Kernel("test", text.split("; "), parameter_base=0x210, shared_bytes=0x500)
+    launch = Launch(Program(kernel), (1, 1, 1), (32, 1, 1), b"", GlobalMemory([]))
+    machine = Machine(launch, [0], Statistics(np.zeros(5, np.int64)))
+    machine.run()
+    assert machine.registers[3].tolist() == [31 * 16] * 32
+    assert machine.registers[2].tolist() == [n * (n - 1) // 2 for n in range(32)]

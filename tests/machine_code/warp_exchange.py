@@ -1,4 +1,4 @@
-"""What lanes of a warp tell each other: shuffles and votes."""
+"""What lanes of a warp tell each other: shuffles, votes and reductions."""
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def shfl(rd: Reader):
 def vote(rd: Reader):
     """Over the active lanes: a truth value, and a word with the bits of those that say yes."""
     mode = rd.choice("ANY", "ALL", "EQ")
-    write = rd.result()
+    write = None if rd.at_predicate() else rd.result()
     write_truth = rd.predicate_result() if rd.more() > 1 else None
     uniform, rd.uniform = rd.uniform, False  # its source is not
     condition = rd.predicate()
@@ -55,8 +55,33 @@ def vote(rd: Reader):
             "EQ": (ballots == 0) | (ballots == active),
         }[mode]
         where = s.warps if uniform else s.warp_of
-        write(m, s, ballots[where])
+        if write is not None:
+            write(m, s, ballots[where])
         if write_truth is not None:
             write_truth(m, s, truth[where])
+
+    return run
+
+
+REDUCTIONS = {
+    "SUM": np.add,
+    "MIN": np.minimum,
+    "MAX": np.maximum,
+    "AND": np.bitwise_and,
+    "OR": np.bitwise_or,
+    "XOR": np.bitwise_xor,
+}
+
+
+@operation("REDUX", kind=OTHER)
+def redux(rd: Reader):
+    """Of the active lanes of a warp, into a uniform register."""
+    reduction = REDUCTIONS[rd.choice(*REDUCTIONS, default="AND")]
+    dtype = I32 if rd.flag("S32") else U32
+    write, value = rd.result(), rd.word()
+
+    def run(m, s):
+        values = np.ascontiguousarray(np.broadcast_to(value(m, s), s.warp_of.shape)).view(dtype)
+        write(m, s, reduction.reduceat(values, s.first_of_warp).view(U32))
 
     return run
