@@ -80,7 +80,11 @@ def profile(record: Record) -> str:
     """The listing of a kernel, each instruction with how many times a warp issued it, per warp of the sampled blocks."""
     issued = record.statistics.issued
     warps = max(1, int(issued[0]))
-    lines = [f"{record.kernel.name}: {issued.sum() / warps:.1f} instructions per warp"]
+    opcodes: Counter = Counter()
+    for text, times in zip(record.kernel.listing, issued.tolist()):
+        opcodes[parse_text(text)[1]] += times
+    most = ", ".join(f"{opcode} {times / warps:.1f}" for opcode, times in opcodes.most_common() if times)
+    lines = [f"{record.kernel.name}: {issued.sum() / warps:.1f} instructions per warp", most]
     for number, (text, times) in enumerate(zip(record.kernel.listing, issued.tolist())):
         lines.append(f"{16 * number:06x} {times / warps:9.2f}  {text}" if times else f"{16 * number:06x} {'':9}  {text}")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ ARCHITECTURE = "sm_90"
 CACHE = Path(__file__).parent.parent.parent / "build" / "machine-code"
 INSTRUCTION_BYTES = 16
 NOBITS = 8  # the type of an ELF section that has a size but no contents
-PARAMETER_INFO, PARAMETER_BANK = 0x17, 0x0A  # attributes in a kernel's .nv.info section
+PARAMETER_BANK = 0x0A  # an attribute in a kernel's .nv.info section: where the parameters lie in constant bank 0
 
 
 @dataclass
@@ -29,8 +29,7 @@ class Kernel:
 
     name: str  # kernel<arguments>, as in sass.short_name
     listing: list[str]
-    parameters: list[tuple[int, int]] = field(default_factory=list)  # offset and size of each
-    parameter_base: int = 0  # where they begin in constant bank 0
+    parameter_base: int = 0  # where the parameters begin in constant bank 0
     parameter_bytes: int = 0
     constants: dict[int, bytes] = field(default_factory=dict)  # of other banks
     shared_bytes: int = 0
@@ -60,12 +59,8 @@ def _attributes(info: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _read_info(kernel: Kernel, info: bytes) -> None:
     for number, value in _attributes(info):
-        if number == PARAMETER_INFO:
-            _, _, offset, packed = struct.unpack("<IHHI", value)
-            kernel.parameters.append((offset, packed >> 18))
-        elif number == PARAMETER_BANK:
+        if number == PARAMETER_BANK:
             _, kernel.parameter_base, kernel.parameter_bytes = struct.unpack("<IHH", value)
-    kernel.parameters.sort()
 
 
 def _read_elf(elf: bytes, kernels: dict[str, Kernel]) -> None:

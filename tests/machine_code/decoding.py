@@ -71,13 +71,13 @@ class Operand:
     @classmethod
     def parse(cls, text: str) -> Operand:
         text = text.replace(".reuse", "")
-        if text.startswith(("c[", "desc[", "[")) or is_number(text):
+        if is_number(text):
             return cls(text)
-        sign = text[0] if text[0] in "-~!" else ""
-        text = text.removeprefix(sign)
-        absolute = text.startswith("|")
-        body, _, suffix = text.replace("|", "").partition(".") if not text.startswith("c[") else (text, "", "")
-        return cls(body, sign == "-", sign in ("~", "!") and sign != "", absolute, suffix)
+        match = re.fullmatch(r"(-?)([~!]?)(\|?)(.*?\]|[^.|]*)(?:\|)?(?:\.(\w+))?(?:\|)?", text)
+        if match is None:
+            raise UnknownInstruction(f"unknown operand {text}")
+        minus, inverting, bar, body, suffix = match.groups()
+        return cls(body, bool(minus), bool(inverting), bool(bar), suffix or "")
 
 
 def is_number(text: str) -> bool:
@@ -192,8 +192,8 @@ class Reader:
         base = self.raw(Operand(register))
         return lambda m, s: m.constant(bank, base(m, s).astype(I32).astype(I64) + offset, width)
 
-    def _plain(self, operand: Operand, *, suffix: str = "") -> Operand:
-        if operand.suffix != suffix:
+    def _plain(self, operand: Operand) -> Operand:
+        if operand.suffix:
             raise self.unknown(f"unknown suffix .{operand.suffix}")
         return operand
 

@@ -5,9 +5,9 @@ the special function unit's results are the correctly rounded ones, where the ha
 """
 
 import numpy as np
-from half_formats import HALF_FORMATS
 
 from decoding import F32, F64, FLOAT, I32, I64, U32, U64, WORD_BITS, Operand, Reader, operation
+from half_formats import HALF_FORMATS
 from integer import COMBINATIONS
 
 LARGEST_SUBNORMAL = np.nextafter(np.finfo(F32).tiny, F32(0))

@@ -1,10 +1,10 @@
 """float16 and bfloat16: packing, and arithmetic on two at a time."""
 
 import numpy as np
-from half_formats import HALF_BITS, HALF_FORMATS, cut_to_bfloat16
 
 from decoding import F32, F64, FLOAT, U32, Operand, Reader, is_number, operation, real_number
 from floating_point import COMBINATIONS, COMPARISONS, saturate
+from half_formats import HALF_BITS, HALF_FORMATS, cut_to_bfloat16
 
 
 def format_of(rd: Reader):
