@@ -1,10 +1,14 @@
 import os
+import re
+import shutil
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 import torch
+
+from s2mlp_cuda._extension import build_facts
 
 
 def require_device(name: str) -> torch.device:
@@ -35,6 +39,15 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def sm_90():
+    """Skips where the binary has no machine code for sm_90, or cannot be read."""
+    if not re.search(r"\b9\.0(?!\+)", build_facts().get("CUDA kernels", "")):
+        pytest.skip("no machine code for sm_90 in this build")
+    if shutil.which("c++filt") is None:
+        pytest.skip("no c++filt")
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,23 +67,26 @@ def tools_folder() -> Path:
     return Path(found).parent
 
 
-def _dump(option: str) -> list[str]:
+def dump(*options: str) -> list[str]:
+    """What cuobjdump prints of the installed binary."""
     folder = tools_folder()
     result = subprocess.run(
-        [folder / "cuobjdump", option, BINARY],
+        [folder / "cuobjdump", *options, BINARY],
         env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return result.stdout.splitlines()
 
 
-def _short_names(mangled: set[str]) -> dict[str, str]:
-    """Mangled name to ``kernel<arguments>``, without namespaces and parameters."""
-    names = sorted(mangled)
+def demangle(names: Iterable[str]) -> list[str]:
     plain = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True)
+    return plain.stdout.splitlines()
+
+
+def short_name(plain: str) -> str:
+    """``kernel<arguments>`` of a demangled name, without namespaces and parameters."""
     left_out = r"\(anonymous namespace\)::|\(s2mlp::Precision\)|s2mlp::|c10::|^void "
-    short = [re.sub(left_out, "", line) for line in plain.stdout.splitlines()]
-    return {name: text.partition("(")[0] for name, text in zip(names, short)}
+    return re.sub(left_out, "", plain).partition("(")[0]
 
 
 def kernels() -> list[Kernel]:
@@ -93,14 +97,14 @@ def kernels() -> list[Kernel]:
     def kernel(mangled: str) -> Kernel:
         return found.setdefault((arch, mangled), Kernel(arch, mangled))
 
-    for line in _dump("-res-usage"):
+    for line in dump("-res-usage"):
         if match := re.match(r"arch = (\w+)", line):
             arch = match.group(1)
         elif match := re.match(r"\s*Function (\w+):", line):
             current = kernel(match.group(1))
         elif match := re.match(r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", line):
             current.registers, current.stack, current.local = map(int, match.groups())
-    for line in _dump("-sass"):
+    for line in dump("-sass"):
         if match := re.match(r"arch = (\w+)", line):
             arch = match.group(1)
         elif match := re.match(r"\s*Function : (\w+)", line):
@@ -115,9 +119,8 @@ def kernels() -> list[Kernel]:
             current.loads_in_flight += operation == "LDG" and not stored
             if operation in ("LDL", "STL"):
                 current.local_accesses.append(operation + modifiers)
-    names = _short_names({mangled for _, mangled in found})
-    for (_, mangled), entry in found.items():
-        entry.name = names[mangled]
+    for entry, plain in zip(found.values(), demangle(mangled for _, mangled in found)):
+        entry.name = short_name(plain)
     return sorted(found.values(), key=lambda k: (k.name, k.arch))
 
 

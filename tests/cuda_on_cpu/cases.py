@@ -69,6 +69,10 @@ def make_map(
         inner = (shape[-1], *shape[-3:-1]) if last else (*shape[-2:], shape[-3])
         dense = fill(empty((*shape[:-3], *inner)))
         return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
+    if memory == "sparse":  # from one index of the first axis to the next 2^30 elements, nearly all of them never touched
+        dense = torch.empty(shape[1:], device="meta").stride()
+        step = 2**30
+        return fill(empty(step * (shape[0] - 1) + count // shape[0]).as_strided(shape, (step, *dense)))
     assert memory == "expanded"
     return fill(empty((1, *shape[1:]))).expand(shape)
 

@@ -1,4 +1,7 @@
-"""Builds the .cu files as C++ and runs them on the CPU, in processes of their own. The CPU kernels are checked in the same way."""
+"""Builds the .cu files as C++: to run them on the CPU, in processes of their own, or to record their launches (recorder.h).
+
+The CPU kernels are checked in the same way.
+"""
 
 import ctypes
 import fcntl
@@ -13,6 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.cpp_extension import include_paths, library_paths
@@ -28,8 +32,25 @@ Edit = tuple[str, str, str]  # file, old text, new text
 
 SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
-#: Which sources there are, and what can be switched on in them.
-KERNELS = {"cuda": ("csrc/cuda/*.cu", switches.CUDA), "cpu": ("csrc/cpu/*.cpp", switches.CPU)}
+
+
+class Kind(NamedTuple):
+    """A library: its sources, what can be switched on in them, how they are compiled, the namespace of its operators."""
+
+    pattern: str
+    switches: dict[str, Switch]
+    other_sources: tuple[str, ...]
+    flags: tuple[str, ...]
+    namespace: str
+
+
+KERNELS = {
+    "cuda": Kind("csrc/cuda/*.cu", switches.CUDA, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
+    "cpu": Kind("csrc/cpu/*.cpp", switches.CPU, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
+    "recorded": Kind(
+        "csrc/cuda/*.cu", {}, ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"
+    ),
+}
 
 
 def copy_sources(folder: Path, edits: Iterable[Edit]) -> Path:
@@ -76,8 +97,8 @@ def torch_libraries() -> list[str]:
     return [*folders, "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu"]
 
 
-def emulation_flags(folder: Path) -> list[str]:
-    return ["-DS2MLP_CUDA_ON_CPU", "-DS2MLP_LIBRARY=s2mlp_cuda_on_cpu", "-include", "switch.h", *torch_headers(folder)]
+def emulation_flags(folder: Path, namespace: str = "s2mlp_cuda_on_cpu") -> list[str]:
+    return ["-DS2MLP_CUDA_ON_CPU", f"-DS2MLP_LIBRARY={namespace}", "-include", "switch.h", *torch_headers(folder)]
 
 
 def _edit(number: int, switch: Switch) -> Edit:
@@ -86,7 +107,7 @@ def _edit(number: int, switch: Switch) -> Edit:
 
 def _key(kind: str) -> str:
     """Of everything that a library is made of."""
-    digest = hashlib.sha256(repr((kind, KERNELS, SANITIZE, WARNINGS, torch.__version__, sys.version)).encode())
+    digest = hashlib.sha256(repr((kind, KERNELS, WARNINGS, torch.__version__, sys.version)).encode())
     digest.update(subprocess.check_output(["g++", "--version"]))
     for path in sorted([*ROOT.glob("csrc/**/*.*"), *HERE.glob("*.[ch]*"), Path(__file__)]):
         digest.update(path.read_bytes())
@@ -94,11 +115,11 @@ def _key(kind: str) -> str:
 
 
 def build_kernels(kind: str) -> Path:
-    """All kernels of one kind, sanitized, with their switches, as a library whose operators are ``torch.ops.s2mlp_cuda_on_cpu``.
+    """All kernels of one kind, with their switches, as a library of operators.
 
     Built once for the same sources, whichever test, process or run asks first.
     """
-    pattern, of_kind = KERNELS[kind]
+    pattern, edits, others, flags, namespace = KERNELS[kind]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -108,9 +129,9 @@ def build_kernels(kind: str) -> Path:
         for outdated in CACHE.glob(f"{kind}-*.so"):
             outdated.unlink()
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
-            folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(of_kind.values(), 1)])
-            sources = [folder / "csrc" / "registration.cpp", folder / "control.cpp", *sorted(folder.glob(pattern))]
-            built = compile_shared(sources, folder / "kernels.so", *SANITIZE, *emulation_flags(folder), *torch_libraries())
+            folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(edits.values(), 1)])
+            sources = [folder / "csrc" / "registration.cpp", *(folder / other for other in others), *sorted(folder.glob(pattern))]
+            built = compile_shared(sources, folder / "kernels.so", *flags, *emulation_flags(folder, namespace), *torch_libraries())
             built.rename(library)
         return library
 
@@ -127,7 +148,7 @@ def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str =
         return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
 
     library = build_kernels(kind)
-    number = 1 + list(KERNELS[kind][1]).index(switch) if switch else 0
+    number = 1 + list(KERNELS[kind].switches).index(switch) if switch else 0
     result = subprocess.run(
         [sys.executable, str(HERE / "run_cases.py"), str(library), str(ORDERS.index(order)), str(number), only],
         env={

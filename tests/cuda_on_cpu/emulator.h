@@ -168,6 +168,21 @@ class Block {
 
 }  // namespace emulator
 
+}  // namespace s2mlp
+
+#define threadIdx (s2mlp::emulator::Block::current().thread_index)
+#define blockIdx (s2mlp::emulator::Block::current().block_index)
+#define blockDim (s2mlp::emulator::Block::current().block_size)
+#define gridDim (s2mlp::emulator::Block::current().grid_size)
+#define __syncthreads() s2mlp::emulator::Block::current().barrier()
+#define __syncwarp(...) s2mlp::emulator::Block::current().barrier()
+
+#if defined(S2MLP_RECORD_LAUNCHES)
+#include "recorder.h"
+#else
+
+namespace s2mlp {
+
 // What launch.h gives on a GPU. The device is small, so that grids are capped and their loops run more than once.
 class LaunchContext {
  public:
@@ -181,13 +196,7 @@ class LaunchContext {
 
 }  // namespace s2mlp
 
-#define threadIdx (s2mlp::emulator::Block::current().thread_index)
-#define blockIdx (s2mlp::emulator::Block::current().block_index)
-#define blockDim (s2mlp::emulator::Block::current().block_size)
-#define gridDim (s2mlp::emulator::Block::current().grid_size)
-#define __syncthreads() s2mlp::emulator::Block::current().barrier()
-#define __syncwarp(...) s2mlp::emulator::Block::current().barrier()
-
 #define S2MLP_LAUNCH(kernel, grid, block, stream, ...) \
   s2mlp::emulator::Block::current().launch(            \
       dim3(static_cast<unsigned int>(grid)), dim3(static_cast<unsigned int>(block)), [&] { kernel(__VA_ARGS__); })
+#endif

@@ -1,0 +1,37 @@
+"""Which cases the interpreted kernels are run on."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from s2mlp_cuda.ops import PADDING_MODES
+
+from cases import DTYPES, BranchCase, Case, GeluCase, every_case
+
+
+def half_of_the_cases() -> Iterator[Case | BranchCase]:
+    """Every case of the emulated kernels, each with two of the four padding modes: neighbours in the list with different ones."""
+    number: dict[Case | BranchCase, int] = {}
+    for case in every_case():
+        position = number.setdefault(replace(case, mode=""), len(number))
+        if (position + PADDING_MODES.index(case.mode)) % 2 == 0:
+            yield case
+
+
+def cases_of_64_bit_indices() -> Iterator[Case]:
+    """Maps whose offsets do not fit into 32 bits, at full vectors and at single elements."""
+    for mode in PADDING_MODES:
+        for dtype in DTYPES:
+            full = 16 // dtype.itemsize
+            for data_format, shape in (
+                ("channels_last", (2, 3, 5, 4 * full)),
+                ("channels_last", (2, 3, 4, 13)),
+                ("channels_first", (2, 4, 5, 7)),
+            ):
+                yield Case("V1", mode, dtype, data_format, shape, "sparse")
+                if dtype.is_floating_point:
+                    yield GeluCase("V1", mode, dtype, data_format, shape, "sparse", "sparse")
+
+
+def selected_cases() -> Iterator[Case | BranchCase]:
+    yield from half_of_the_cases()
+    yield from cases_of_64_bit_indices()
