@@ -40,17 +40,17 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) element_kernel(
     const __grid_constant__ ElementProblem p,
     const Epilogue<T, 1, Op> epilogue) {
   constexpr int kItems = kElementItemsPerThread;
-  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x, kItems);
+  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x);
   if (thread.column < 0) {
     return;
   }
   const uint64_t in = global_address(in_data);
   const uint64_t out = global_address(out_data);
   const uint64_t operand_map = epilogue.from_output(out);
-  for (int32_t tile = thread.row; tile < p.shape.rows; tile += p.shape.next_tile) {
+  for (int32_t tile = first_row(p.shape, thread, kItems); tile < p.shape.rows; tile += p.shape.next_tile) {
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {
-      const int32_t line = tile + u * p.shape.next_item;
+      const int32_t line = tile + u * p.shape.rows_of_block;
       if (line < p.shape.rows) {
         const ElementPlace place = locate(p, line, thread.column);
         const auto operand = epilogue.load(out + place.out + operand_map);

@@ -16,7 +16,6 @@
 
 namespace s2mlp {
 
-constexpr int kMinBlocks = 3;  // per multiprocessor; left to itself, ptxas spills to fit in more
 constexpr int kVectorBytes = 16;  // the widest access
 constexpr int kItemsPerThread = 4;  // whose loads are in flight together
 constexpr int kElementItemsPerThread = 2;  // where elements are computed with, which takes registers
@@ -64,7 +63,8 @@ constexpr int64_t kOffsetLimit = int64_t{1} << 31;
 // Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted.
 inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
   const auto span = [&](int64_t Axis::* stride) {
-    return (p.height.size * p.height.*stride + p.width.size * p.width.*stride + p.channel.size * p.channel.*stride) * element_size;
+    const auto of_axis = [&](const Axis& axis) { return (axis.size - 1) * axis.*stride; };
+    return (of_axis(p.height) + of_axis(p.width) + of_axis(p.channel) + 1) * element_size;
   };
   return p.leading.size() <= kMaxLeadingAxes && p.leading_size * p.height.size * p.width.size < kCountLimit &&
       p.channel.size < kCountLimit && span(&Axis::in_stride) < kOffsetLimit && span(&Axis::out_stride) < kOffsetLimit;

@@ -27,33 +27,39 @@ struct BytePair {
   int64_t out;
 };
 
-// Images that do not follow each other as rows do, or that are counted by two axes. Then what image n adds to the offset of its
-// rows, counted through all images, is found here.
+// Nearly all maps are flat: from each token to the next it is one stride. In others, what the row of a token, counted through all
+// images, and its image add to the offset is found here. Up to two leading axes that do not merge.
 struct LeadingAxes {
-  bool regular;
+  bool flat;
+  BytePair row;
   BytePair outer;
   BytePair inner;
   Divider<int32_t> by_inner;
 };
 
-S2MLP_HOST_DEVICE BytePair image_offsets(const LeadingAxes& leading, int32_t image) {
+S2MLP_HOST_DEVICE BytePair row_and_image_offsets(const LeadingAxes& leading, int32_t row, int32_t image) {
   const QuotientRemainder<int32_t> split = leading.by_inner(image);
-  const uint32_t outer = static_cast<uint32_t>(split.quotient);
-  const uint32_t inner = static_cast<uint32_t>(split.remainder);
-  return {outer * leading.outer.in + inner * leading.inner.in, outer * leading.outer.out + inner * leading.inner.out};
+  const int64_t r = static_cast<uint32_t>(row);
+  const int64_t outer = static_cast<uint32_t>(split.quotient);
+  const int64_t inner = static_cast<uint32_t>(split.remainder);
+  return {
+      r * leading.row.in + outer * leading.outer.in + inner * leading.inner.in,
+      r * leading.row.out + outer * leading.outer.out + inner * leading.inner.out};
 }
 
+// Offsets beyond those of tokens that follow each other with the stride of a column.
 inline LeadingAxes leading_axes(const ShiftProblem& p, int64_t element_size) {
   LeadingAxes leading = {};
-  const auto beyond_rows = [&](const Axis& axis, int64_t images) {
-    const int64_t rows = images * p.height.size;
+  const auto beyond = [&](const Axis& axis, const Axis& inner, int64_t count) {
     return BytePair{
-        (axis.in_stride - rows * p.height.in_stride) * element_size, (axis.out_stride - rows * p.height.out_stride) * element_size};
+        (axis.in_stride - count * inner.in_stride) * element_size, (axis.out_stride - count * inner.out_stride) * element_size};
   };
+  leading.row = beyond(p.height, p.width, p.width.size);
   leading.by_inner = Divider<int32_t>(p.leading.empty() ? 1 : p.leading.back().size);
-  leading.inner = p.leading.empty() ? BytePair{} : beyond_rows(p.leading.back(), 1);
-  leading.outer = p.leading.size() < 2 ? BytePair{} : beyond_rows(p.leading[0], p.leading[1].size);
-  leading.regular = (leading.inner.in | leading.inner.out | leading.outer.in | leading.outer.out) == 0;
+  leading.inner = p.leading.empty() ? BytePair{} : beyond(p.leading.back(), p.height, p.height.size);
+  leading.outer = p.leading.size() < 2 ? BytePair{} : beyond(p.leading[0], p.height, p.leading[1].size * p.height.size);
+  const auto is_zero = [](const BytePair& pair) { return pair.in == 0 && pair.out == 0; };
+  leading.flat = is_zero(leading.row) && is_zero(leading.inner) && is_zero(leading.outer);
   return leading;
 }
 

@@ -19,6 +19,7 @@ struct ItemSources {
   uint32_t none;
   uint32_t two;
   uint32_t more;  // than two, each of which is looked for every time
+  bool contiguous;  // one element after the other, and no zeros
 };
 
 template <int kElements>
@@ -29,50 +30,124 @@ __device__ __forceinline__ void set_source(int32_t (&sources)[kElements], int e,
   }
 }
 
+// What a row of the item takes: up to two rows of the input, given by where their first elements would be if they lay below the item's
+// first element, in columns that take one.
+struct RowSources {
+  int32_t first;
+  int32_t second;
+  int32_t count;
+  int32_t column_begin;  // as elements of the item
+  int32_t column_count;
+};
+
+// Of the row that element `begin` of the item lies in.
+template <bool kAdjoint>
+__device__ __forceinline__ RowSources
+find_row(const PlaneProblem& p, const PeriodPlace& period, const PlaneElement& place, int32_t begin) {
+  const KernelGroup& group = group_of_plane(p, period.channel, place.plane);
+  const Sources<int32_t> rows = sources<kAdjoint>(place.h, group.dh, p.height, p.mode);
+  const int32_t plane = plane_distance(p, period.channel, place.plane);
+  const int32_t column = place.w - begin + (kAdjoint ? group.dw : -group.dw);
+  return {
+      plane + position_in_plane(p, rows[0], column), plane + position_in_plane(p, rows[1], column),
+      place.plane < period.planes ? rows.size() : 0, group.column_begin - place.w + begin, group.column_count};
+}
+
+// The elements of `border`, one by one.
 template <bool kAdjoint, int kElements>
-__device__ __forceinline__ ItemSources<kElements> find_sources(
-    const PlaneProblem& p, const PeriodPlace& period, int32_t first_element) {
-  ItemSources<kElements> sources;
-  sources.none = sources.two = sources.more = 0;
-  uint32_t border = 0;
-  PlaneElement place = locate_element(p, first_element);
-  KernelGroup group = group_of_plane(p, period.channel, place.plane);
-  int32_t distance = plane_distance(p, period.channel, place.plane) + group.distance;
-#pragma unroll
-  for (int e = 0; e < kElements; ++e) {
-    sources.first[e] = distance + position_in_plane(p, place.h, place.w);
-    border |= static_cast<uint32_t>(place.plane >= period.planes || !group.is_direct(place.h, place.w)) << e;
-    const int32_t plane = place.plane;
-    next_element(p, place);
-    if (place.plane != plane) {
-      group = group_of_plane(p, period.channel, place.plane);
-      distance = plane_distance(p, period.channel, place.plane) + group.distance;
-    }
-  }
+__device__ __forceinline__ void find_each(
+    ItemSources<kElements>& found, const PlaneProblem& p, const PeriodPlace& period, int32_t first_element, uint32_t border) {
 #pragma unroll 1
   for (; border != 0; border &= border - 1) {
     const int e = __ffs(static_cast<int>(border)) - 1;
-    const PlaneElement at = locate_element(p, first_element + e);
-    const KernelGroup& own = group_of_plane(p, period.channel, at.plane);
-    const Sources<int32_t> rows = s2mlp::sources<kAdjoint>(at.h, own.dh, p.height, p.mode);
-    const Sources<int32_t> columns = s2mlp::sources<kAdjoint>(at.w, own.dw, p.width, p.mode);
-    const int32_t count = at.plane < period.planes ? rows.size() * columns.size() : 0;
-    const int32_t begin = plane_distance(p, period.channel, at.plane);
-    set_source(sources.first, e, count == 0 ? 0 : begin + position_in_plane(p, rows[0], columns[0]));
-    sources.none |= static_cast<uint32_t>(count == 0) << e;
+    const PlaneElement place = locate_element(p, first_element + e);
+    const KernelGroup& group = group_of_plane(p, period.channel, place.plane);
+    const Sources<int32_t> rows = sources<kAdjoint>(place.h, group.dh, p.height, p.mode);
+    const Sources<int32_t> columns = sources<kAdjoint>(place.w, group.dw, p.width, p.mode);
+    const int32_t count = place.plane < period.planes ? rows.size() * columns.size() : 0;
+    const int32_t plane = plane_distance(p, period.channel, place.plane);
+    set_source(found.first, e, count == 0 ? 0 : plane + position_in_plane(p, rows[0], columns[0]));
+    found.none |= static_cast<uint32_t>(count == 0) << e;
     if constexpr (kAdjoint) {
       const bool two_rows = rows.size() == 2;
-      set_source(sources.second, e, begin + position_in_plane(p, rows[two_rows], columns[!two_rows && columns.size() == 2]));
-      sources.two |= static_cast<uint32_t>(count == 2) << e;
-      sources.more |= static_cast<uint32_t>(count > 2) << e;
+      set_source(found.second, e, plane + position_in_plane(p, rows[two_rows], columns[!two_rows && columns.size() == 2]));
+      found.two |= static_cast<uint32_t>(count == 2) << e;
+      found.more |= static_cast<uint32_t>(count > 2) << e;
     }
   }
-  return sources;
+}
+
+// An item lies in one row, or in two if rows are not shorter than it.
+template <bool kAdjoint, int kElements>
+__device__ __forceinline__ ItemSources<kElements> find_sources(
+    const PlaneProblem& p, const PeriodPlace& period, int32_t first_element) {
+  constexpr uint32_t kAll = (1u << kElements) - 1;
+  ItemSources<kElements> found;
+  found.none = found.two = found.more = 0;
+  uint32_t border = kAll;
+  if (p.width >= kElements) {
+    const PlaneElement place = locate_element(p, first_element);
+    const int32_t next = p.width - place.w;  // the element that begins the next row
+    const RowSources row = find_row<kAdjoint>(p, period, place, 0);
+    RowSources next_row = row;
+    if (next < kElements) {
+      next_row = find_row<kAdjoint>(p, period, locate_element(p, first_element + next), next);
+    }
+    border = 0;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      const bool in_next = e >= next;
+      const int32_t count = in_next ? next_row.count : row.count;
+      const uint32_t column = static_cast<uint32_t>(e - (in_next ? next_row.column_begin : row.column_begin));
+      const bool direct = column < static_cast<uint32_t>(in_next ? next_row.column_count : row.column_count);
+      found.first[e] = count == 0 ? 0 : (in_next ? next_row.first : row.first) + e * p.element_bytes;
+      found.second[e] = (in_next ? next_row.second : row.second) + e * p.element_bytes;
+      found.none |= static_cast<uint32_t>(count == 0) << e;
+      found.two |= static_cast<uint32_t>(direct && count == 2) << e;
+      found.more |= static_cast<uint32_t>(direct && count > 2) << e;
+      border |= static_cast<uint32_t>(!direct && count != 0) << e;
+    }
+  }
+  find_each<kAdjoint>(found, p, period, first_element, border);
+  found.contiguous = found.none == 0;
+#pragma unroll
+  for (int e = 1; e < kElements; ++e) {
+    found.contiguous &= found.first[e] == found.first[0] + e * p.element_bytes;
+  }
+  return found;
 }
 
 template <typename T>
 __device__ __forceinline__ T load_element(uint64_t plane, int32_t distance) {
   return reinterpret_bits<T>(load_global<sizeof(T)>(plane + distance));
+}
+
+// The first source of each element: in words where they lie in memory as in the output.
+template <typename T, int kElements>
+__device__ __forceinline__ VectorOf<T, kElements> load_item(uint64_t in, const ItemSources<kElements>& sources) {
+  VectorOf<T, kElements> values;
+  const uint64_t from = in + sources.first[0];
+  if constexpr (sizeof(T) < 4) {
+    if (sources.contiguous && from % 4 == 0) {
+      AccessOf<T, kElements> words;
+#pragma unroll
+      for (int i = 0; i < AccessOf<T, kElements>::kWords; ++i) {
+        words.words[i] = load_global<4>(from + 4 * i).words[0];
+      }
+      return reinterpret_bits<VectorOf<T, kElements>>(words);
+    }
+  }
+#pragma unroll
+  for (int e = 0; e < kElements; ++e) {
+    values.values[e] = load_element<T>(in, sources.first[e]);
+  }
+  if (sources.none != 0) {
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      values.values[e] = sources.none >> e & 1 ? T{} : values.values[e];
+    }
+  }
+  return values;
 }
 
 // The sum of all that an element takes, by the definition.
@@ -156,7 +231,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) plane_kernel(
     const Epilogue<T, item_elements(sizeof(T)), Op> epilogue) {
   constexpr int kElements = item_elements(sizeof(T));
   constexpr int kBytes = kElements * sizeof(T);
-  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x, p.periods_per_tile);
+  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x);
   if (thread.column < 0) {
     return;
   }
@@ -165,13 +240,12 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) plane_kernel(
   const uint64_t out = multiply_add(thread.column, kBytes, global_address(out_data));
   ItemSources<kElements> sources;
   int32_t known_group = -1;  // for which `sources` are those of all periods
-  for (int32_t tile = thread.row; tile < p.shape.rows; tile += p.shape.next_tile) {
+  // One period after the other, which are mostly of one group.
+  const int32_t first = (thread.tile * p.shape.rows_of_block + thread.row) * p.periods_per_tile;
+  for (int32_t tile = first; tile < p.shape.rows; tile += p.shape.next_tile) {
+    const int32_t end = tile + p.periods_per_tile < p.shape.rows ? tile + p.periods_per_tile : p.shape.rows;
 #pragma unroll 1
-    for (int u = 0; u < p.periods_per_tile; ++u) {
-      const int32_t row = tile + u * p.shape.next_item;
-      if (row >= p.shape.rows) {
-        break;
-      }
+    for (int32_t row = tile; row < end; ++row) {
       const PeriodPlace period = locate_period(p, row);
       const uint64_t in = global_address(in_data) + period.in;
       if (known_group < 0 || period.channel < p.groups[known_group].channel_begin || !is_uniform(p, period, known_group)) {
@@ -179,17 +253,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) plane_kernel(
         known_group = is_uniform(p, period, group) ? group : -1;
         sources = find_sources<kAdjoint, kElements>(p, period, first_element);
       }
-      VectorOf<T, kElements> values;
-#pragma unroll
-      for (int e = 0; e < kElements; ++e) {
-        values.values[e] = load_element<T>(in, sources.first[e]);
-      }
-      if (sources.none != 0) {
-#pragma unroll
-        for (int e = 0; e < kElements; ++e) {
-          values.values[e] = sources.none >> e & 1 ? T{} : values.values[e];
-        }
-      }
+      VectorOf<T, kElements> values = load_item<T>(in, sources);
       if constexpr (kAdjoint) {
         add_folded(values, sources, p, period, in, first_element);
       }

@@ -68,16 +68,6 @@ S2MLP_HOST_DEVICE PlaneElement locate_element(const PlaneProblem& p, int32_t ele
   return {plane.quotient, row.quotient, row.remainder};
 }
 
-S2MLP_HOST_DEVICE void next_element(const PlaneProblem& p, PlaneElement& place) {
-  if (++place.w == p.width) {
-    place.w = 0;
-    if (++place.h == p.height) {
-      place.h = 0;
-      ++place.plane;
-    }
-  }
-}
-
 // From the first plane of a period that begins at `channel` to another one of it, in the input, in bytes.
 S2MLP_HOST_DEVICE int32_t plane_distance(const PlaneProblem& p, int32_t channel, int32_t plane) {
   const bool next_image = channel + plane >= p.channels;
@@ -108,7 +98,8 @@ inline int64_t period_planes_of(const ShiftProblem& p, int64_t element_size) {
 // use(PlaneProblem, Grid)
 template <bool kAdjoint, typename Use>
 void with_plane_launch(const ShiftProblem& p, int64_t element_size, const DeviceLimits& limits, const Use& use) {
-  constexpr int64_t kMostPeriods = 16;  // of a thread, before the next tile
+  constexpr int64_t kLeastPeriods = 4;  // of a thread, before the next tile: finding sources takes as long as several items
+  constexpr int64_t kMostPeriods = 16;
   PlaneProblem kernel;
   const int64_t plane = p.height.size * p.width.size;
   kernel.mode = p.mode;
@@ -131,8 +122,8 @@ void with_plane_launch(const ShiftProblem& p, int64_t element_size, const Device
   }
   const int64_t periods = (kernel.planes + kernel.period_planes - 1) / kernel.period_planes;
   const int64_t items = kernel.period_bytes / (item_elements(element_size) * element_size);
-  const int64_t threads = int64_t{limits.multiprocessors} * limits.threads_per_multiprocessor;
-  kernel.periods_per_tile = static_cast<int32_t>(std::clamp<int64_t>(periods * items / threads, 1, kMostPeriods));
+  const int64_t threads = int64_t{limits.multiprocessors} * kMinBlocks * kBlockThreads;
+  kernel.periods_per_tile = static_cast<int32_t>(std::clamp<int64_t>(periods * items / threads, kLeastPeriods, kMostPeriods));
   const Grid grid = make_grid(periods, items, kernel.periods_per_tile, limits);
   kernel.shape = grid.shape;
   use(kernel, grid);

@@ -50,7 +50,7 @@ __device__ AccessOf<T, kVector> token_value(
     uint64_t in, const TokenProblem& p, const TokenChannels& channels, const TokenPlace& place) {
   AccessOf<T, kVector> value = group_value<T, kVector, kAdjoint>(in, p, p.groups[channels.group], place);
 #pragma unroll 1
-  for (int32_t g = channels.group + 1; has_group(p, channels, g); ++g) {
+  for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {
     const AccessOf<T, kVector> other = group_value<T, kVector, kAdjoint>(in, p, p.groups[g], place);
     replace_from(value, other, first_byte_of_group(p, channels, g));
   }
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
   using Operand = typename Epilogue<T, kVector, Op>::Operand;
   constexpr int kBytes = sizeof(AccessOf<T, kVector>);
   constexpr int kItems = Epilogue<T, kVector, Op>::kItems;
-  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x, kItems);
+  const ThreadPlace thread = locate_thread(p.shape, blockIdx.x, threadIdx.x);
   if (thread.column < 0) {
     return;
   }
@@ -76,47 +76,51 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
   const uint64_t in = multiply_add(column, p.in.access, global_address(in_data));
   const uint64_t out = multiply_add(column, p.out.access, global_address(out_data));
   const uint64_t operand_map = epilogue.from_output(global_address(out_data));
-  for (int32_t row = thread.row; row < p.shape.rows; row += p.shape.next_tile) {
+  for (int32_t row = first_row(p.shape, thread, kItems); row < p.shape.rows; row += p.shape.next_tile) {
     Access<kBytes> values[kItems];
     Operand operands[kItems];
     uint64_t to[kItems];
-    uint32_t border = 0;  // bit u: token u does not take one token at the distance of its groups
+    bool direct[kItems];  // whether all groups take one token, at the distance of each
+    uint32_t border = 0;  // bit u: token u is left to the slow path
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {
-      const TokenPlace place = locate_token(p, token_of(p, row, u));
-      to[u] = at_token<false>(p, out, place);
-      operands[u] = epilogue.load(to[u] + operand_map);
+      const int32_t token = row + u * p.shape.rows_of_block;
+      const TokenPlace place = locate_token(p, token);
       const uint64_t from = at_token<true>(p, in + group.distance, place);
-      if (group.is_direct(place.h, place.w)) {
+      to[u] = at_token<false>(p, out, place);
+      direct[u] = (token < p.shape.rows) & group.is_direct(place.h, place.w);
+      if (direct[u]) {
+        operands[u] = epilogue.load(to[u] + operand_map);
         values[u] = load_global<kBytes>(from);
       } else {
-        border |= uint32_t{1} << u;
+        border |= static_cast<uint32_t>(token < p.shape.rows) << u;
       }
     }
 #pragma unroll 1
-    for (int32_t g = channels.group + 1; has_group(p, channels, g); ++g) {
+    for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {
       const KernelGroup other = p.groups[g];
 #pragma unroll
       for (int u = 0; u < kItems; ++u) {
-        const TokenPlace place = locate_token(p, token_of(p, row, u));
-        if (other.is_direct(place.h, place.w)) {
+        const TokenPlace place = locate_token(p, row + u * p.shape.rows_of_block);
+        if (direct[u] && other.is_direct(place.h, place.w)) {
           const Access<kBytes> value = load_global<kBytes>(at_token<true>(p, in + other.distance, place));
           replace_from(values[u], value, first_byte_of_group(p, channels, g));
         } else {
-          border |= uint32_t{1} << u;
+          border |= static_cast<uint32_t>(direct[u]) << u;
+          direct[u] = false;
         }
       }
     }
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {
-      if (row + u * p.shape.next_item < p.shape.rows && !(border >> u & 1)) {
+      if (direct[u]) {
         store_global(to[u], epilogue(values[u], operands[u]));
       }
     }
 #pragma unroll 1
     for (; border != 0; border &= border - 1) {
       const int u = __ffs(static_cast<int>(border)) - 1;
-      const TokenPlace place = locate_token(p, token_of(p, row, u));  // past the last one, the first once more
+      const TokenPlace place = locate_token(p, row + u * p.shape.rows_of_block);
       const uint64_t token_out = at_token<false>(p, out, place);
       const Operand operand = epilogue.load(token_out + operand_map);
       const auto value = token_value<T, kVector, kAdjoint>(at_token<true>(p, in, place), p, channels, place);

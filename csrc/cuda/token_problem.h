@@ -36,6 +36,7 @@ struct TokenProblem {
 };
 
 struct TokenPlace {
+  int32_t token;
   int32_t image;
   int32_t row;  // counted through all images
   int32_t h;
@@ -45,26 +46,18 @@ struct TokenPlace {
 S2MLP_HOST_DEVICE TokenPlace locate_token(const TokenProblem& p, int32_t token) {
   const QuotientRemainder<int32_t> row = p.by_width(token);
   const QuotientRemainder<int32_t> image = p.by_height(row.quotient);
-  return {image.quotient, row.quotient, image.remainder, row.remainder};
+  return {token, image.quotient, row.quotient, image.remainder, row.remainder};
 }
 
 // The address of a token, `base` being that of the first one.
 template <bool kInput>
 S2MLP_HOST_DEVICE uint64_t at_token(const TokenProblem& p, uint64_t base, const TokenPlace& place) {
-  const TokenStrides& strides = kInput ? p.in : p.out;
-  uint64_t address = multiply_add(place.row, strides.row, base);
-  address = multiply_add(place.w, strides.column, address);
-  if (!p.leading.regular) {
-    const BytePair more = image_offsets(p.leading, place.image);
+  uint64_t address = multiply_add(place.token, kInput ? p.in.column : p.out.column, base);
+  if (!p.leading.flat) {
+    const BytePair more = row_and_image_offsets(p.leading, place.row, place.image);
     address += kInput ? more.in : more.out;
   }
   return address;
-}
-
-// Token `u` of a thread that begins at `row`; past the last one, the thread's first.
-S2MLP_HOST_DEVICE int32_t token_of(const TokenProblem& p, int32_t row, int u) {
-  const int32_t token = row + u * p.shape.next_item;
-  return token < p.shape.rows ? token : row;
 }
 
 // The address of another token of the same image, in the input.
@@ -72,31 +65,44 @@ S2MLP_HOST_DEVICE uint64_t move_token(const TokenProblem& p, uint64_t address, c
   return address + int64_t{h - place.h} * p.in.row + int64_t{w - place.w} * p.in.column;
 }
 
-// The channels of a thread's access, and the group that the first of them belongs to.
+// The channels of a thread's access, and the groups [group, group_end) that have some of them.
 struct TokenChannels {
   int32_t begin;
-  int32_t end;
   int32_t group;
+  int32_t group_end;
 };
 
 S2MLP_HOST_DEVICE TokenChannels token_channels(const TokenProblem& p, int32_t column) {
   const int32_t begin = column * p.vector;
-  return {begin, begin + p.vector, find_group(p, begin)};
+  const int32_t group = find_group(p, begin);
+  int32_t group_end = group + 1;
+  while (group_end < p.group_count && p.groups[group_end].channel_begin < begin + p.vector) {
+    ++group_end;
+  }
+  return {begin, group, group_end};
 }
 
-// Whether group g, after the first one, has some of the channels: those from byte first_byte_of_group on.
-S2MLP_HOST_DEVICE bool has_group(const TokenProblem& p, const TokenChannels& channels, int32_t g) {
-  return g < p.group_count && p.groups[g].channel_begin < channels.end;
-}
-
+// Group g, after the first one, has the channels from this byte of the access on.
 S2MLP_HOST_DEVICE int32_t first_byte_of_group(const TokenProblem& p, const TokenChannels& channels, int32_t g) {
   return (p.groups[g].channel_begin - channels.begin) * p.element_bytes;
+}
+
+// The strides of rows or columns of which there is one do not matter: here they are such that the map is flat if it can be.
+inline ShiftProblem with_useful_strides(ShiftProblem p) {
+  if (p.width.size == 1) {
+    p.width = p.height.size == 1 ? Axis{1, 0, 0} : Axis{1, p.height.in_stride, p.height.out_stride};
+  }
+  if (p.height.size == 1) {
+    p.height = {1, p.width.size * p.width.in_stride, p.width.size * p.width.out_stride};
+  }
+  return p;
 }
 
 // use(TokenProblem, Grid) for each launch.
 template <bool kAdjoint, typename Use>
 void for_each_token_launch(
-    const ShiftProblem& p, int vector, int64_t element_size, int items, const DeviceLimits& limits, const Use& use) {
+    const ShiftProblem& problem, int vector, int64_t element_size, int items, const DeviceLimits& limits, const Use& use) {
+  const ShiftProblem p = with_useful_strides(problem);
   TokenProblem kernel;
   kernel.mode = p.mode;
   kernel.vector = vector;

@@ -40,8 +40,9 @@ CUDA = {
     ),
     "the last item of a launch left out": Switch(
         "csrc/cuda/token_kernel.h",
-        "      if (row + u * p.shape.next_item < p.shape.rows && !",
-        "      if (row + u * p.shape.next_item + {on} < p.shape.rows && !",
+        "    for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {\n      const KernelGroup",
+        "    for (int u = 0; {on} && u < kItems; ++u) {{ direct[u] = direct[u] && row + u * p.shape.rows_of_block + 1 < p.shape.rows; }}\n"
+        "    for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {{\n      const KernelGroup",
     ),
     "the stride of the channels in planes ignored": Switch(
         "csrc/cuda/plane_problem.h",
@@ -59,7 +60,7 @@ CUDA = {
         "({on} || outer.in_stride == inner.in_stride * inner.size) && outer",
     ),
     "a vector that is all of its first channel's group": Switch(
-        "csrc/cuda/token_problem.h", "return g < p.group_count &&", "return !{on} && g < p.group_count &&"
+        "csrc/cuda/token_problem.h", "while (group_end < p.group_count &&", "while (!{on} && group_end < p.group_count &&"
     ),
     "a second group that begins one channel late": Switch(
         "csrc/cuda/token_problem.h",

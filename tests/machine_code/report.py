@@ -21,14 +21,14 @@ from s2mlp_cuda._system import commit_name, cpu_name  # noqa: E402
 
 import cubin  # noqa: E402
 from counting import BLOCKS, ISSUE_SLOTS_PER_KB, Count, count, profile  # noqa: E402
-from rows import IMAGES, Row, all_rows  # noqa: E402
+from rows import MAP_BYTES, Row, all_rows  # noqa: E402
 
 COLUMNS = (
     "all", "int", "fp", "mem", "ctrl", "unif", "other", "ld sec", "st sec", "confl", *ISSUE_SLOTS_PER_KB,
 )  # fmt: skip
 SLOTS = " and ".join(f"{slots} issue slots per KB for {gpu}" for gpu, slots in ISSUE_SLOTS_PER_KB.items())
 LEGEND = f"""Warp instructions of sm_90 machine code per KB that the operator must move: its maps, each read or written once.
-Counted by interpreting the machine code, without a GPU, for {IMAGES} images; of launches with more than {BLOCKS} blocks so many are
+Counted by interpreting the machine code, without a GPU, for maps of {MAP_BYTES // 2**20} MiB; of launches with more than {BLOCKS} blocks so many are
 sampled.
 
 All instructions, then by class: integer, floating point, memory, control, uniform datapath, other. Sectors of 32 bytes per load

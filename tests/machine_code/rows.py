@@ -13,8 +13,8 @@ from s2mlp_cuda import offsets
 FIVE = tuple((0, d) for d in (-2, -1, 0, 1, 2))
 BRANCHES = (offsets.SS1, offsets.SS2, ((0, 0),))
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-#: Of each call.
-IMAGES = 8
+#: Of one map. From this size on, a GPU's memory is what a kernel should be limited by.
+MAP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,10 @@ def flat(table) -> list[int]:
     return [d for pair in table for d in pair]
 
 
+def images_of(height: int, channels: int, dtype: torch.dtype) -> int:
+    return MAP_BYTES // (height * height * channels * dtype.itemsize)
+
+
 def group_sizes(channels: int, table) -> list[int]:
     borders = [g * channels // len(table) for g in range(len(table) + 1)]
     return [end - begin for begin, end in zip(borders, borders[1:])]
@@ -43,13 +47,14 @@ def group_sizes(channels: int, table) -> list[int]:
 
 def shift_rows(what: str, height: int, channels: int, table, data_format: str, dtype_name: str) -> Iterator[Row]:
     last = data_format == "channels_last"
-    shape = (IMAGES, height, height, channels) if last else (IMAGES, channels, height, height)
     dtype = DTYPES[dtype_name]
+    images = images_of(height, channels, dtype)
+    shape = (images, height, height, channels) if last else (images, channels, height, height)
     layout = "CL" if last else "CF"
     table = flat(table)
 
     def x() -> torch.Tensor:
-        return torch.randn(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype)
 
     def row(op: str, maps: int, call) -> Row:
         return Row(f"{op} {dtype_name} {layout} {what} {height}x{height}x{channels}", maps, shape, dtype, call)
@@ -64,21 +69,22 @@ def shift_rows(what: str, height: int, channels: int, table, data_format: str, d
 
 def branch_rows(height: int, channels: int, dtype_name: str) -> Iterator[Row]:
     dtype, count = DTYPES[dtype_name], len(BRANCHES)
-    shape = (IMAGES, height, height, channels)
+    images = images_of(height, channels, dtype)
+    shape = (images, height, height, channels)
     table = [d for branch in BRANCHES for d in flat(branch)]
     groups = table, [size for branch in BRANCHES for size in group_sizes(channels, branch)], "replicate"
 
     def one() -> torch.Tensor:
-        return torch.randn(shape, dtype=dtype)
+        return torch.zeros(shape, dtype=dtype)
 
     def expanded() -> torch.Tensor:
-        return torch.randn(*shape[:-1], count * channels, dtype=dtype)
+        return torch.zeros(*shape[:-1], count * channels, dtype=dtype)
 
     def weights() -> torch.Tensor:
-        return torch.randn(IMAGES, count, channels)
+        return torch.zeros(images, count, channels)
 
     def pool_grad() -> torch.Tensor:
-        return torch.randn(IMAGES, channels)
+        return torch.zeros(images, channels)
 
     def row(op: str, maps: int, call) -> Row:
         return Row(f"branch {op} {dtype_name} {height}x{height}x{channels}", maps, shape, dtype, call)
