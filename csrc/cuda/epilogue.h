@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "../accumulator.h"
 #include "../elementwise.h"
+#include "numbers.h"
 #include "vector_of.h"
 
 namespace s2mlp {
@@ -29,18 +29,23 @@ struct Epilogue {
   }
 
   __device__ VectorOf<T, kVector> operator()(VectorOf<T, kVector> values, const Operand& packed) const {
-    if constexpr (Op::kHasOperand) {
-      const VectorOf<T, kVector> other = unpack<T, kVector>(packed);
+    if constexpr (!std::is_same_v<Op, Identity>) {
+      Numbers<T, kVector> numbers = to_numbers(values);
+      with_approximation(op, [&](const auto& operation) {
+        if constexpr (Op::kHasOperand) {
+          const Numbers<T, kVector> others = to_numbers(unpack<T, kVector>(packed));
 #pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        values.values[v] =
-            static_cast<T>(op(static_cast<accumulator_t<T>>(values.values[v]), static_cast<accumulator_t<T>>(other.values[v])));
-      }
-    } else if constexpr (!std::is_same_v<Op, Identity>) {
+          for (int v = 0; v < kVector; ++v) {
+            numbers.values[v] = operation.template apply<kPrecisionOf<T>>(numbers.values[v], others.values[v]);
+          }
+        } else {
 #pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        values.values[v] = static_cast<T>(op(static_cast<accumulator_t<T>>(values.values[v])));
-      }
+          for (int v = 0; v < kVector; ++v) {
+            numbers.values[v] = operation.template apply<kPrecisionOf<T>>(numbers.values[v]);
+          }
+        }
+      });
+      values = to_elements(numbers);
     }
     return values;
   }

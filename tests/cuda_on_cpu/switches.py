@@ -55,7 +55,7 @@ CUDA = {
     "the slope of GELU at the shifted place": Switch(
         "csrc/cuda/strided_kernel.h", "epilogue.load(place.out_offset)", "epilogue.load({on} ? place.in_offset : place.out_offset)"
     ),
-    "one approximation for the other": Switch("csrc/elementwise.h", "return tanh ? gelu<true,", "return tanh != {on} ? gelu<true,"),
+    "one approximation for the other": Switch("csrc/elementwise.h", "if (op.tanh) {", "if (op.tanh != {on}) {{"),
 }
 
 CPU = {STREAMING: Switch("csrc/cpu/cache.h", "return cache > 0 ?", "return {on} ? 0 : cache > 0 ?")}
