@@ -4,9 +4,18 @@
 // An element-wise operation commutes with a shift, which only moves values. With zero padding this needs op(0) = 0, as for GELU.
 #pragma once
 
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
 #include "gelu.h"
 
 namespace s2mlp {
+
+// The format that results of type T are rounded to.
+template <typename T>
+constexpr Precision kPrecisionOf = std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16
+    : std::is_same_v<T, torch::headeronly::Half>                                  ? Precision::kFloat16
+                                                                                  : Precision::kFloat32;
 
 // The shift alone, which moves bits.
 struct Identity {
@@ -14,13 +23,13 @@ struct Identity {
 };
 
 // Tanh is bool, or std::bool_constant if kernels are compiled per approximation.
-template <typename Tanh, Precision kPrecision = Precision::kFloat32>
+template <typename Tanh>
 struct Gelu {
   static constexpr bool kHasOperand = false;
   Tanh tanh;
 
-  template <typename F>
-  S2MLP_HOST_DEVICE F operator()(const F& x) const {
+  template <Precision kPrecision, typename F>
+  S2MLP_HOST_DEVICE F apply(const F& x) const {
     return tanh ? gelu<true, kPrecision>(x) : gelu<false, kPrecision>(x);
   }
 };
@@ -31,10 +40,20 @@ struct TimesGeluSlope {
   static constexpr bool kHasOperand = true;
   Tanh tanh;
 
-  template <typename F>
-  S2MLP_HOST_DEVICE F operator()(const F& grad, const F& x) const {
-    return grad * (tanh ? gelu_slope<true>(x) : gelu_slope<false>(x));
+  template <Precision kPrecision, typename F>
+  S2MLP_HOST_DEVICE F apply(const F& grad, const F& x) const {
+    return grad * (tanh ? gelu_slope<true, kPrecision>(x) : gelu_slope<false, kPrecision>(x));
   }
 };
+
+// use(the operation for one approximation): what a GPU branches on once, before all elements of a vector.
+template <template <typename> typename Op, typename Use>
+S2MLP_HOST_DEVICE void with_approximation(const Op<bool>& op, const Use& use) {
+  if (op.tanh) {
+    use(Op<std::true_type>{});
+  } else {
+    use(Op<std::false_type>{});
+  }
+}
 
 }  // namespace s2mlp

@@ -18,7 +18,7 @@ LOOPS = {
     "pool, combine_backward_weights": 2 * 4,
     "combine, combine_backward": 2 * 2 * 4,  # with both kinds of stores
 }
-GELU_LOOPS = 2 * 3 * 2 * 3  # which divide: forward and backward
+GELU_LOOPS = 2 * 3 * (1 + 3)  # which divide: forward and backward; exact in float32, tanh in all dtypes but float64
 
 pytestmark = [
     pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86-64 processor"),

@@ -13,7 +13,7 @@ import sass
 WIDE = {
     r"strided_kernel<uint4, 1, (int|long), false, Identity>": 4,
     r"strided_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), (int|long), true, Identity>": 4,
-    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), false, Gelu<bool, 0> >": 2,
+    r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), false, Gelu<bool> >": 2,
     r"strided_kernel<(float, 4|Half, 8|BFloat16, 8), (int|long), true, TimesGeluSlope<bool> >": 4,
     r"plane_kernel<\w+( \w+)?, (int|long), (true|false)>": 2,
     # Four tokens, with the weights of their channels: one load for float32, two for eight elements of 16 bits.

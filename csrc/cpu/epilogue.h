@@ -31,9 +31,10 @@ struct Epilogue {
       for (int64_t i = 0; i < count; ++i) {
         const auto value = static_cast<accumulator_t<T>>(from[i * from_stride]);
         if constexpr (Op::kHasOperand) {
-          to[i * to_stride] = static_cast<T>(op(value, static_cast<accumulator_t<T>>(other[i * to_stride])));
+          to[i * to_stride] =
+              static_cast<T>(op.template apply<kPrecisionOf<T>>(value, static_cast<accumulator_t<T>>(other[i * to_stride])));
         } else {
-          to[i * to_stride] = static_cast<T>(op(value));
+          to[i * to_stride] = static_cast<T>(op.template apply<kPrecisionOf<T>>(value));
         }
       }
     }
@@ -63,11 +64,11 @@ struct Epilogue {
       if constexpr (Op::kHasOperand) {
         const auto operands = load_step(lanes, other + first, step_count);
         for (size_t part = 0; part < std::size(step.parts); ++part) {
-          step.parts[part] = op(step.parts[part], operands.parts[part]);
+          step.parts[part] = op.template apply<kPrecisionOf<T>>(step.parts[part], operands.parts[part]);
         }
       } else {
         for (auto& part : step.parts) {
-          part = op(part);
+          part = op.template apply<kPrecisionOf<T>>(part);
         }
       }
       store_step<V::kStores>(lanes, to + first, step, step_count);

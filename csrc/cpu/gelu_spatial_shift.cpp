@@ -6,9 +6,6 @@
 namespace s2mlp {
 namespace {
 
-template <typename T>
-constexpr Precision kPrecisionOf = std::is_same_v<T, torch::headeronly::BFloat16> ? Precision::kBFloat16 : Precision::kFloat32;
-
 // Calls use(T{}, std::bool_constant<tanh>{}).
 template <typename Use>
 void with_kernel(const Tensor& tensor, bool tanh, const Use& use) {
@@ -19,8 +16,7 @@ struct Cpu {
   static void gelu_spatial_shift(const ShiftProblem& problem, const Tensor& x, const Tensor& out, bool tanh) {
     with_kernel(x, tanh, [&](auto element, auto tanh) {
       using T = decltype(element);
-      using Op = Gelu<decltype(tanh), kPrecisionOf<T>>;
-      shift_map<false>(problem, data<T>(x), mutable_data<T>(out), Epilogue<T, Op>{});
+      shift_map<false>(problem, data<T>(x), mutable_data<T>(out), Epilogue<T, Gelu<decltype(tanh)>>{});
     });
   }
 

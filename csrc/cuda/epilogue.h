@@ -3,9 +3,9 @@
 
 #include <type_traits>
 
-#include "../accumulator.h"
 #include "../elementwise.h"
 #include "access.h"
+#include "conversion.h"
 #include "vector_of.h"
 
 namespace s2mlp {
@@ -32,24 +32,26 @@ struct Epilogue {
   }
 
   __device__ AccessOf<T, kVector> operator()(const AccessOf<T, kVector>& value, const Operand& packed) const {
-    return reinterpret_bits<AccessOf<T, kVector>>((*this)(reinterpret_bits<VectorOf<T, kVector>>(value), packed));
-  }
-
-  __device__ VectorOf<T, kVector> operator()(VectorOf<T, kVector> values, const Operand& packed) const {
-    if constexpr (Op::kHasOperand) {
-      const VectorOf<T, kVector> other = unpack<T, kVector>(packed);
+    if constexpr (std::is_same_v<Op, Identity>) {
+      return value;
+    } else {
+      Accumulators<T, kVector> values = to_accumulators(reinterpret_bits<VectorOf<T, kVector>>(value));
+      with_approximation(op, [&](const auto& operation) {
+        if constexpr (Op::kHasOperand) {
+          const Accumulators<T, kVector> others = to_accumulators(unpack<T, kVector>(packed));
 #pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        values.values[v] =
-            static_cast<T>(op(static_cast<accumulator_t<T>>(values.values[v]), static_cast<accumulator_t<T>>(other.values[v])));
-      }
-    } else if constexpr (!std::is_same_v<Op, Identity>) {
+          for (int v = 0; v < kVector; ++v) {
+            values.values[v] = operation.template apply<kPrecisionOf<T>>(values.values[v], others.values[v]);
+          }
+        } else {
 #pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        values.values[v] = static_cast<T>(op(static_cast<accumulator_t<T>>(values.values[v])));
-      }
+          for (int v = 0; v < kVector; ++v) {
+            values.values[v] = operation.template apply<kPrecisionOf<T>>(values.values[v]);
+          }
+        }
+      });
+      return reinterpret_bits<AccessOf<T, kVector>>(to_elements(values));
     }
-    return values;
   }
 };
 

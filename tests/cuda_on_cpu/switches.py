@@ -41,7 +41,9 @@ CUDA = {
     "the last item of a launch left out": Switch(
         "csrc/cuda/token_kernel.h",
         "    for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {\n      const KernelGroup",
-        "    for (int u = 0; {on} && u < kItems; ++u) {{ direct[u] = direct[u] && row + u * p.shape.rows_of_block + 1 < p.shape.rows; }}\n"
+        "    for (int u = 0; {on} && u < kItems; ++u) {{\n"
+        "      direct[u] = direct[u] && row + u * p.shape.rows_of_block + 1 < p.shape.rows;\n"
+        "    }}\n"
         "    for (int32_t g = channels.group + 1; g < channels.group_end; ++g) {{\n      const KernelGroup",
     ),
     "the stride of the channels in planes ignored": Switch(
@@ -97,7 +99,7 @@ CUDA = {
         "operands[u] = epilogue.load(to[u] + operand_map);",
         "operands[u] = epilogue.load(at_token<false>(p, out, {on} ? locate_token(p, row) : place) + operand_map);",
     ),
-    "one approximation for the other": Switch("csrc/elementwise.h", "return tanh ? gelu<true,", "return tanh != {on} ? gelu<true,"),
+    "one approximation for the other": Switch("csrc/elementwise.h", "if (op.tanh) {", "if (op.tanh != {on}) {{"),
 }
 
 CPU = {STREAMING: Switch("csrc/cpu/cache.h", "return cache > 0 ?", "return {on} ? 0 : cache > 0 ?")}

@@ -28,8 +28,8 @@ COLUMNS = (
 )  # fmt: skip
 SLOTS = " and ".join(f"{slots} issue slots per KB for {gpu}" for gpu, slots in ISSUE_SLOTS_PER_KB.items())
 LEGEND = f"""Warp instructions of sm_90 machine code per KB that the operator must move: its maps, each read or written once.
-Counted by interpreting the machine code, without a GPU, for maps of {MAP_BYTES // 2**20} MiB; of launches with more than {BLOCKS} blocks so many are
-sampled.
+Counted by interpreting the machine code, without a GPU, for maps of {MAP_BYTES // 2**20} MiB.
+{BLOCKS} blocks are sampled of launches that have more.
 
 All instructions, then by class: integer, floating point, memory, control, uniform datapath, other. Sectors of 32 bytes per load
 and per store request to global memory: 16 is the least for 16 bytes per lane. Extra cycles per shared memory instruction. Last,

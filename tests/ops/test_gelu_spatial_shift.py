@@ -64,26 +64,51 @@ def exact_gelu(x, approximate="none"):
     return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def value_and_slope(gelu, x):
+    x = x.detach().requires_grad_()
+    out = gelu(x)
+    return out.detach().double(), torch.autograd.grad(out, x, torch.ones_like(x))[0].double()
+
+
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
-def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, dtype, device):
-    """Absolute and relative errors of GELU and its derivative over [-10, 10], relative to float64."""
-    x = torch.linspace(-10, 10, 400_001, device=device).to(dtype).unique().reshape(1, 1, -1)
-    grad = torch.ones_like(x)
-
-    def run(f, x, grad):
-        x = x.detach().requires_grad_()
-        out = f(x)
-        return out.detach().double(), torch.autograd.grad(out, x, grad)[0].double()
-
-    ours = run(lambda x: gelu_spatial_shift(x, offsets.IDENTITY, approximate=approximate), x, grad)
-    theirs = run(lambda x: functional.gelu(x, approximate=approximate), x, grad)
-    exact = run(lambda x: exact_gelu(x, approximate), x.double(), grad.double())
+def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, device):
+    """Absolute and relative errors of GELU and its derivative in float32 over [-10, 10], relative to float64."""
+    x = torch.linspace(-10, 10, 400_001, device=device).unique().reshape(1, 1, -1)
+    ours = value_and_slope(lambda x: gelu_spatial_shift(x, offsets.IDENTITY, approximate=approximate), x)
+    theirs = value_and_slope(lambda x: functional.gelu(x, approximate=approximate), x)
+    exact = value_and_slope(lambda x: exact_gelu(x, approximate), x.double())
     for name, our, their, right in zip(("value", "slope"), ours, theirs, exact):
         assert (our - right).abs().max() <= (their - right).abs().max(), name
         near = right.abs() > 1e-30
         relative = [((result - right).abs() / right.abs())[near].max() for result in (our, their)]
         assert relative[0] <= relative[1], name
+
+
+def units_in_the_last_place(x, dtype):
+    """The spacing of the values of ``dtype`` at ``x``, in float64."""
+    info = torch.finfo(dtype)
+    mantissa = torch.frexp(x).mantissa  # x = mantissa * 2^exponent with 1/2 <= |mantissa| < 1
+    binade = (x / torch.where(mantissa == 0, 1, mantissa)).abs() / 2
+    return binade.clamp(min=info.smallest_normal) * info.eps
+
+
+@pytest.mark.parametrize("approximate", APPROXIMATIONS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_every_value_of_16_bits(dtype, approximate, device):
+    """99.9% are correctly rounded, and no error reaches one unit in the last place."""
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32, device=device).to(torch.int16)
+    every = bits.view(dtype)
+    x = every.where(every.isfinite(), 0).reshape(1, 8, -1)
+    ours = value_and_slope(lambda x: gelu_spatial_shift(x, offsets.IDENTITY, approximate=approximate), x)
+    exact = value_and_slope(lambda x: exact_gelu(x, approximate), x.double())
+    for name, our, right in zip(("value", "slope"), ours, exact):
+        error = (our - right).abs() / units_in_the_last_place(right, dtype)
+        # Results below the smallest normal float32 may be zero.
+        error = error.where(right.abs() >= torch.finfo(torch.float32).smallest_normal, (error - 2**7).clamp(min=0))
+        wrong = (error > 0.5).sum().item()
+        print(f"{dtype} {approximate} {name}: {wrong} not correctly rounded, largest error {error.max().item():.3f} units")
+        assert wrong <= 0.001 * bits.numel(), name
+        assert error.max() < 1, name
 
 
 def test_negative_tail_is_accurate(device):
