@@ -30,6 +30,7 @@ struct ElementProblem {
   PaddingMode mode;
   bool channels_innermost;
   int32_t first_channel;  // of the launch
+  int32_t channels;
   int32_t height;
   int32_t width;
   ElementAxis row;
@@ -96,6 +97,7 @@ void for_each_element_launch(const ShiftProblem& p, int64_t element_size, int it
   for_each_slice(p, 1, [&](const TableSlice& slice) {
     const int64_t channels = slice.end - slice.begin;
     kernel.first_channel = static_cast<int32_t>(slice.begin);
+    kernel.channels = static_cast<int32_t>(channels);
     kernel.channel.by_size = Divider<int32_t>(channels);
     kernel.group_count = static_cast<int32_t>(slice.last_group - slice.first_group);
     kernel.search_step = search_step_of(kernel.group_count);

@@ -12,7 +12,7 @@ namespace s2mlp {
 
 template <typename T, int kVector, typename Op>
 struct Epilogue {
-  static constexpr int kItems = std::is_same_v<Op, Identity> ? kItemsPerThread : kElementItemsPerThread;
+  static constexpr int kItems = Op::kHasOperand ? kElementItemsPerThread : kItemsPerThread;
   struct Nothing {};
   using Operand = std::conditional_t<Op::kHasOperand, Packed<T, kVector>, Nothing>;
 

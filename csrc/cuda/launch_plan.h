@@ -18,7 +18,7 @@ namespace s2mlp {
 
 constexpr int kVectorBytes = 16;  // the widest access
 constexpr int kItemsPerThread = 4;  // whose loads are in flight together
-constexpr int kElementItemsPerThread = 2;  // where elements are computed with, which takes registers
+constexpr int kElementItemsPerThread = 2;  // the same, where each has two loads or is a single element
 
 enum class ShiftKernel : int32_t {
   kTokens,  // channels innermost: `vector` channels of a token per access
@@ -57,7 +57,8 @@ inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Mi
   return static_cast<int>(bits & -bits);
 }
 
-constexpr int64_t kCountLimit = int64_t{1} << 30;  // of what is counted in 32 bits: one bit is kept for sums
+// Of what is counted in 32 bits. A block goes on by less than 2^25 rows before it sees that there are no more.
+constexpr int64_t kCountLimit = (int64_t{1} << 31) - (int64_t{1} << 25);
 constexpr int64_t kOffsetLimit = int64_t{1} << 31;
 
 // Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted.
@@ -80,12 +81,13 @@ inline bool has_dense_planes(const ShiftProblem& p) {
   return dense_rows && dense_output;
 }
 
-// Whether the planes of a period span less than 2 GiB, also where they are of two images, and planes can be counted.
+// Whether the planes of a period are of two images at most and span less than 2 GiB, and planes can be counted.
 inline bool fits_planes(const ShiftProblem& p, int64_t element_size) {
   const int64_t planes = period_planes_of(p, element_size);
   const int64_t next_image = p.leading.empty() ? 0 : std::abs(p.leading[0].in_stride - p.channel.size * p.channel.in_stride);
   const int64_t span = planes * std::max(p.channel.in_stride, p.height.size * p.width.size) + (planes > 1 ? next_image : 0);
-  return p.leading_size * p.channel.size < kCountLimit && p.groups.size() <= kMaxGroups && span * element_size < kOffsetLimit;
+  return (p.leading.empty() || planes <= p.channel.size + 1) && p.leading_size * p.channel.size < kCountLimit &&
+      p.groups.size() <= kMaxGroups && span * element_size < kOffsetLimit;
 }
 
 inline bool fits_elements(const ShiftProblem& p) {

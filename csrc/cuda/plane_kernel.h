@@ -240,9 +240,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) plane_kernel(
   const uint64_t out = multiply_add(thread.column, kBytes, global_address(out_data));
   ItemSources<kElements> sources;
   int32_t known_group = -1;  // for which `sources` are those of all periods
-  // One period after the other, which are mostly of one group.
-  const int32_t first = (thread.tile * p.shape.rows_of_block + thread.row) * p.periods_per_tile;
-  for (int32_t tile = first; tile < p.shape.rows; tile += p.shape.next_tile) {
+  for (int32_t tile = first_period(p, thread); tile < p.shape.rows; tile += p.shape.next_tile) {
     const int32_t end = tile + p.periods_per_tile < p.shape.rows ? tile + p.periods_per_tile : p.shape.rows;
 #pragma unroll 1
     for (int32_t row = tile; row < end; ++row) {

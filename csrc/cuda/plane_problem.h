@@ -56,6 +56,11 @@ S2MLP_HOST_DEVICE PeriodPlace locate_period(const PlaneProblem& p, int32_t perio
       image.quotient * p.image_stride + int64_t{image.remainder} * p.channel_stride};
 }
 
+// The first period of a thread, whose periods of a tile follow each other: most of them are of one group.
+S2MLP_HOST_DEVICE int32_t first_period(const PlaneProblem& p, const ThreadPlace& thread) {
+  return (thread.tile * p.shape.rows_of_block + thread.row) * p.periods_per_tile;
+}
+
 struct PlaneElement {
   int32_t plane;  // in the period
   int32_t h;

@@ -1,236 +1,199 @@
-// The launch planner and the kernels' index arithmetic, callable from Python with numbers alone: no tensors, no PyTorch.
-#include "cuda/branch_kernel_problem.h"
+// The launch planner and the kernels' index arithmetic of the shift, callable from Python with numbers alone: no tensors, no PyTorch.
 #include "cuda/launch_plan.h"
 
 using namespace s2mlp;
 
 namespace {
 
-// What the kernels compute, once more in 64 bits, from the position of an output element in a contiguous output.
-struct Expected {
-  int64_t h, w, c, in_map;
-  const ShiftGroup* group;
+// Where things are, computed in 64 bits from the definition. Offsets are in bytes.
+struct Truth {
+  const ShiftProblem& p;
+  int64_t element_size;
+
+  // Of channel 0 of the map with this leading index.
+  int64_t map_offset(int64_t index, int64_t Axis::* stride) const {
+    int64_t offset = 0;
+    for (auto axis = p.leading.rbegin(); axis != p.leading.rend(); ++axis) {
+      offset += index % axis->size * *axis.*stride;
+      index /= axis->size;
+    }
+    return offset * element_size;
+  }
+
+  int64_t offset(int64_t index, int64_t c, int64_t h, int64_t w, int64_t Axis::* stride) const {
+    return map_offset(index, stride) + (c * p.channel.*stride + h * p.height.*stride + w * p.width.*stride) * element_size;
+  }
+
+  const ShiftGroup& group(int64_t c) const {
+    return *std::find_if(p.groups.begin(), p.groups.end(), [c](const ShiftGroup& group) { return c < group.channel_end; });
+  }
 };
 
-Expected expected_at(const ShiftProblem& p, int64_t out_offset, bool channels_innermost) {
-  Expected e;
-  int64_t rest = out_offset;
-  const auto digit = [&rest](int64_t size) {
-    const int64_t value = rest % size;
-    rest /= size;
-    return value;
-  };
-  if (channels_innermost) {
-    e.c = digit(p.channel.size);
-    e.w = digit(p.width.size);
-    e.h = digit(p.height.size);
-  } else {
-    e.w = digit(p.width.size);
-    e.h = digit(p.height.size);
-    e.c = digit(p.channel.size);
-  }
-  e.in_map = e.c * p.channel.in_stride;
-  for (auto axis = p.leading.rbegin(); axis != p.leading.rend(); ++axis) {
-    e.in_map += digit(axis->size) * axis->in_stride;
-  }
-  for (const ShiftGroup& group : p.groups) {
-    if (e.c >= group.channel_begin && e.c < group.channel_end) {
-      e.group = &group;
-    }
-  }
-  return e;
-}
+struct Checked {
+  int64_t violations = 0;
+  int64_t elements = 0;
 
-// Whether the kernel's reads for one element, (h, w) with group offsets (dh, dw) at in_offset, are those of the problem.
-template <typename Index>
-bool reads_as_expected(
-    const ShiftProblem& p,
-    const Expected& e,
-    Index h,
-    Index w,
-    const KernelGroup<Index>& group,
-    int64_t in_offset,
-    bool adjoint,
-    int64_t last_element) {
-  if (h != e.h || w != e.w || group.dh != e.group->dh || group.dw != e.group->dw || in_offset != e.in_map) {
-    return false;
-  }
-  const auto inside = [&](int64_t i, int64_t j) {
-    const int64_t offset = in_offset + i * p.height.in_stride + j * p.width.in_stride;
-    return i >= 0 && i < p.height.size && j >= 0 && j < p.width.size && offset >= 0 && offset <= last_element;
-  };
-  if (adjoint) {
-    const auto rows = readers(h, group.dh, static_cast<Index>(p.height.size), p.mode);
-    const auto columns = readers(w, group.dw, static_cast<Index>(p.width.size), p.mode);
-    return rows.size() == 0 || columns.size() == 0 ||
-        (inside(rows[0], columns[0]) && inside(rows[rows.size() - 1], columns[columns.size() - 1]));
-  }
-  const Index i = source_index(h, group.dh, static_cast<Index>(p.height.size), p.mode);
-  const Index j = source_index(w, group.dw, static_cast<Index>(p.width.size), p.mode);
-  return i < 0 || j < 0 || inside(i, j);
-}
+  void expect(bool right) { violations += !right; }
+};
 
-// Visits the first and last items and every `step`-th between; returns how many are wrong.
+// visit(block) for every `step`-th block and the last ones.
 template <typename Visit>
-int64_t visit_items(int64_t items, int64_t step, const Visit& wrong) {
-  int64_t violations = 0;
-  for (int64_t item = 0; item < items; item += step) {
-    violations += wrong(item);
+void visit_blocks(int64_t blocks, int64_t step, const Visit& visit) {
+  for (int64_t block = 0; block < blocks; block += step) {
+    visit(static_cast<int32_t>(block));
   }
-  for (int64_t item = std::max<int64_t>(0, items - 4096); item < items; ++item) {
-    violations += wrong(item);
+  for (int64_t block = std::max<int64_t>(1, blocks - 2); step > 1 && block < blocks; ++block) {
+    visit(static_cast<int32_t>(block));
   }
-  return violations;
 }
 
-template <bool kChannelsInnermost, typename Index>
-int64_t check_strided(const ShiftProblem& p, const LaunchPlan& plan, bool adjoint, int64_t step) {
-  const int64_t last_element = extent(p, &Axis::in_stride) - 1;
-  const int vector = plan.vector;
-  int64_t violations = 0;
-  int64_t covered = 0;
-  for_each_table<Index>(p, vector, [&](const StridedProblem<Index>& kernel) {
-    covered += kernel.items * vector;
-    violations += visit_items(kernel.items, step, [&](int64_t item) {
-      const StridedPlace<Index> place = locate(kernel, static_cast<Index>(item));
-      // Items in order are outputs in order, so each output has one item.
-      const int64_t channels = kernel.channel.size;
-      const int64_t all = p.channel.size / vector;
-      const int64_t out = kChannelsInnermost ? item / channels * all + kernel.first_channel + item % channels
-                                             : ((item / (p.height.size * p.width.size)) / channels * all + kernel.first_channel +
-                                                (item / (p.height.size * p.width.size)) % channels) *
-                  p.height.size * p.width.size +
-              item % (p.height.size * p.width.size);
-      if (place.out_offset != out) {
-        return 1;
-      }
-      const Expected e = expected_at(p, out * vector, kChannelsInnermost);
-      const bool one_group = e.c + vector <= e.group->channel_end;
-      return one_group &&
-              reads_as_expected(
-                  p, e, place.h, place.w, place.group, int64_t{place.in_offset} * vector, adjoint, last_element - (vector - 1))
-          ? 0
-          : 1;
-    });
-  });
-  return violations + (covered != p.elements());
-}
-
-template <int kVector, bool kAdjoint, typename Index>
-int64_t check_planes(const ShiftProblem& p, int misalignment, int64_t step) {
-  const int64_t in_extent = extent(p, &Axis::in_stride);
-  const PlaneProblem<Index> kernel = plane_problem<Index>(p, kVector, misalignment, in_extent);
-  if (kernel.items * kVector < p.elements() || (kernel.items - 1) * kVector >= p.elements()) {
-    return 1;
-  }
-  return visit_items(kernel.items, step, [&](int64_t item) {
-    const Index first = static_cast<Index>(item) * kVector;
-    for (int v = 0; v < kVector && int64_t{first} + v < p.elements(); ++v) {
-      const PlanePlace<Index> place = locate(kernel, static_cast<Index>(first + v));
-      if (!reads_as_expected(
-              p, expected_at(p, int64_t{first} + v, false), place.h, place.w, place.group, place.in_offset, kAdjoint,
-              in_extent - 1)) {
-        return 1;
-      }
+// visit(row) for the rows at which a block's tiles begin: all of them, or the first and the last ones.
+template <typename Visit>
+void visit_tiles(const BlockShape& shape, int32_t first, bool all, const Visit& visit) {
+  for (int64_t row = first; row < shape.rows; row += shape.next_tile) {
+    if (all || row < int64_t{first} + 2 * shape.next_tile || row >= int64_t{shape.rows} - 2 * shape.next_tile) {
+      visit(static_cast<int32_t>(row));
     }
-    const ChunkRead<Index> read = chunk_read<kVector, kAdjoint>(kernel, locate(kernel, first), first);
-    const int64_t end = int64_t{read.begin} + (read.rest == 0 ? kVector : 2 * kVector);
-    const bool aligned = read.begin % kVector == 0;
-    return !read.possible || (aligned && read.begin >= misalignment && end <= misalignment + in_extent) ? 0 : 1;
-  });
-}
-
-template <int kVector, typename Index>
-int64_t check_planes(const ShiftProblem& p, int misalignment, bool adjoint, int64_t step) {
-  return adjoint ? check_planes<kVector, true, Index>(p, misalignment, step)
-                 : check_planes<kVector, false, Index>(p, misalignment, step);
-}
-
-template <typename Index>
-int64_t check(const ShiftProblem& p, const LaunchPlan& plan, int misalignment, bool adjoint, int64_t step) {
-  switch (plan.kernel) {
-    case ShiftKernel::kChannelVectors:
-      return check_strided<true, Index>(p, plan, adjoint, step);
-    case ShiftKernel::kElements:
-      return check_strided<false, Index>(p, plan, adjoint, step);
-    default:
-      break;
-  }
-  switch (plan.vector) {
-    case 2:
-      return check_planes<2, Index>(p, misalignment, adjoint, step);
-    case 4:
-      return check_planes<4, Index>(p, misalignment, adjoint, step);
-    case 8:
-      return check_planes<8, Index>(p, misalignment, adjoint, step);
-    default:
-      return check_planes<16, Index>(p, misalignment, adjoint, step);
   }
 }
 
-// The blocks and threads of a branch op's launches, every `step`-th block; how many are not where counting in 64 bits puts
-// them, or do not get the shift of their channels.
-int64_t check_branches(
-    const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work, int64_t step) {
-  int64_t violations = 0;
-  int64_t covered = 0;
-  const auto same_shift = [&](const KernelGroup<int32_t>& found, int64_t channel) {
-    for (const ShiftGroup& group : p.groups) {
-      if (channel >= group.channel_begin && channel + plan.vector <= group.channel_end) {
-        return found.dh == group.dh && found.dw == group.dw;
-      }
+template <bool kAdjoint>
+void check_token(
+    const Truth& truth, const TokenProblem& kernel, int32_t token, int32_t column, const TokenChannels& channels, Checked& checked) {
+  const ShiftProblem& p = truth.p;
+  const int64_t w = token % p.width.size;
+  const int64_t h = token / p.width.size % p.height.size;
+  const int64_t index = token / p.width.size / p.height.size;
+  const TokenPlace place = locate_token(kernel, token);
+  const uint64_t in = at_token<true>(kernel, multiply_add(column, kernel.in.access, 0), place);
+  const uint64_t out = at_token<false>(kernel, multiply_add(column, kernel.out.access, 0), place);
+  checked.expect(place.h == h && place.w == w);
+  checked.expect(static_cast<int64_t>(in) == truth.offset(index, channels.begin, h, w, &Axis::in_stride));
+  checked.expect(static_cast<int64_t>(out) == truth.offset(index, channels.begin, h, w, &Axis::out_stride));
+  for (int32_t g = channels.group; g < channels.group_end; ++g) {
+    const KernelGroup& group = kernel.groups[g];
+    const int64_t c = std::max(channels.begin, group.channel_begin);
+    const ShiftGroup& right = truth.group(c);
+    const auto rows = sources<kAdjoint>(h, right.dh, p.height.size, p.mode);
+    const auto columns = sources<kAdjoint>(w, right.dw, p.width.size, p.mode);
+    const int64_t count = rows.size() * columns.size();
+    checked.expect(group.dh == right.dh && group.dw == right.dw);
+    checked.expect(g == channels.group || first_byte_of_group(kernel, channels, g) == (c - channels.begin) * truth.element_size);
+    const int64_t source = truth.offset(index, channels.begin, rows[0], columns[0], &Axis::in_stride);
+    if (group.is_direct(h, w)) {
+      checked.expect(count == 1 && static_cast<int64_t>(in + group.distance) == source);
+    } else if (count > 0) {
+      checked.expect(static_cast<int64_t>(move_token(kernel, in, place, rows[0], columns[0])) == source);
     }
-    return false;
-  };
-  for_each_branch_table(p, strides, plan.vector, work, [&](const BranchKernelProblem& kernel) {
-    violations += kernel.first_channel * int64_t{plan.vector} != covered;
-    covered += kernel.launch_channels * int64_t{plan.vector};
-    const int64_t channels = kernel.launch_channels;
-    const int64_t quads = (p.height * p.width + kBranchTokens - 1) / kBranchTokens;
-    const int64_t lines = work == BranchWork::kSumsPerBranch ? p.branches : 1;
-    const int64_t lanes = plan.vector > 1 ? 8 : 32;
-    const int64_t tiles = work == BranchWork::kMaps ? (quads * channels + 255) / 256 : (channels + lanes - 1) / lanes;
-    violations += kernel.blocks != p.images * lines * tiles;
-    violations += visit_items(kernel.blocks, step, [&](int64_t index) {
-      const BranchBlock block = locate_block(kernel, static_cast<int32_t>(index));
-      if (block.tile != index % tiles || block.line != index / tiles % lines || block.image != index / tiles / lines) {
-        return 1;
-      }
-      for (int thread = 0; thread < kBlockThreads; ++thread) {
-        int64_t channel = block.tile * lanes + thread % lanes;
-        if (work == BranchWork::kMaps) {
-          const BranchItem item = locate_item(kernel, block.tile, thread);
-          const int64_t flat = int64_t{block.tile} * 256 + thread;
-          channel = flat % channels;
-          if (item.channel != kernel.first_channel + channel || item.first_token != flat / channels * kBranchTokens) {
-            return 1;
-          }
-          Token tokens[kBranchTokens];
-          locate_tokens(kernel, item.first_token, tokens);
-          for (int u = 0; item.first_token < kernel.tokens && u < kBranchTokens; ++u) {
-            const int64_t token = std::min<int64_t>(item.first_token + u, p.height * p.width - 1);
-            if (tokens[u].h != token / p.width || tokens[u].w != token % p.width) {
-              return 1;
-            }
-          }
-        }
-        if (channel >= channels) {
+  }
+  checked.elements += kernel.vector;
+}
+
+template <bool kAdjoint>
+Checked check_tokens(const Truth& truth, const LaunchPlan& plan, const DeviceLimits& limits, int64_t step) {
+  Checked checked;
+  const int items = kItemsPerThread;
+  for_each_token_launch<kAdjoint>(
+      truth.p, plan.vector, truth.element_size, items, limits, [&](const TokenProblem& kernel, const Grid& grid) {
+    visit_blocks(grid.blocks, step, [&](int32_t block) {
+      for (int32_t thread = 0; thread < grid.threads; ++thread) {
+        const ThreadPlace place = locate_thread(kernel.shape, block, thread);
+        if (place.column < 0) {
           continue;
         }
-        const int32_t c = kernel.first_channel + static_cast<int32_t>(channel);
-        int next = 0;
-        for (int32_t k = 0; k < kernel.branches; ++k) {
-          const int64_t element = k * p.channels + int64_t{c} * plan.vector;
-          if (!same_shift(branch_group(kernel, k, c, next), element) ||
-              !same_shift(group_of(kernel, k * kernel.channels + c), element)) {
-            return 1;
+        const int32_t column = kernel.first_column + place.column;
+        const TokenChannels channels = token_channels(kernel, column);
+        visit_tiles(kernel.shape, first_row(kernel.shape, place, items), step == 1, [&](int32_t row) {
+          for (int u = 0; u < items && row + u * kernel.shape.rows_of_block < kernel.shape.rows; ++u) {
+            check_token<kAdjoint>(truth, kernel, row + u * kernel.shape.rows_of_block, column, channels, checked);
           }
-        }
+        });
       }
-      return 0;
     });
   });
-  return violations + (covered != p.channels);
+  return checked;
+}
+
+void check_element_of_period(const Truth& truth, const PlaneProblem& kernel, int32_t row, int32_t element, Checked& checked) {
+  const ShiftProblem& p = truth.p;
+  const PeriodPlace period = locate_period(kernel, row);
+  const PlaneElement place = locate_element(kernel, element);
+  if (place.plane >= period.planes) {
+    return;
+  }
+  const int64_t plane = int64_t{row} * kernel.period_planes + place.plane;
+  const int64_t index = plane / p.channel.size;
+  const int64_t c = plane % p.channel.size;
+  const int64_t out = int64_t{row} * kernel.period_bytes + int64_t{element} * truth.element_size;
+  const int64_t in = period.in + plane_distance(kernel, period.channel, place.plane) + position_in_plane(kernel, place.h, place.w);
+  const KernelGroup& group = group_of_plane(kernel, period.channel, place.plane);
+  const ShiftGroup& right = truth.group(c);
+  checked.expect(out == truth.offset(index, c, place.h, place.w, &Axis::out_stride));
+  checked.expect(in == truth.offset(index, c, place.h, place.w, &Axis::in_stride));
+  checked.expect(group.dh == right.dh && group.dw == right.dw);
+  const int32_t found = find_group(kernel, period.channel);
+  checked.expect(!is_uniform(kernel, period, found) || &kernel.groups[found] == &group);
+  ++checked.elements;
+}
+
+template <bool kAdjoint>
+Checked check_planes(const Truth& truth, const DeviceLimits& limits, int64_t step) {
+  Checked checked;
+  with_plane_launch<kAdjoint>(truth.p, truth.element_size, limits, [&](const PlaneProblem& kernel, const Grid& grid) {
+    const int elements = item_elements(truth.element_size);
+    visit_blocks(grid.blocks, step, [&](int32_t block) {
+      for (int32_t thread = 0; thread < grid.threads; ++thread) {
+        const ThreadPlace place = locate_thread(kernel.shape, block, thread);
+        if (place.column < 0) {
+          continue;
+        }
+        visit_tiles(kernel.shape, first_period(kernel, place), step == 1, [&](int32_t tile) {
+          for (int32_t row = tile; row < std::min(tile + kernel.periods_per_tile, kernel.shape.rows); ++row) {
+            for (int e = 0; e < elements; ++e) {
+              check_element_of_period(truth, kernel, row, place.column * elements + e, checked);
+            }
+          }
+        });
+      }
+    });
+  });
+  return checked;
+}
+
+Checked check_elements(const Truth& truth, const DeviceLimits& limits, int64_t step) {
+  const ShiftProblem& p = truth.p;
+  Checked checked;
+  const int items = kElementItemsPerThread;
+  for_each_element_launch(p, truth.element_size, items, limits, [&](const ElementProblem& kernel, const Grid& grid) {
+    visit_blocks(grid.blocks, step, [&](int32_t block) {
+      for (int32_t thread = 0; thread < grid.threads; ++thread) {
+        const ThreadPlace at = locate_thread(kernel.shape, block, thread);
+        if (at.column < 0) {
+          continue;
+        }
+        visit_tiles(kernel.shape, first_row(kernel.shape, at, items), step == 1, [&](int32_t row) {
+          for (int u = 0; u < items && row + u * kernel.shape.rows_of_block < kernel.shape.rows; ++u) {
+            const int64_t line = row + u * kernel.shape.rows_of_block;
+            const ElementPlace place = locate(kernel, static_cast<int32_t>(line), at.column);
+            const bool last = p.channels_innermost();
+            const int64_t outer = line / (last ? p.width.size : p.height.size);
+            const int64_t channels = last ? kernel.shape.columns : kernel.channels;
+            const int64_t h = last ? outer % p.height.size : line % p.height.size;
+            const int64_t w = last ? line % p.width.size : at.column;
+            const int64_t c = kernel.first_channel + (last ? at.column : outer % channels);
+            const int64_t index = outer / (last ? p.height.size : channels);
+            const ElementGroup& group = kernel.groups[find_group(kernel, place.channel)];
+            checked.expect(place.h == h && place.w == w && place.channel == c);
+            checked.expect(place.in == truth.offset(index, c, 0, 0, &Axis::in_stride));
+            checked.expect(place.out == truth.offset(index, c, h, w, &Axis::out_stride));
+            checked.expect(group.dh == truth.group(c).dh && group.dw == truth.group(c).dw);
+            ++checked.elements;
+          }
+        });
+      }
+    });
+  });
+  return checked;
 }
 
 }  // namespace
@@ -243,115 +206,82 @@ struct Numbers {
   Axis leading[8];
   Axis height, width, channel;
   int64_t group_count;
-  const int64_t* offsets;  // dh0, dw0, dh1, ...; channels are cut evenly
+  const int64_t* sizes;    // channels of each group
+  const int64_t* offsets;  // dh0, dw0, dh1, ...
   int64_t mode;
   int64_t element_size;
   int64_t in_misalignment, out_misalignment;  // bytes
   int64_t multiprocessors, threads_per_multiprocessor;
+  int64_t computed;
 };
 
 struct Plan {
-  int64_t kernel, vector, index_64, items_per_thread, grid, block;
-};
-
-struct BranchNumbers {
-  int64_t images, height, width, branches, channels;
-  int64_t group_count;
-  const int64_t* sizes;
-  const int64_t* offsets;  // dh0, dw0, dh1, ...
-  int64_t mode;
-  int64_t work;
-  int64_t element_size;
-  int64_t misalignment;  // bytes
-  MapStrides expanded, combined;
-  int64_t weights, pool_grad;
-};
-
-struct BranchPlanned {
-  int64_t vector, fits, launches, blocks;
+  int64_t kernel, vector, launches, blocks, threads;
 };
 
 static ShiftProblem problem_of(const Numbers& n) {
   ShiftProblem p;
-  p.leading_size = 1;
-  for (int64_t d = 0; d < n.leading_count; ++d) {
-    p.leading_size *= n.leading[d].size;
-    add_leading_axis(p, n.leading[d]);
-  }
+  add_leading_axes(p, {n.leading, n.leading + n.leading_count});
   p.height = n.height;
   p.width = n.width;
   p.channel = n.channel;
   p.mode = static_cast<PaddingMode>(n.mode);
-  for (int64_t g = 0; g < n.group_count; ++g) {
-    p.groups.push_back(
-        {even_group_begin(g, n.group_count, n.channel.size), even_group_begin(g + 1, n.group_count, n.channel.size),
-         reduce_offset(n.offsets[2 * g], n.height.size, p.mode), reduce_offset(n.offsets[2 * g + 1], n.width.size, p.mode)});
-  }
-  return p;
-}
-
-static Misalignment misalignment_of(const Numbers& n) {
-  return {static_cast<int>(n.in_misalignment), static_cast<int>(n.out_misalignment)};
-}
-
-static BranchProblem branch_problem_of(const BranchNumbers& n) {
-  BranchProblem p = {n.images, n.height, n.width, n.branches, n.channels, {}, static_cast<PaddingMode>(n.mode)};
   int64_t begin = 0;
   for (int64_t g = 0; g < n.group_count; ++g) {
-    p.groups.push_back(
-        {begin, begin + n.sizes[g], reduce_offset(n.offsets[2 * g], n.height, p.mode),
-         reduce_offset(n.offsets[2 * g + 1], n.width, p.mode)});
-    begin += n.sizes[g];
+    const int64_t end = begin + n.sizes[g];
+    if (end > begin) {
+      p.groups.push_back(
+          {begin, end, reduce_offset(n.offsets[2 * g], n.height.size, p.mode),
+           reduce_offset(n.offsets[2 * g + 1], n.width.size, p.mode)});
+    }
+    begin = end;
   }
   return p;
 }
 
-static BranchStrides strides_of(const BranchNumbers& n) { return {n.expanded, n.combined, n.weights, n.pool_grad}; }
-
-static BranchPlan branch_plan_of(const BranchNumbers& n) {
-  return plan_branches(
-      branch_problem_of(n), strides_of(n), static_cast<BranchWork>(n.work), n.element_size, static_cast<int>(n.misalignment));
+static LaunchPlan plan_of(const Numbers& n) {
+  const Misalignment misalignment = {static_cast<int>(n.in_misalignment), static_cast<int>(n.out_misalignment)};
+  return plan_launch(problem_of(n), n.element_size, misalignment, n.computed != 0);
 }
 
-void s2mlp_branch_plan(const BranchNumbers* n, BranchPlanned* result) {
-  const BranchPlan plan = branch_plan_of(*n);
-  *result = {plan.vector, plan.fits, 0, 0};
-  if (plan.fits) {
-    for_each_branch_table(
-        branch_problem_of(*n), strides_of(*n), plan.vector, static_cast<BranchWork>(n->work),
-        [&](const BranchKernelProblem& kernel) {
-      ++result->launches;
-      result->blocks += kernel.blocks;
-    });
+static DeviceLimits limits_of(const Numbers& n) {
+  return {static_cast<int>(n.multiprocessors), static_cast<int>(n.threads_per_multiprocessor)};
+}
+
+void s2mlp_plan(const Numbers* n, Plan* result) {
+  const ShiftProblem p = problem_of(*n);
+  const LaunchPlan plan = plan_of(*n);
+  *result = {static_cast<int64_t>(plan.kernel), plan.vector, 0, 0, 0};
+  const auto add = [&](const auto&, const Grid& grid) {
+    ++result->launches;
+    result->blocks += grid.blocks;
+    result->threads = grid.threads;
+  };
+  if (plan.kernel == ShiftKernel::kTokens) {
+    for_each_token_launch<false>(p, plan.vector, n->element_size, kItemsPerThread, limits_of(*n), add);
+  } else if (plan.kernel == ShiftKernel::kPlanes) {
+    with_plane_launch<false>(p, n->element_size, limits_of(*n), add);
+  } else if (plan.kernel == ShiftKernel::kElements) {
+    for_each_element_launch(p, n->element_size, kElementItemsPerThread, limits_of(*n), add);
   }
 }
 
-int64_t s2mlp_branch_violations(const BranchNumbers* n, int64_t step) {
-  return check_branches(branch_problem_of(*n), strides_of(*n), branch_plan_of(*n), static_cast<BranchWork>(n->work), step);
-}
-
-void s2mlp_plan(const Numbers* n, int64_t elements_computed, Plan* result) {
+// Of every `step`-th block of the planned launches: how much of what its threads compute is wrong, and for how many elements of the
+// output it was computed.
+void s2mlp_check(const Numbers* n, int64_t adjoint, int64_t step, int64_t* violations, int64_t* elements) {
   const ShiftProblem p = problem_of(*n);
-  const LaunchPlan plan = elements_computed ? plan_element_launch(p, n->element_size, misalignment_of(*n))
-                                            : plan_launch(p, n->element_size, misalignment_of(*n));
-  const DeviceLimits limits = {static_cast<int>(n->multiprocessors), static_cast<int>(n->threads_per_multiprocessor)};
-  const int64_t items = (p.elements() + plan.vector - 1) / plan.vector;
-  *result = {
-      static_cast<int64_t>(plan.kernel),
-      plan.vector,
-      plan.index_64,
-      plan.items_per_thread,
-      grid_blocks(items, plan.items_per_thread, limits),
-      kBlockThreads};
-}
-
-// Items of the planned launch, every `step`-th of them, that write or read where they should not.
-int64_t s2mlp_violations(const Numbers* n, int64_t adjoint, int64_t step) {
-  const ShiftProblem p = problem_of(*n);
-  const LaunchPlan plan = plan_launch(p, n->element_size, misalignment_of(*n));
-  const int misalignment = static_cast<int>(n->in_misalignment / n->element_size);
-  return plan.index_64 ? check<int64_t>(p, plan, misalignment, adjoint != 0, step)
-                       : check<int32_t>(p, plan, misalignment, adjoint != 0, step);
+  const LaunchPlan plan = plan_of(*n);
+  const Truth truth = {p, n->element_size};
+  Checked checked;
+  if (plan.kernel == ShiftKernel::kTokens) {
+    checked = adjoint ? check_tokens<true>(truth, plan, limits_of(*n), step) : check_tokens<false>(truth, plan, limits_of(*n), step);
+  } else if (plan.kernel == ShiftKernel::kPlanes) {
+    checked = adjoint ? check_planes<true>(truth, limits_of(*n), step) : check_planes<false>(truth, limits_of(*n), step);
+  } else if (plan.kernel == ShiftKernel::kElements) {
+    checked = check_elements(truth, limits_of(*n), step);
+  }
+  *violations = checked.violations;
+  *elements = checked.elements;
 }
 
 // Numbers n for which Divider<int32_t>(divisor) is wrong, of those given.

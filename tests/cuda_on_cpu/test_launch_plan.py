@@ -1,4 +1,4 @@
-"""The launch planner and the kernels' index arithmetic, from numbers alone: also for maps that no machine could hold."""
+"""The launch planner and the index arithmetic of the shift's kernels, from numbers alone: for maps of any size."""
 
 import ctypes
 import random
@@ -8,12 +8,14 @@ import torch
 
 from s2mlp_cuda import offsets
 from s2mlp_cuda.ops import PADDING_MODES
+from s2mlp_cuda.reference import group_borders
 
-from cases import BRANCHES, all_cases, branch_cases, gelu_cases, many_offsets
+from cases import all_cases, gelu_cases, many_offsets
 from emulated import load_plan_check
 
-KERNELS = ("channel vectors", "plane vectors", "elements")
+KERNELS = ("tokens", "planes", "elements", "too large")
 H200 = (132, 2048)
+SMALL = (1, 256)
 V1 = offsets.V1
 
 
@@ -29,59 +31,75 @@ class Numbers(ctypes.Structure):
         ("width", Axis),
         ("channel", Axis),
         ("group_count", ctypes.c_int64),
+        ("sizes", ctypes.POINTER(ctypes.c_int64)),
         ("offsets", ctypes.POINTER(ctypes.c_int64)),
-        ("mode", ctypes.c_int64),
-        ("element_size", ctypes.c_int64),
-        ("in_misalignment", ctypes.c_int64),
-        ("out_misalignment", ctypes.c_int64),
-        ("multiprocessors", ctypes.c_int64),
-        ("threads_per_multiprocessor", ctypes.c_int64),
-    ]
+        *(
+            (name, ctypes.c_int64)
+            for name in (
+                "mode", "element_size", "in_misalignment", "out_misalignment", "multiprocessors", "threads_per_multiprocessor",
+                "computed",
+            )
+        ),
+    ]  # fmt: skip
 
 
 class Plan(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "vector", "index_64", "items_per_thread", "grid", "block")]
+    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "vector", "launches", "blocks", "threads")]
+
+    @property
+    def name(self) -> str:
+        return KERNELS[self.kernel]
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     library = load_plan_check(tmp_path_factory.mktemp("plan"))
-    library.s2mlp_violations.restype = ctypes.c_int64
     library.s2mlp_wrong_quotients.restype = ctypes.c_int64
-    library.s2mlp_branch_violations.restype = ctypes.c_int64
     return library
 
 
-def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H200) -> Numbers:
+def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H200, sizes=None, computed=0) -> Numbers:
     """A map as the planner sees it; a meta tensor will do."""
     out = torch.empty_like(x)
-    axes = [Axis(*sizes) for sizes in zip(x.shape, x.stride(), out.stride())]
+    axes = [Axis(*axis) for axis in zip(x.shape, x.stride(), out.stride())]
     height, width, channel = (-3, -2, -1) if data_format == "channels_last" else (-2, -1, -3)
     flat = [d for pair in table for d in pair]
+    borders = group_borders(x.shape[channel], table, sizes)
+    sizes = [end - begin for begin, end in zip(borders, borders[1:])]
     return Numbers(
         x.dim() - 3, (Axis * 8)(*axes[:-3]), axes[height], axes[width], axes[channel],
-        len(table), (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode), x.element_size(), misalignment, 0, *device,
+        len(table), (ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode),
+        x.element_size(), misalignment, 0, *device, computed,
     )  # fmt: skip
 
 
-def plan(library, *args, computed=0, **kwargs) -> Plan:
-    """Of the plain shift, or where elements are computed with."""
+def plan(library, *args, **kwargs) -> Plan:
     result = Plan()
-    library.s2mlp_plan(ctypes.byref(numbers(*args, **kwargs)), ctypes.c_int64(computed), ctypes.byref(result))
+    library.s2mlp_plan(ctypes.byref(numbers(*args, **kwargs)), ctypes.byref(result))
     return result
+
+
+def check(library, request: Numbers, adjoint: int, step: int) -> tuple[int, int]:
+    """Of every ``step``-th block: wrong results of the index arithmetic, and elements of the output that were computed."""
+    violations, elements = ctypes.c_int64(), ctypes.c_int64()
+    library.s2mlp_check(
+        ctypes.byref(request), ctypes.c_int64(adjoint), ctypes.c_int64(step), ctypes.byref(violations), ctypes.byref(elements)
+    )
+    return violations.value, elements.value
 
 
 def meta(shape, dtype=torch.bfloat16):
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def test_channels_last_takes_the_widest_vector_that_the_groups_allow(library):
+def test_channels_last_takes_the_widest_vector_that_divides_the_channels(library):
     for dtype in (torch.uint8, torch.bfloat16, torch.float32, torch.float64):
         full = 16 // dtype.itemsize
         vector = full
         while vector >= 1:
-            result = plan(library, meta((2, 14, 14, 12 * vector), dtype), "channels_last")
-            assert (KERNELS[result.kernel], result.vector, result.index_64) == ("channel vectors", vector, 0)
+            for channels in (13 * vector, 20 * vector):  # the groups need not be multiples of it
+                result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last")
+                assert (result.name, result.vector) == ("tokens", min(full, channels & -channels))
             vector //= 2
 
 
@@ -97,72 +115,102 @@ def test_strides_narrow_the_vector(library):
 
 def test_channels_first_takes_planes_where_they_are_dense(library):
     dense = meta((2, 384, 14, 14))
-    assert KERNELS[plan(library, dense, "channels_first").kernel] == "plane vectors"
-    assert KERNELS[plan(library, dense, "channels_first", misalignment=2).kernel] == "plane vectors"
-    assert KERNELS[plan(library, dense[..., 1:, :-1], "channels_first").kernel] == "elements"
-    assert KERNELS[plan(library, dense, "channels_first", table=[(0, 1)] * 65).kernel] == "elements"
+    assert plan(library, dense, "channels_first").name == "planes"
+    assert plan(library, dense, "channels_first", misalignment=2).name == "planes"
+    assert plan(library, meta((2, 768, 14, 14))[:, ::2], "channels_first").name == "planes"
+    assert plan(library, dense[..., 1:, :-1], "channels_first").name == "elements"
+    assert plan(library, dense, "channels_first", table=[(0, 1)] * 65).name == "elements"
     channels_last_memory = meta((2, 14, 14, 384)).permute(0, 3, 1, 2)
-    assert KERNELS[plan(library, channels_last_memory, "channels_first").kernel] == "channel vectors"
+    assert plan(library, channels_last_memory, "channels_first").name == "tokens"
+
+
+@pytest.mark.parametrize("dtype, full", [(torch.bfloat16, 8), (torch.float32, 4), (torch.float64, 1)])
+def test_gelu_takes_full_vectors_or_single_channels(library, dtype, full):
+    for channels, vector in (
+        (12 * full, full),
+        (390 * full // 2 * 2, full),
+        (387, 1),
+        (6 * full + full // 2, full if full < 2 else 1),
+    ):
+        result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last", computed=1)
+        assert (result.name, result.vector) == ("tokens", vector)
+    assert plan(library, meta((2, 14, 14, 12 * full), dtype), "channels_last", misalignment=8, computed=1).vector == 1
+    planes = plan(library, meta((2, 384, 14, 14), dtype), "channels_first", computed=1)
+    assert planes.name == ("planes" if full > 1 else "elements")
+
+
+def test_leading_axes_are_merged_in_any_order(library):
+    """Of a permuted dense map there is one image after the other; slices of the inner axis do not merge, and count by two axes."""
+    video = meta((4, 8, 14, 14, 384))
+    for x in (video, video.transpose(0, 1), video[:, :5], video.transpose(0, 1)[:3]):
+        result = plan(library, x, "channels_last")
+        assert (result.name, result.vector) == ("tokens", 8)
+    three = meta((4, 8, 6, 14, 14, 384))
+    assert plan(library, three[:, :7, :5], "channels_last").name == "elements"
+    assert plan(library, three.permute(2, 0, 1, 3, 4, 5), "channels_last").name == "tokens"
 
 
 @pytest.mark.parametrize("device", [(1, 1024), (20, 1536), H200])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 8), (128, 14, 14, 384), (4096, 64, 56, 384)])
-def test_grid_covers_the_work_within_the_devices_limits(library, device, shape):
-    result = plan(library, meta(shape), "channels_last", device=device)
-    items = -(-meta(shape).numel() // result.vector)
-    tile = result.block * result.items_per_thread
-    resident = device[0] * (device[1] // result.block)
-    assert 1 <= result.grid <= min(2**31 - 1, 4 * resident)
-    assert result.grid == min(4 * resident, -(-items // tile)), "no block without work, and no fewer than fit"
-    assert result.block <= 1024
+@pytest.mark.parametrize("shape", [(1, 1, 1, 8), (128, 14, 14, 384), (4096, 64, 56, 384), (8, 56, 56, 96), (2, 14, 14, 5000)])
+def test_grids_cover_the_work_within_the_limits_of_the_device(library, device, shape):
+    for data_format in ("channels_last", "channels_first"):
+        result = plan(library, meta(shape), data_format, device=device)
+        resident = device[0] * max(1, min(3 * 256, device[1]) // result.threads)
+        assert result.threads % 32 == 0 and 32 <= result.threads <= 256
+        column_tiles = -(-(shape[-1] // result.vector) // 256) if result.name == "tokens" else 2**10
+        assert 1 <= result.blocks <= max(2 * resident, column_tiles)
 
 
-def test_64_bit_indices_only_where_needed(library):
-    below, beyond = (64, 512, 256, 127), (64, 512, 256, 129)
-    assert plan(library, meta(below), "channels_last").index_64 == 0
-    assert plan(library, meta(beyond), "channels_last").index_64 == 1
-    # Few elements, far apart: the offsets are what counts.
-    assert plan(library, meta((2, 2**28, 4, 8))[:, :: 2**27], "channels_last").index_64 == 1
-
-
+LAST, FIRST = "channels_last", "channels_first"
 BEYOND = {
-    "channels-last bfloat16": (meta((48, 512, 256, 384)), "channels_last"),
-    "channels-last float32, uneven groups": (meta((48, 512, 256, 390), torch.float32), "channels_last"),
-    "channels-last uint8": (meta((6000, 64, 64, 96), torch.uint8), "channels_last"),
-    "one long row": (meta((1, 3 * 2**29, 4), torch.float16), "channels_last"),
-    "channels-first bfloat16": (meta((48, 384, 512, 256)), "channels_first"),
-    "channels-first, planes that no vector divides": (meta((12000, 1024, 14, 14)), "channels_first"),
-    "channels-first, cut out of larger maps": (meta((48, 384, 514, 258), torch.float32)[:, :, 1:-1, 1:-1], "channels_first"),
-    "a slice of every second image": (meta((96, 512, 256, 384))[::2], "channels_last"),
+    "channels-last bfloat16": (meta((48, 512, 256, 384)), LAST, "tokens"),
+    "channels-last float32, uneven groups": (meta((48, 512, 256, 390), torch.float32), LAST, "tokens"),
+    "channels-last uint8": (meta((6000, 64, 64, 96), torch.uint8), LAST, "tokens"),
+    "one long row": (meta((1, 3 * 2**28, 4), torch.float16), LAST, "elements"),
+    "one large image": (meta((2**15, 2**15, 4), torch.float16), LAST, "elements"),
+    "channels-first bfloat16": (meta((48, 384, 512, 256)), FIRST, "planes"),
+    "channels-first, planes that no vector divides": (meta((12000, 1024, 14, 14)), FIRST, "planes"),
+    "channels-first, odd planes": (meta((300000, 7, 33, 33)), FIRST, "planes"),
+    "channels-first, odd planes of few channels": (meta((700000, 3, 33, 33)), FIRST, "elements"),
+    "channels-first, cut out of larger maps": (meta((48, 384, 514, 258), torch.float32)[:, :, 1:-1, 1:-1], FIRST, "elements"),
+    "a slice of every second image": (meta((96, 512, 256, 384))[::2], LAST, "tokens"),
+    "two leading axes": (meta((48, 3, 512, 256, 384))[:, :2], LAST, "tokens"),
+    "images far apart": (meta((2, 2**14, 4, 4, 8))[:, :: 2**13], LAST, "tokens"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("adjoint", [0, 1])
 @pytest.mark.parametrize("name", BEYOND)
 def test_beyond_2_to_the_31_elements(library, name, adjoint):
-    """Sampled items: each writes its own outputs, and reads what the problem says, inside the input."""
-    x, data_format = BEYOND[name]
-    assert x.numel() > 2**30
-    for mode, table in (("replicate", V1), ("circular", ((3, -5), (0, 0), (-700, 1)))):
-        request = numbers(x, data_format, table, mode)
-        assert plan(library, x, data_format, table, mode).index_64 == 1
-        assert library.s2mlp_violations(ctypes.byref(request), adjoint, ctypes.c_int64(100_003)) == 0
+    """Sampled blocks: each thread writes its own outputs, and reads what the problem says."""
+    x, data_format, kernel = BEYOND[name]
+    for mode, table in (("replicate", V1), ("circular", ((3, -5), (0, 0), (-700, 1))), ("reflect", ((1, 0), (0, -2)))):
+        assert plan(library, x, data_format, table, mode).name == kernel
+        violations, elements = check(library, numbers(x, data_format, table, mode), adjoint, 97)
+        assert violations == 0 and elements > 0
 
 
-def test_every_item_of_a_map_beyond_2_to_the_31_elements(library):
-    """Not sampled: all 138 million items of the launch."""
+def test_every_element_of_a_map_beyond_2_to_the_31_bytes(library):
+    """Not sampled: every access of the launch, and each output once."""
     x = meta((42, 200, 256, 1024), torch.uint8)
     assert x.numel() > 2**31 and plan(library, x, "channels_last").vector == 16
-    request = numbers(x, "channels_last", V1)
-    assert library.s2mlp_violations(ctypes.byref(request), 0, ctypes.c_int64(1)) == 0
+    assert check(library, numbers(x, "channels_last", V1), 0, 1) == (0, x.numel())
 
 
-def test_every_item_of_the_emulated_cases(library):
+def test_too_large_maps_are_refused(library):
+    assert plan(library, meta((1, 1, 2**31, 4)), "channels_last").name == "too large"
+    assert plan(library, meta((2**31, 1, 1, 4)), "channels_last").name == "too large"
+    assert plan(library, meta((1, 2**15, 2**14, 64)), "channels_last").name == "elements"
+
+
+def test_every_element_of_the_emulated_cases(library):
     for case in all_cases():
         x = case.make()
         for adjoint in (0, 1):
-            request = numbers(x, case.data_format, case.offsets, case.mode, x.data_ptr() % 16)
-            assert library.s2mlp_violations(ctypes.byref(request), adjoint, ctypes.c_int64(1)) == 0, case.name
+            request = numbers(
+                x, case.data_format, case.offsets, case.mode, x.data_ptr() % 16, SMALL, case.group_sizes
+            )  # fmt: skip
+            assert check(library, request, adjoint, 1) == (0, x.numel()), case.name
 
 
 def test_emulated_cases_reach_every_kernel_and_vector_width(library):
@@ -170,14 +218,40 @@ def test_emulated_cases_reach_every_kernel_and_vector_width(library):
     reached = set()
     for case in all_cases():
         x = case.make()
-        result = plan(library, x, case.data_format, case.offsets, case.mode, x.data_ptr() % 16)
-        reached.add((KERNELS[result.kernel], case.dtype, result.vector))
+        result = plan(library, x, case.data_format, case.offsets, case.mode, x.data_ptr() % 16, sizes=case.group_sizes)
+        reached.add((result.name, case.dtype, result.vector))
     expected = set()
     for dtype in (torch.uint8, torch.bfloat16, torch.float16, torch.float32, torch.float64):
         full = 16 // dtype.itemsize
-        expected |= {("channel vectors", dtype, 2**k) for k in range(full.bit_length())}
-        expected |= {("plane vectors", dtype, full), ("elements", dtype, 1)}
+        expected |= {("tokens", dtype, 2**k) for k in range(full.bit_length())}
+        expected |= {("planes", dtype, min(8, full)), ("elements", dtype, 1)}
     assert reached == expected
+
+
+def test_emulated_gelu_cases_reach_every_kernel(library):
+    reached = set()
+    for case in gelu_cases():
+        x, grad = case.make(), case.make_grad()
+        for misalignment in (x.data_ptr() % 16, grad.data_ptr() % 16):  # forward, and backward where x is no worse
+            result = plan(
+                library, x, case.data_format, case.offsets, case.mode, misalignment, sizes=case.group_sizes, computed=1
+            )  # fmt: skip
+            reached.add((result.name, case.dtype, result.vector))
+    expected = set()
+    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
+        full = 16 // dtype.itemsize if dtype != torch.float64 else 1
+        expected |= {("tokens", dtype, full), ("tokens", dtype, 1)}
+        expected |= {("planes", dtype, full)} if full > 1 else {("elements", dtype, 1)}
+    assert expected <= reached
+
+
+def test_tables_take_as_many_launches_as_they_need(library):
+    """At most 64 groups in each, cut at multiples of the vector."""
+    for groups, channels, launches in ((64, 512, 1), (65, 520, 2), (150, 1200, 3), (384, 384, 6)):
+        x = meta((2, 5, 6, channels))
+        table = many_offsets(groups)
+        assert plan(library, x, "channels_last", table).launches == launches
+        assert check(library, numbers(x, "channels_last", table), 0, 1) == (0, x.numel())
 
 
 def test_division_by_multiplication(library):
@@ -194,225 +268,18 @@ def test_division_by_multiplication(library):
         assert library.s2mlp_wrong_quotients(ctypes.c_int64(divisor), array, ctypes.c_int64(len(values))) == 0, divisor
 
 
-def test_the_checker_sees_a_wrong_problem(library):
-    """Fed strides of another tensor, the check must find violations: it is not vacuous."""
-    x = meta((2, 14, 14, 384))
-    request = numbers(x, "channels_last")
-    request.height.out_stride += 8
-    assert library.s2mlp_violations(ctypes.byref(request), 0, ctypes.c_int64(1)) > 0
+OFFSETS_OF_32_BITS = [
+    ("csrc/cuda/multiply_add.h", "return uint64_t{a} * b + c;", "return static_cast<uint32_t>(a * b) + c;"),
+    ("csrc/cuda/plane_problem.h", "image.quotient * p.image_stride", "static_cast<int32_t>(image.quotient * p.image_stride)"),
+]
 
 
-# ---- Shift with GELU -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype, full", [(torch.bfloat16, 8), (torch.float32, 4), (torch.float64, 1)])
-def test_gelu_takes_full_vectors_or_single_elements(library, dtype, full):
-    for channels, vector in ((12 * full, full), (390, 1), (6 * full, 1)):
-        result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last", computed=1)
-        assert (KERNELS[result.kernel], result.vector, result.index_64) == ("channel vectors", vector, 0)
-    assert plan(library, meta((2, 14, 14, 12 * full), dtype), "channels_last", misalignment=8, computed=1).vector == 1
-    planes = plan(library, meta((2, 384, 14, 14), dtype), "channels_first", computed=1)
-    assert (KERNELS[planes.kernel], planes.vector) == ("elements", 1)
-
-
-def test_gelu_uses_64_bit_indices_where_needed(library):
-    result = plan(library, meta((48, 512, 256, 384)), "channels_last", computed=1)
-    assert (result.vector, result.index_64) == (8, 1)
-
-
-def test_emulated_gelu_cases_reach_every_kernel(library):
-    reached = set()
-    for case in gelu_cases():
-        x, grad = case.make(), case.make_grad()
-        for misalignment in (x.data_ptr() % 16, grad.data_ptr() % 16):  # forward, and backward where x is no worse
-            result = plan(library, x, case.data_format, case.offsets, case.mode, misalignment, computed=1)
-            reached.add((KERNELS[result.kernel], case.dtype, result.vector))
-    expected = set()
-    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        full = 16 // dtype.itemsize if dtype != torch.float64 else 1
-        expected |= {("channel vectors", dtype, full), ("channel vectors", dtype, 1), ("elements", dtype, 1)}
-    assert reached == expected
-
-
-# ---- Branches ------------------------------------------------------------------------------------------------------------
-
-MAPS, SUMS, SUMS_PER_BRANCH = range(3)
-
-
-class MapStrides(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("image", "row", "column")]
-
-
-class BranchNumbers(ctypes.Structure):
-    _fields_ = [
-        *((name, ctypes.c_int64) for name in ("images", "height", "width", "branches", "channels", "group_count")),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("offsets", ctypes.POINTER(ctypes.c_int64)),
-        *((name, ctypes.c_int64) for name in ("mode", "work", "element_size", "misalignment")),
-        ("expanded", MapStrides),
-        ("combined", MapStrides),
-        *((name, ctypes.c_int64) for name in ("weights", "pool_grad")),
-    ]
-
-
-class BranchPlanned(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("vector", "fits", "launches", "blocks")]
-
-
-def cut(channels: int, tables) -> list[int]:
-    """Group sizes through all branches, each cut evenly."""
-    borders = [[g * channels // len(table) for g in range(len(table) + 1)] for table in tables]
-    return [end - begin for row in borders for begin, end in zip(row, row[1:])]
-
-
-def branch_numbers(
-    shape, work=MAPS, dtype=torch.bfloat16, tables=BRANCHES["paper"], mode="replicate", misalignment=0, **strides
-) -> BranchNumbers:
-    """Dense maps (images, H, W, C) of each branch; ``strides`` replaces some."""
-    images, height, width, channels = shape
-    sizes = cut(channels, tables)
-    flat = [d for table in tables for pair in table for d in pair]
-    expanded = len(tables) * channels
-    dense = {
-        "expanded": MapStrides(height * width * expanded, width * expanded, expanded),
-        "combined": MapStrides(height * width * channels, width * channels, channels),
-        "weights": expanded,
-        "pool_grad": channels,
-    }
-    return BranchNumbers(
-        images, height, width, len(tables), channels, len(sizes), (ctypes.c_int64 * len(sizes))(*sizes),
-        (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode), work, dtype.itemsize, misalignment,
-        *(strides.get(name, value) for name, value in dense.items()),
-    )  # fmt: skip
-
-
-def branch_plan(library, *args, **kwargs) -> BranchPlanned:
-    result = BranchPlanned()
-    library.s2mlp_branch_plan(ctypes.byref(branch_numbers(*args, **kwargs)), ctypes.byref(result))
-    return result
-
-
-def test_branches_take_full_vectors_where_everything_allows(library):
-    for dtype, full in ((torch.bfloat16, 8), (torch.float16, 8), (torch.float32, 4), (torch.float64, 1)):
-        assert branch_plan(library, (2, 14, 14, 12 * full), dtype=dtype).vector == full
-        assert branch_plan(library, (2, 14, 14, 13), dtype=dtype).vector == 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"misalignment": 2},
-        {"misalignment": 4},  # weights that begin in the middle of 16 bytes
-        {"misalignment": 8},
-        {"tables": (many_offsets(5),)},  # borders at 76, 153, ...
-        {"expanded": MapStrides(14 * 14 * 1156, 14 * 1156, 1156)},
-        {"combined": MapStrides(14 * 14 * 384 + 4, 14 * 384, 384)},
-        {"weights": 1156},
-        {"pool_grad": 385},
-    ],
-    ids=["by 2", "by 4", "by 8", "tables", "expanded", "combined", "weights", "pool_grad"],
-)
-def test_branches_take_single_elements_otherwise(library, change):
-    assert branch_plan(library, (2, 14, 14, 384)).vector == 8
-    assert branch_plan(library, (2, 14, 14, 384), **change).vector == 1
-
-
-def test_strides_of_axes_of_size_one_do_not_matter(library):
-    odd = MapStrides(3, 5, 7)
-    assert branch_plan(library, (1, 1, 1, 384), expanded=odd, combined=odd, weights=1, pool_grad=1).vector == 8
-
-
-def test_weights_shared_by_all_images(library):
-    assert branch_plan(library, (2, 14, 14, 384), weights=0, pool_grad=0).vector == 8
-
-
-def test_branch_grids(library):
-    """Maps: 256 threads of four tokens. Sums: 8 vectors, or 32 elements, per block, for each branch where it must be."""
-    assert branch_plan(library, (2, 14, 14, 384)).blocks == 2 * -(-49 * 48 // 256)
-    assert branch_plan(library, (2, 14, 14, 384), work=SUMS).blocks == 2 * 6
-    assert branch_plan(library, (2, 14, 14, 384), work=SUMS_PER_BRANCH).blocks == 2 * 3 * 6
-    assert branch_plan(library, (2, 14, 14, 13), work=SUMS).blocks == 2
-    assert branch_plan(library, (2, 1, 1, 40), work=SUMS, misalignment=2).blocks == 2 * 2
-
-
-def test_tables_of_branches_take_as_many_launches_as_they_need(library):
-    """Cut at the same channels of every branch, with at most 64 groups each."""
-    many = many_offsets(40)
-    assert branch_plan(library, (2, 4, 4, 320), tables=(many,)).launches == 1
-    assert branch_plan(library, (2, 4, 4, 320), tables=(many, many)).launches == 2
-    assert branch_plan(library, (2, 4, 4, 320), tables=(many, many, many)).launches == 2
-    assert branch_plan(library, (2, 4, 4, 320), tables=(many,) * 60).launches == 40
-    assert branch_plan(library, (2, 4, 4, 1000), tables=(many_offsets(1000), ((0, 1),))).launches == 16
-
-
-@pytest.mark.parametrize("work", [MAPS, SUMS, SUMS_PER_BRANCH])
-@pytest.mark.parametrize(
-    "shape, tables",
-    [
-        ((48, 512, 256, 384), BRANCHES["paper"]),
-        ((48, 512, 256, 390), BRANCHES["five"]),
-        ((1, 2**14, 2**14, 96), BRANCHES["two"]),
-        ((1, 1, 2**28, 32), BRANCHES["one"]),
-        ((3, 700, 900, 320), (many_offsets(40), many_offsets(30), ((0, 0),))),
-        ((100_000, 7, 7, 768), BRANCHES["paper"]),
-    ],
-)
-def test_branches_of_large_maps(library, shape, tables, work):
-    """Sampled blocks: every thread at the channel and the tokens that counting in 64 bits gives it, with their shifts."""
-    request = branch_numbers(shape, work, tables=tables)
-    assert branch_plan(library, shape, work, tables=tables).fits
-    assert library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(100_003)) == 0
-
-
-def test_branches_too_large_are_refused(library):
-    assert branch_plan(library, (1, 2**15, 2**15 - 1, 32)).fits
-    for shape, tables in (
-        ((1, 2**15, 2**15, 32), BRANCHES["one"]),  # tokens
-        ((1, 1, 1, 2**29), BRANCHES["paper"]),  # channels
-        ((1, 2**14, 2**14, 390), BRANCHES["paper"]),  # elements of an image, one by one
-        ((2**31, 1, 1, 8), BRANCHES["one"]),  # blocks
-        ((1, 4, 4, 8), (((0, 1),),) * 65),  # branches
-    ):
-        assert not branch_plan(library, shape, tables=tables).fits
-
-
-def test_every_block_of_the_emulated_branch_cases(library):
-    """And between them they reach both vector widths of every dtype, and tables for several launches."""
-    reached = set()
-    for case in branch_cases():
-        tensors = case.make()
-        shape = (torch.Size(case.shape[:-3]).numel(), *case.shape[-3:])
-        misalignment = 0
-        for tensor in tensors.values():
-            misalignment |= tensor.data_ptr() % 16
-        for work in (MAPS, SUMS, SUMS_PER_BRANCH):
-            arguments = (shape, work, case.dtype, case.tables, case.mode, misalignment)
-            request = branch_numbers(*arguments)
-            result = branch_plan(library, *arguments)
-            reached.add((case.dtype, result.vector, result.launches > 1, work))
-            assert library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(1)) == 0, case.name
-    expected = set()
-    for dtype in (torch.bfloat16, torch.float16, torch.float32, torch.float64):
-        full = 16 // dtype.itemsize if dtype != torch.float64 else 1
-        for work in (MAPS, SUMS, SUMS_PER_BRANCH):
-            expected |= {(dtype, vector, many, work) for vector in {1, full} for many in (False, True)}
-    assert reached == expected
-
-
-@pytest.mark.parametrize(
-    "old, new",
-    [
-        ("begin + c >= p.groups[next].channel_begin", "begin + c > p.groups[next].channel_begin"),
-        ("++token.w == p.width", "token.w++ == p.width"),
-        ("kernel.first_channel = static_cast<int32_t>(begin / vector)", "kernel.first_channel = 0"),
-        ("kernel.by_lines = Divider<int32_t>(lines)", "kernel.by_lines = Divider<int32_t>(1)"),
-    ],
-)
-def test_the_branch_checker_sees_wrong_arithmetic(tmp_path, old, new):
-    library = load_plan_check(tmp_path, [("csrc/cuda/branch_kernel_problem.h", old, new)])
-    library.s2mlp_branch_violations.restype = ctypes.c_int64
-    violations = 0
-    for work in (MAPS, SUMS_PER_BRANCH):
-        request = branch_numbers((2, 14, 14, 320), work, tables=(many_offsets(40), many_offsets(40)))
-        violations += library.s2mlp_branch_violations(ctypes.byref(request), ctypes.c_int64(1))
-    assert violations > 0
+@pytest.mark.parametrize("edit", OFFSETS_OF_32_BITS, ids=["tokens", "planes"])
+def test_the_checker_sees_offsets_of_32_bits(tmp_path, edit):
+    """Maps within 2^31 bytes do not show them."""
+    library = load_plan_check(tmp_path, [edit])
+    name = "channels-last bfloat16" if "multiply" in edit[0] else "channels-first bfloat16"
+    x, data_format, _ = BEYOND[name]
+    assert check(library, numbers(x, data_format), 0, 97)[0] > 0
+    small = x[:1, :8, :64, :64]
+    assert check(library, numbers(torch.empty_like(small, device="meta"), data_format), 0, 1)[0] == 0
