@@ -375,8 +375,13 @@ def f2i(rd: Reader):
 
 @operation("F2F", kind=FLOAT)
 def f2f(rd: Reader):
-    """To and from float64; the result's type comes first."""
+    """To and from float64, or of one float32 to 16 bits; the result's type comes first."""
     rd.ignore("FTZ")
+    if rd.modifiers[:1] in (["BF16"], ["F16"]):
+        to_bits = HALF_FORMATS[rd.choice("BF16", "F16")][1]
+        rd.choice("F32")
+        write, source = rd.result(), rd.single()
+        return lambda m, s: write(m, s, to_bits(source(m, s)))
     widens = rd.modifiers[:1] == ["F64"]
     rd.choice("F64")
     rd.choice("F32")

@@ -150,6 +150,7 @@ def as_float16(value: np.float32) -> int:
 #: Text; what R0 is, as a word, of floats in R4, R5, R6.
 FLOATS = {
     "F2FP.BF16.F32.PACK_AB R0, R4, R5": lambda a, b, c: as_bfloat16(a) << 16 | as_bfloat16(b),
+    "F2F.BF16.F32 R0, R4": lambda a, b, c: as_bfloat16(a),
     "F2FP.F16.F32.PACK_AB R0, R4, R5": lambda a, b, c: as_float16(a) << 16 | as_float16(b),
     "F2I.TRUNC R0, R4": lambda a, b, c: math.trunc(float(a)) & MASK,
     "F2I.FLOOR R0, R4": lambda a, b, c: math.floor(float(a)) & MASK,
