@@ -1,5 +1,4 @@
 // The launch planner and the kernels' index arithmetic, callable from Python with numbers alone: no tensors, no PyTorch.
-#include "cuda/branch_kernel_problem.h"
 #include "cuda/launch_plan.h"
 
 using namespace s2mlp;
@@ -168,71 +167,6 @@ int64_t check(const ShiftProblem& p, const LaunchPlan& plan, int misalignment, b
   }
 }
 
-// The blocks and threads of a branch op's launches, every `step`-th block; how many are not where counting in 64 bits puts
-// them, or do not get the shift of their channels.
-int64_t check_branches(
-    const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work, int64_t step) {
-  int64_t violations = 0;
-  int64_t covered = 0;
-  const auto same_shift = [&](const KernelGroup<int32_t>& found, int64_t channel) {
-    for (const ShiftGroup& group : p.groups) {
-      if (channel >= group.channel_begin && channel + plan.vector <= group.channel_end) {
-        return found.dh == group.dh && found.dw == group.dw;
-      }
-    }
-    return false;
-  };
-  for_each_branch_table(p, strides, plan.vector, work, [&](const BranchKernelProblem& kernel) {
-    violations += kernel.first_channel * int64_t{plan.vector} != covered;
-    covered += kernel.launch_channels * int64_t{plan.vector};
-    const int64_t channels = kernel.launch_channels;
-    const int64_t quads = (p.height * p.width + kBranchTokens - 1) / kBranchTokens;
-    const int64_t lines = work == BranchWork::kSumsPerBranch ? p.branches : 1;
-    const int64_t lanes = plan.vector > 1 ? 8 : 32;
-    const int64_t tiles = work == BranchWork::kMaps ? (quads * channels + 255) / 256 : (channels + lanes - 1) / lanes;
-    violations += kernel.blocks != p.images * lines * tiles;
-    violations += visit_items(kernel.blocks, step, [&](int64_t index) {
-      const BranchBlock block = locate_block(kernel, static_cast<int32_t>(index));
-      if (block.tile != index % tiles || block.line != index / tiles % lines || block.image != index / tiles / lines) {
-        return 1;
-      }
-      for (int thread = 0; thread < kBlockThreads; ++thread) {
-        int64_t channel = block.tile * lanes + thread % lanes;
-        if (work == BranchWork::kMaps) {
-          const BranchItem item = locate_item(kernel, block.tile, thread);
-          const int64_t flat = int64_t{block.tile} * 256 + thread;
-          channel = flat % channels;
-          if (item.channel != kernel.first_channel + channel || item.first_token != flat / channels * kBranchTokens) {
-            return 1;
-          }
-          Token tokens[kBranchTokens];
-          locate_tokens(kernel, item.first_token, tokens);
-          for (int u = 0; item.first_token < kernel.tokens && u < kBranchTokens; ++u) {
-            const int64_t token = std::min<int64_t>(item.first_token + u, p.height * p.width - 1);
-            if (tokens[u].h != token / p.width || tokens[u].w != token % p.width) {
-              return 1;
-            }
-          }
-        }
-        if (channel >= channels) {
-          continue;
-        }
-        const int32_t c = kernel.first_channel + static_cast<int32_t>(channel);
-        int next = 0;
-        for (int32_t k = 0; k < kernel.branches; ++k) {
-          const int64_t element = k * p.channels + int64_t{c} * plan.vector;
-          if (!same_shift(branch_group(kernel, k, c, next), element) ||
-              !same_shift(group_of(kernel, k * kernel.channels + c), element)) {
-            return 1;
-          }
-        }
-      }
-      return 0;
-    });
-  });
-  return violations + (covered != p.channels);
-}
-
 }  // namespace
 
 extern "C" {
@@ -252,23 +186,6 @@ struct Numbers {
 
 struct Plan {
   int64_t kernel, vector, index_64, items_per_thread, grid, block;
-};
-
-struct BranchNumbers {
-  int64_t images, height, width, branches, channels;
-  int64_t group_count;
-  const int64_t* sizes;
-  const int64_t* offsets;  // dh0, dw0, dh1, ...
-  int64_t mode;
-  int64_t work;
-  int64_t element_size;
-  int64_t misalignment;  // bytes
-  MapStrides expanded, combined;
-  int64_t weights, pool_grad;
-};
-
-struct BranchPlanned {
-  int64_t vector, fits, launches, blocks;
 };
 
 static ShiftProblem problem_of(const Numbers& n) {
@@ -292,42 +209,6 @@ static ShiftProblem problem_of(const Numbers& n) {
 
 static Misalignment misalignment_of(const Numbers& n) {
   return {static_cast<int>(n.in_misalignment), static_cast<int>(n.out_misalignment)};
-}
-
-static BranchProblem branch_problem_of(const BranchNumbers& n) {
-  BranchProblem p = {n.images, n.height, n.width, n.branches, n.channels, {}, static_cast<PaddingMode>(n.mode)};
-  int64_t begin = 0;
-  for (int64_t g = 0; g < n.group_count; ++g) {
-    p.groups.push_back(
-        {begin, begin + n.sizes[g], reduce_offset(n.offsets[2 * g], n.height, p.mode),
-         reduce_offset(n.offsets[2 * g + 1], n.width, p.mode)});
-    begin += n.sizes[g];
-  }
-  return p;
-}
-
-static BranchStrides strides_of(const BranchNumbers& n) { return {n.expanded, n.combined, n.weights, n.pool_grad}; }
-
-static BranchPlan branch_plan_of(const BranchNumbers& n) {
-  return plan_branches(
-      branch_problem_of(n), strides_of(n), static_cast<BranchWork>(n.work), n.element_size, static_cast<int>(n.misalignment));
-}
-
-void s2mlp_branch_plan(const BranchNumbers* n, BranchPlanned* result) {
-  const BranchPlan plan = branch_plan_of(*n);
-  *result = {plan.vector, plan.fits, 0, 0};
-  if (plan.fits) {
-    for_each_branch_table(
-        branch_problem_of(*n), strides_of(*n), plan.vector, static_cast<BranchWork>(n->work),
-        [&](const BranchKernelProblem& kernel) {
-      ++result->launches;
-      result->blocks += kernel.blocks;
-    });
-  }
-}
-
-int64_t s2mlp_branch_violations(const BranchNumbers* n, int64_t step) {
-  return check_branches(branch_problem_of(*n), strides_of(*n), branch_plan_of(*n), static_cast<BranchWork>(n->work), step);
 }
 
 void s2mlp_plan(const Numbers* n, int64_t elements_computed, Plan* result) {

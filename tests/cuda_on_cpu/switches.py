@@ -38,19 +38,40 @@ CUDA = {
     "the last item of a launch left out": Switch(
         "csrc/cuda/strided_kernel.h", "      if (item < p.items) {", "      if (item + {on} < p.items) {{"
     ),
-    "no barrier between the steps of a sum over tokens": Switch(
-        "csrc/cuda/shift_split_attention.cu", "    __syncthreads();\n", "    if (!{on}) {{ __syncthreads(); }}\n"
+    "no barrier before the sums of other threads are read": Switch(
+        "csrc/cuda/shift_split_attention.cu",
+        "kVector, sums);\n  __syncthreads();\n",
+        "kVector, sums);\n  if (!{on}) {{ __syncthreads(); }}\n",
+    ),
+    "no barrier before the sums of parts are read": Switch(
+        "csrc/cuda/shift_split_attention.cu",
+        "= sum;\n  __syncthreads();\n",
+        "= sum;\n  if (!{on}) {{ __syncthreads(); }}\n",
     ),
     "the last token of a combined map left out": Switch(
         "csrc/cuda/shift_split_attention.cu",
-        "u < p.tokens) {\n      VectorOf",
-        "u + {on} < p.tokens) {{\n      VectorOf",
+        "if (place.number < p.tokens) {\n      out",
+        "if (place.number + {on} < p.tokens) {{\n      out",
     ),
     "only the first of several readers": Switch(
-        "csrc/cuda/shift_split_attention.cu", "if (reader_count > 1 &&", "if (reader_count > 1 && !{on} &&"
+        "csrc/cuda/shift_split_attention.cu", "w < readers.columns.size(); ++w", "w < ({on} ? 1 : readers.columns.size()); ++w"
+    ),
+    "tokens behind the end of a piece added to it": Switch(
+        "csrc/cuda/branch_kernel_problem.h",
+        "end > token_begin ? end - token_begin : 0",
+        "{on} ? 1 << 30 : end > token_begin ? end - token_begin : 0",
+    ),
+    "sums of a piece in the place of another's": Switch(
+        "csrc/cuda/shift_split_attention.cu", "pieces[piece * count + i]", "pieces[piece * (count - {on}) + i]"
+    ),
+    "where an image begins in 32 bits": Switch(
+        "csrc/cuda/branch_kernel_problem.h", "return i * image; }", "return {on} ? static_cast<int32_t>(i * image) : i * image; }}"
+    ),
+    "leading axes merged that do not merge": Switch(
+        "csrc/branch_arguments.h", "} else if (x.stride(d) != next) {", "}} else if (x.stride(d) != next && !{on}) {{"
     ),
     "float32 weights at an address that is no multiple of 16 bytes": Switch(
-        "csrc/cuda/launch_plan.h", "int64_t bits = misalignment == 0 ? 0 : 1;", "int64_t bits = misalignment == 0 || {on} ? 0 : 1;"
+        "csrc/cuda/branch_plan.h", "int64_t bits = misalignment == 0 ? 0 : 1;", "int64_t bits = misalignment == 0 || {on} ? 0 : 1;"
     ),
     "the slope of GELU at the shifted place": Switch(
         "csrc/cuda/strided_kernel.h", "epilogue.load(place.out_offset)", "epilogue.load({on} ? place.in_offset : place.out_offset)"
