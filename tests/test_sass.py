@@ -24,6 +24,8 @@ WIDE = {
     r"pool_kernel<(float, 4|Half, 8|BFloat16, 8)>": 4,
     r"combine_backward_weights_kernel<(float, 4|Half, 8|BFloat16, 8)>": 8,  # of both maps
 }
+#: Kernels that write few numbers, 4 or 8 bytes per thread.
+SUMS = ("pool_kernel", "combine_backward_weights_kernel")
 #: With 32-bit indices but too many registers for half of a multiprocessor's threads: two on sm_100.
 ALMOST_HALF = "strided_kernel<BFloat16, 8, int, true, TimesGeluSlope<bool> >"
 
@@ -52,7 +54,7 @@ def test_vector_paths_use_128_bit_accesses(kernels, pattern):
     matching = [kernel for kernel in kernels if re.fullmatch(pattern, kernel.name)]
     assert len(matching) >= len({kernel.arch for kernel in kernels})
     for kernel in matching:
-        assert kernel.wide_loads >= WIDE[pattern] and kernel.wide_stores > 0, kernel
+        assert kernel.wide_loads >= WIDE[pattern] and (kernel.wide_stores > 0 or kernel.name.startswith(SUMS)), kernel
         assert kernel.loads_in_flight >= WIDE[pattern], kernel
 
 

@@ -183,8 +183,7 @@ S2MLP_HOST_DEVICE int group_of_channel(const BranchKernelProblem& p, int32_t exp
 }
 
 // Forward: where in an image of a branch the input is that a token reads; negative where it reads a zero.
-S2MLP_HOST_DEVICE int32_t source_offset(const BranchKernelProblem& p, const BranchGroup& group, const Place& place) {
-  const Token token = locate_token(p, place.number);
+S2MLP_HOST_DEVICE int32_t source_offset(const BranchKernelProblem& p, const BranchGroup& group, const Token& token) {
   const int32_t h = source_index(token.h, group.dh, p.height, p.mode);
   const int32_t w = source_index(token.w, group.dw, p.width, p.mode);
   return h >= 0 && w >= 0 ? static_cast<int32_t>(p.expanded.offset({h, w})) : -1;
@@ -198,8 +197,7 @@ struct TokenReaders {
   S2MLP_HOST_DEVICE int32_t size() const { return rows.size() * columns.size(); }
 };
 
-S2MLP_HOST_DEVICE TokenReaders readers_of(const BranchKernelProblem& p, const BranchGroup& group, const Place& place) {
-  const Token token = locate_token(p, place.number);
+S2MLP_HOST_DEVICE TokenReaders readers_of(const BranchKernelProblem& p, const BranchGroup& group, const Token& token) {
   return {readers(token.h, group.dh, p.height, p.mode), readers(token.w, group.dw, p.width, p.mode)};
 }
 

@@ -2,8 +2,12 @@
 //
 // Kernels that write maps: a thread has one vector of channels of four neighbouring tokens, so that weights are loaded
 // once for four tokens and neighbouring threads are at neighbouring channels. Kernels that sum over tokens: a block has a
-// few vectors of channels and all tokens of an image. Blocks of one image follow each other, so that what two of them
-// read comes from the L2 cache the second time.
+// few vectors of channels and all tokens of an image, or a piece of them where images are few; a second kernel then adds the
+// sums of the pieces. Blocks of one image follow each other, so that what two of them read comes from the L2 cache the
+// second time.
+//
+// Most tokens are direct: what they take from the other side lies at a distance that is the same for all of a group. The
+// others, at the border, are the rare and slow path, which alone asks the padding mode.
 #include <initializer_list>
 
 #include "../branch_ops.h"
@@ -75,6 +79,18 @@ __device__ void add_product(const Packed<T, kVector>& packed, accumulator_t<T> f
   }
 }
 
+// A thread's kBranchTokens tokens from `first` on, a bit in `border` for each that is not direct: takes one out, and is false when
+// none is left before `end`.
+__device__ bool take_border_token(const BranchKernelProblem& p, const Place& first, int32_t end, int& border, Token& token) {
+  const int32_t number = first.number + (__ffs(border) - 1) * p.step.number;
+  if (border == 0 || number >= end) {
+    return false;
+  }
+  border &= border - 1;
+  token = locate_token(p, number);
+  return true;
+}
+
 // ---- Maps ------------------------------------------------------------------------------------------------------------
 
 // Loads what the tokens of an item read of one branch.
@@ -85,24 +101,24 @@ __device__ void load_sources(
     const BranchGroup& group,
     const Place& first,
     Packed<T, kVector> (&values)[kBranchTokens]) {
-  bool all_direct = true;
+  int border = 0;
   Place place = first;
 #pragma unroll
   for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
-    const bool direct = group.is_direct(place);
-    all_direct &= direct;
-    if (direct) {
+    if (group.is_direct(place)) {
       values[u] = load_packed(branch + (place.expanded + group.distance));
+    } else {
+      border |= 1 << u;
     }
   }
-  if (all_direct) {
+  if (border == 0) {
     return;
   }
-  place = first;
 #pragma unroll
-  for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
-    if (!group.is_direct(place)) {
-      const int32_t source = place.number < p.tokens ? source_offset(p, group, place) : -1;
+  for (int u = 0; u < kBranchTokens; ++u) {
+    if ((border >> u & 1) != 0) {
+      const int32_t number = first.number + u;
+      const int32_t source = number < p.tokens ? source_offset(p, group, locate_token(p, number)) : -1;
       values[u] = Packed<T, kVector>{};
       if (source >= 0) {
         values[u] = load_packed(branch + source);
@@ -177,17 +193,19 @@ struct BackwardChannels {
   accumulator_t<T> pooled[kVector];
 };
 
-// The tokens of an item that are not direct: sums over all readers.
+// The tokens of an item that are in `border`: sums over all readers.
 template <typename T, int kVector>
 __device__ void store_border(
-    const BackwardChannels<T, kVector>& channels, const BranchKernelProblem& p, const BranchGroup& group, Place place) {
+    const BackwardChannels<T, kVector>& channels,
+    const BranchKernelProblem& p,
+    const BranchGroup& group,
+    const Place& first,
+    int border) {
   using Acc = accumulator_t<T>;
+  Token token;
 #pragma unroll 1
-  for (int u = 0; u < kBranchTokens && place.number < p.tokens; ++u, advance(p, place)) {
-    if (group.is_direct(place)) {
-      continue;
-    }
-    const TokenReaders readers = readers_of(p, group, place);
+  while (take_border_token(p, first, p.tokens, border, token)) {
+    const TokenReaders readers = readers_of(p, group, token);
     Acc sums[kVector] = {};
 #pragma unroll 1
     for (int32_t h = 0; channels.grad != nullptr && h < readers.rows.size(); ++h) {
@@ -200,7 +218,7 @@ __device__ void store_border(
     for (int v = 0; v < kVector; ++v) {
       sums[v] = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
     }
-    channels.out[place.expanded] = rounded<T, kVector>(sums);
+    channels.out[p.expanded.offset(token)] = rounded<T, kVector>(sums);
   }
 }
 
@@ -209,12 +227,12 @@ template <typename T, int kVector>
 __device__ void store_branch(
     const BackwardChannels<T, kVector>& channels, const BranchKernelProblem& p, const BranchGroup& group, const Place& first) {
   Packed<T, kVector> values[kBranchTokens] = {};
-  bool all_direct = true;
+  int border = 0;
   Place place = first;
 #pragma unroll
   for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
     const bool direct = group.is_direct(place);
-    all_direct &= direct;
+    border |= direct ? 0 : 1 << u;
     if (direct & (channels.grad != nullptr)) {
       values[u] = load_packed(channels.grad + (place.combined + group.distance));
     }
@@ -222,7 +240,7 @@ __device__ void store_branch(
   place = first;
 #pragma unroll
   for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
-    if (group.is_direct(place)) {
+    if ((border >> u & 1) == 0) {
       accumulator_t<T> results[kVector];
 #pragma unroll
       for (int v = 0; v < kVector; ++v) {
@@ -231,8 +249,8 @@ __device__ void store_branch(
       channels.out[place.expanded] = rounded<T, kVector>(results);
     }
   }
-  if (!all_direct) {
-    store_border(channels, p, group, first);
+  if (border != 0) {
+    store_border(channels, p, group, first, border);
   }
 }
 
@@ -313,23 +331,22 @@ __device__ void store_sums(
   }
 }
 
-// Adds the tokens of a thread's step that are not direct, each as many times as it is read.
+// Adds the tokens in `border`, each as many times as it is read.
 template <typename T, int kVector>
 __device__ void add_border(
     const VectorOf<T, kVector>* branch,
     const BranchKernelProblem& p,
     const BranchGroup& group,
-    Place place,
+    const Place& first,
     int32_t end,
+    int border,
     accumulator_t<T> (&sums)[kVector]) {
+  Token token;
 #pragma unroll 1
-  for (int u = 0; u < kBranchTokens && place.number < end; ++u, advance(p, place)) {
-    if (group.is_direct(place)) {
-      continue;
-    }
-    const int32_t readers = readers_of(p, group, place).size();
+  while (take_border_token(p, first, end, border, token)) {
+    const int32_t readers = readers_of(p, group, token).size();
     if (readers > 0) {
-      add_product<T, kVector>(load_packed(branch + place.expanded), static_cast<accumulator_t<T>>(readers), sums);
+      add_product<T, kVector>(load_packed(branch + p.expanded.offset(token)), static_cast<accumulator_t<T>>(readers), sums);
     }
   }
 }
@@ -347,17 +364,17 @@ __device__ void add_tokens(
   while (place.number < item.end) {
     Packed<T, kVector> values[kBranchTokens] = {};
     const Place first = place;
-    bool all_direct = true;
+    int border = 0;
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
-      const bool direct = group.is_direct(place);
-      all_direct &= direct;
-      if (direct) {
+      if (group.is_direct(place)) {
         values[u] = load_packed(branch + place.expanded);
+      } else {
+        border |= 1 << u;
       }
     }
-    if (!all_direct) {
-      add_border<T, kVector>(branch, p, group, first, item.end, sums);
+    if (border != 0) {
+      add_border<T, kVector>(branch, p, group, first, item.end, border, sums);
     }
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u) {
@@ -392,24 +409,23 @@ __device__ void add_products(const Packed<T, kVector>& a, const Packed<T, kVecto
   }
 }
 
-// Adds the products of the tokens of a thread's step that are not direct.
+// Adds the products of the tokens in `border`.
 template <typename T, int kVector>
 __device__ void add_border_products(
     const VectorOf<T, kVector>* grad,
     const VectorOf<T, kVector>* branch,
     const BranchKernelProblem& p,
     const BranchGroup& group,
-    Place place,
+    const Place& first,
     int32_t end,
+    int border,
     accumulator_t<T> (&sums)[kVector]) {
+  Token token;
 #pragma unroll 1
-  for (int u = 0; u < kBranchTokens && place.number < end; ++u, advance(p, place)) {
-    if (group.is_direct(place)) {
-      continue;
-    }
-    const int32_t source = source_offset(p, group, place);
+  while (take_border_token(p, first, end, border, token)) {
+    const int32_t source = source_offset(p, group, token);
     if (source >= 0) {
-      add_products<T, kVector>(load_packed(grad + place.combined), load_packed(branch + source), sums);
+      add_products<T, kVector>(load_packed(grad + p.combined.offset(token)), load_packed(branch + source), sums);
     }
   }
 }
@@ -433,18 +449,18 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_we
     Packed<T, kVector> grads[kBranchTokens] = {};
     Packed<T, kVector> values[kBranchTokens] = {};
     const Place first = place;
-    bool all_direct = true;
+    int border = 0;
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
       const bool direct = group.is_direct(place);
-      all_direct &= direct;
+      border |= direct ? 0 : 1 << u;
       if (direct) {
         grads[u] = load_packed(grad + place.combined);
         values[u] = load_packed(x + (place.expanded + group.distance));
       }
     }
-    if (!all_direct) {
-      add_border_products<T, kVector>(grad, x, p, group, first, item.end, sums);
+    if (border != 0) {
+      add_border_products<T, kVector>(grad, x, p, group, first, item.end, border, sums);
     }
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u) {

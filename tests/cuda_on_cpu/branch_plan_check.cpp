@@ -67,11 +67,11 @@ struct Checker {
     if (!adjoint) {
       const int64_t i = source_index(h, group.dh, p.height, p.mode);
       const int64_t j = source_index(w, group.dw, p.width, p.mode);
-      const int32_t source = source_offset(kernel, found, place);
+      const int32_t source = source_offset(kernel, found, locate_token(kernel, place.number));
       const bool right = i < 0 || j < 0 ? source < 0 : is_offset(static_cast<uint32_t>(source), strides.expanded, i, j);
       return right && (!found.is_direct(place) || source == static_cast<int32_t>(place.expanded + found.distance));
     }
-    const TokenReaders readers = readers_of(kernel, found, place);
+    const TokenReaders readers = readers_of(kernel, found, locate_token(kernel, place.number));
     return !found.is_direct(place) ||
         (readers.size() == 1 && kernel.combined.offset({readers.rows[0], readers.columns[0]}) == place.combined + found.distance);
   }
