@@ -42,14 +42,6 @@ struct BranchGroup {
   S2MLP_HOST_DEVICE bool is_direct(const Place& place) const {
     return (static_cast<uint32_t>(place.number - token_begin) < tokens) & (static_cast<uint32_t>(place.w - column_begin) < columns);
   }
-
-  // The same group without the tokens from `end` on among the direct ones.
-  S2MLP_HOST_DEVICE BranchGroup until(int32_t end) const {
-    BranchGroup group = *this;
-    const int32_t before_end = end > token_begin ? end - token_begin : 0;
-    group.tokens = tokens < static_cast<uint32_t>(before_end) ? tokens : static_cast<uint32_t>(before_end);
-    return group;
-  }
 };
 
 // Strides of a map, in vectors.

@@ -66,7 +66,7 @@ inline int choose_lanes(int64_t tokens, int64_t channels, int vector) {
 }
 
 // Divides the tokens of an image where there are fewer than kEnoughBlocks blocks, into pieces of which each thread has kBranchTokens
-// tokens or a multiple.
+// tokens or a multiple: what a thread loads together is then of one piece.
 inline void divide_tokens(const BranchProblem& p, BranchWork work, BranchPlan& plan) {
   const int64_t rounds = divide_up(p.height * p.width, kBlockThreads / plan.lanes * kBranchTokens);
   const int64_t blocks = p.images * branch_lines(p, work) * branch_tiles(p, plan, work, p.channels / plan.vector);

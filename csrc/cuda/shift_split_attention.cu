@@ -282,10 +282,10 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
     const BranchGroup& group = p.groups[branch_group(p, k, item.channel, next)];
     if (grad != nullptr) {
       load_numbers(weights, channels.factors);
+      weights += int64_t{p.channels} * kVector;
     }
     store_branch(channels, p, group, item.first);
     channels.out += p.channels;
-    weights += int64_t{p.channels} * kVector;
   }
 }
 
@@ -296,7 +296,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
 // For all threads to call.
 template <int kVector, typename Acc>
 __device__ Acc sum_tokens_of_block(const Acc (&sums)[kVector], int lane_bits) {
-  __shared__ alignas(kVectorBytes) Acc of_threads[kBlockThreads * kVector];
+  alignas(kVectorBytes) __shared__ Acc of_threads[kBlockThreads * kVector];
   __shared__ Acc of_parts[kBlockThreads];
   const unsigned int channels = kVector << lane_bits;
   store_numbers(of_threads + threadIdx.x * kVector, sums);
@@ -324,7 +324,8 @@ __device__ void store_sums(
     const BranchKernelProblem& p, const BranchBlock& block, int64_t line, const Acc (&sums)[kVector], Acc* out) {
   const Acc sum = sum_tokens_of_block(sums, p.lane_bits);
   const int32_t first = block.tile << p.lane_bits;
-  const int32_t lanes = min(p.launch_channels - first, 1 << p.lane_bits);
+  const int32_t left = p.launch_channels - first;
+  const int32_t lanes = left < 1 << p.lane_bits ? left : 1 << p.lane_bits;
   if (static_cast<int32_t>(threadIdx.x) < lanes * kVector) {
     const int64_t row = block.piece * p.piece_sums + line * p.channels * kVector;
     out[row + int64_t{p.first_channel + first} * kVector + threadIdx.x] = sum;
@@ -393,7 +394,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; item.inside && k < p.branches; ++k) {
-    const BranchGroup group = p.groups[branch_group(p, k, item.channel, next)].until(item.end);
+    const BranchGroup& group = p.groups[branch_group(p, k, item.channel, next)];
     add_tokens<T, kVector>(x, p, group, item, sums);
     x += p.channels;
   }
@@ -439,7 +440,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_we
   const BranchBlock block = locate_block(p, blockIdx.x);
   const SumItem item = locate_sum(p, block, threadIdx.x);
   const int32_t expanded_channel = block.line * p.channels + item.channel;
-  const BranchGroup group = p.groups[group_of_channel(p, expanded_channel)].until(item.end);
+  const BranchGroup& group = p.groups[group_of_channel(p, expanded_channel)];
   grad += p.combined.image_begin(block.image) + item.channel;
   x += p.expanded.image_begin(block.image) + expanded_channel;
   Place place = item.first;

@@ -88,22 +88,20 @@ struct Checker {
       for (int32_t k = 0; inside && k < kernel.branches; ++k) {
         const int64_t element = k * p.channels + int64_t{channel} * plan.vector;
         const int group = branch_group(kernel, k, channel, next);
-        const BranchGroup cut = kernel.groups[group].until(static_cast<int32_t>(end));
         if (group != group_of_channel(kernel, k * kernel.channels + channel) ||
-            !is_right(kernel, kernel.groups[group], element, place) || !is_right(kernel, cut, element, place)) {
+            !is_right(kernel, kernel.groups[group], element, place)) {
           return false;
         }
       }
     }
-    return number < end || !inside || none_is_direct(kernel, place, end, channel);
+    return number < tokens() || !inside || none_is_direct(kernel, place, channel);
   }
 
-  // Whether a thread that is at a place behind the `end` of its piece finds nothing more to read without looking.
-  bool none_is_direct(const BranchKernelProblem& kernel, Place place, int64_t end, int32_t channel) const {
+  // Whether a thread that is behind the image's last token finds nothing more to read without looking.
+  bool none_is_direct(const BranchKernelProblem& kernel, Place place, int32_t channel) const {
     for (int u = 0; u < kBranchTokens; ++u, advance(kernel, place)) {
       for (int32_t k = 0; k < kernel.branches; ++k) {
-        const BranchGroup& group = kernel.groups[group_of_channel(kernel, k * kernel.channels + channel)];
-        if (group.until(static_cast<int32_t>(end)).is_direct(place)) {
+        if (kernel.groups[group_of_channel(kernel, k * kernel.channels + channel)].is_direct(place)) {
           return false;
         }
       }
@@ -157,6 +155,7 @@ struct Checker {
   // The blocks and threads of all launches, every `step`-th block; how many are wrong.
   int64_t check(int64_t step) const {
     int64_t violations = plan.pieces * plan.piece_tokens < tokens() || (plan.pieces - 1) * plan.piece_tokens >= tokens();
+    violations += plan.pieces > 1 && plan.piece_tokens % (256 / plan.lanes * kBranchTokens) != 0;
     int64_t covered = 0;
     for_each_branch_table(p, strides, plan, work, [&](const BranchKernelProblem& kernel) {
       violations += kernel.first_channel * int64_t{plan.vector} != covered;

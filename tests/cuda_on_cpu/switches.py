@@ -56,10 +56,10 @@ CUDA = {
     "only the first of several readers": Switch(
         "csrc/cuda/shift_split_attention.cu", "w < readers.columns.size(); ++w", "w < ({on} ? 1 : readers.columns.size()); ++w"
     ),
-    "tokens behind the end of a piece added to it": Switch(
-        "csrc/cuda/branch_kernel_problem.h",
-        "end > token_begin ? end - token_begin : 0",
-        "{on} ? 1 << 30 : end > token_begin ? end - token_begin : 0",
+    "pieces that end between the tokens that a thread loads together": Switch(
+        "csrc/cuda/branch_plan.h",
+        "(kBlockThreads / plan.lanes) * kBranchTokens;",
+        "(kBlockThreads / plan.lanes) * (kBranchTokens + {on});",
     ),
     "sums of a piece in the place of another's": Switch(
         "csrc/cuda/shift_split_attention.cu", "pieces[piece * count + i]", "pieces[piece * (count - {on}) + i]"
