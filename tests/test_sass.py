@@ -29,6 +29,8 @@ PLANES = {
     r"plane_kernel<(unsigned int|float), .*>": 4,
     r"plane_kernel<(unsigned long|double), .*>": 2,
 }
+#: Kernels that write few numbers, 4 or 8 bytes per thread.
+SUMS = ("pool_kernel", "combine_backward_weights_kernel")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,7 @@ def test_vector_paths_use_128_bit_accesses(kernels, pattern):
     matching = [kernel for kernel in kernels if re.fullmatch(pattern, kernel.name)]
     assert len(matching) >= len({kernel.arch for kernel in kernels})
     for kernel in matching:
-        assert kernel.wide_loads >= WIDE[pattern] and kernel.wide_stores > 0, kernel
+        assert kernel.wide_loads >= WIDE[pattern] and (kernel.wide_stores > 0 or kernel.name.startswith(SUMS)), kernel
         assert kernel.loads_in_flight >= WIDE[pattern], kernel
 
 

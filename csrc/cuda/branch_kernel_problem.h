@@ -1,24 +1,64 @@
 // A BranchProblem as the CUDA kernels take it, by value, and which part of it a block and a thread do. Host and device:
-// tests walk the same functions through maps that no machine could hold. Indices inside an image have 32 bits, addresses
-// have 64.
+// tests walk the same functions through maps that no machine could hold. Indices inside an image have 32 bits, where an image
+// begins has 64.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <vector>
 
-#include "launch_plan.h"
+#include "branch_plan.h"
 
 namespace s2mlp {
 
-// A launch takes the same channels of every branch, because sums go over the branches. Channels and the strides of maps
-// count vectors; the strides of weights and sums count numbers.
+struct Token {
+  int32_t h;
+  int32_t w;
+};
+
+// A token of an image while a thread walks over several: `number` counts tokens row after row, and is the image's last one or beyond
+// where there are no more. Offsets are in vectors; those beyond the last token wrap and mean nothing.
+struct Place {
+  int32_t number;
+  int32_t w;
+  uint32_t expanded;
+  uint32_t combined;
+};
+
+// Channels from `channel_begin` on move by (dh, dw) tokens. What direct tokens take from the other side is one token, `distance`
+// vectors away, whatever the padding mode: `tokens` tokens from `token_begin` on, whole rows, that are in one of `columns` columns
+// from `column_begin` on. There may be none.
 struct BranchGroup {
   int32_t channel_begin;
   int32_t dh;
   int32_t dw;
+  int32_t distance;
+  int32_t token_begin;
+  uint32_t tokens;
+  int32_t column_begin;
+  uint32_t columns;
+
+  // Without branches: & for &&.
+  S2MLP_HOST_DEVICE bool is_direct(const Place& place) const {
+    return (static_cast<uint32_t>(place.number - token_begin) < tokens) & (static_cast<uint32_t>(place.w - column_begin) < columns);
+  }
 };
 
+// Strides of a map, in vectors.
+struct BranchMap {
+  int64_t image;
+  int32_t row;
+  int32_t column;
+
+  S2MLP_HOST_DEVICE int64_t image_begin(int32_t i) const { return i * image; }
+  S2MLP_HOST_DEVICE uint32_t offset(const Token& token) const {
+    return static_cast<uint32_t>(token.h) * static_cast<uint32_t>(row) +
+        static_cast<uint32_t>(token.w) * static_cast<uint32_t>(column);
+  }
+};
+
+// A launch takes the same channels of every branch, because sums go over the branches. Channels and the strides of maps
+// count vectors; the strides of weights and sums count numbers.
 struct BranchKernelProblem {
   PaddingMode mode;
   int32_t group_count;
@@ -29,71 +69,131 @@ struct BranchKernelProblem {
   int32_t channels;  // of a branch
   int32_t first_channel;
   int32_t launch_channels;
+  int32_t lane_bits;     // log2 of the lanes of a block that sums over tokens
+  int32_t piece_tokens;
+  Place step;  // from a thread's token to its next
+  Place wrap;  // and further, where that leaves the row
   Divider<int32_t> by_width;
   Divider<int32_t> by_launch_channels;
-  Divider<int32_t> by_tiles;  // blocks are counted by tile, line, image
+  Divider<int32_t> by_tiles;  // blocks are counted by tile, line, piece, image
   Divider<int32_t> by_lines;
+  Divider<int32_t> by_pieces;
   int64_t blocks;
-  BranchStrides strides;
+  int64_t piece_sums;  // numbers that the blocks of one piece write
+  BranchMap expanded;
+  BranchMap combined;
+  int64_t weights;
+  int64_t pool_grad;
   BranchGroup groups[kMaxGroups];  // cut to the channels of this launch, of all branches in order
 };
 
 struct BranchBlock {
   int32_t tile;
-  int32_t line;  // a branch, where each has a block of its own
-  int64_t image;
+  int32_t line;   // a branch, where each has a block of its own
+  int32_t piece;  // of the tokens
+  int32_t image;
 };
 
 S2MLP_HOST_DEVICE BranchBlock locate_block(const BranchKernelProblem& p, int32_t block) {
   const QuotientRemainder<int32_t> tile = p.by_tiles(block);
   const QuotientRemainder<int32_t> line = p.by_lines(tile.quotient);
-  return {tile.remainder, line.remainder, line.quotient};
+  const QuotientRemainder<int32_t> piece = p.by_pieces(line.quotient);
+  return {tile.remainder, line.remainder, piece.remainder, piece.quotient};
 }
 
-// What a thread of a BranchWork::kMaps launch does: one vector of channels of kBranchTokens tokens that follow each other.
+S2MLP_HOST_DEVICE Token locate_token(const BranchKernelProblem& p, int32_t number) {
+  const QuotientRemainder<int32_t> place = p.by_width(number);
+  return {place.quotient, place.remainder};
+}
+
+S2MLP_HOST_DEVICE Place locate_place(const BranchKernelProblem& p, int32_t number) {
+  const Token token = locate_token(p, number);
+  return {number, token.w, p.expanded.offset(token), p.combined.offset(token)};
+}
+
+// To a thread's next token.
+S2MLP_HOST_DEVICE void advance(const BranchKernelProblem& p, Place& place) {
+  place.number += p.step.number;
+  place.w += p.step.w;
+  place.expanded += p.step.expanded;
+  place.combined += p.step.combined;
+  if (place.w >= p.width) {
+    place.w += p.wrap.w;
+    place.expanded += p.wrap.expanded;
+    place.combined += p.wrap.combined;
+  }
+}
+
+// What a thread does that writes maps: one vector of channels of kBranchTokens tokens that follow each other.
 struct BranchItem {
   int32_t channel;
-  int32_t first_token;  // may lie behind the image's last one
+  Place first;  // this token and others may lie behind the image's last one
 };
 
 S2MLP_HOST_DEVICE BranchItem locate_item(const BranchKernelProblem& p, int32_t tile, int32_t thread) {
   const QuotientRemainder<int32_t> item = p.by_launch_channels(tile * kBlockThreads + thread);
-  return {p.first_channel + item.remainder, item.quotient * kBranchTokens};
+  return {p.first_channel + item.remainder, locate_place(p, item.quotient * kBranchTokens)};
 }
 
-struct Token {
-  int32_t h;
-  int32_t w;
+// What a thread does that sums over tokens: one vector of channels of every p.step-th token of a piece.
+struct SumItem {
+  int32_t channel;
+  Place first;  // may lie behind the piece's last token
+  int32_t end;  // of the piece
+  bool inside;  // the channel is one of the launch
 };
 
-// The tokens of an item; the image's last one stands in for those behind it.
-S2MLP_HOST_DEVICE void locate_tokens(const BranchKernelProblem& p, int32_t first, Token (&tokens)[kBranchTokens]) {
-  const QuotientRemainder<int32_t> place = p.by_width(first);
-  Token token = {place.quotient, place.remainder};
-#if defined(__CUDA_ARCH__)
-#pragma unroll
-#endif
-  for (int u = 0; u < kBranchTokens; ++u) {
-    tokens[u] = token;
-    if (first + u + 1 < p.tokens && ++token.w == p.width) {
-      token.w = 0;
-      ++token.h;
-    }
-  }
+S2MLP_HOST_DEVICE SumItem locate_sum(const BranchKernelProblem& p, const BranchBlock& block, int32_t thread) {
+  const int32_t lane = (block.tile << p.lane_bits) + (thread & ((1 << p.lane_bits) - 1));
+  const int32_t begin = block.piece * p.piece_tokens;
+  const int32_t end = begin + p.piece_tokens;
+  return {
+      p.first_channel + lane, locate_place(p, begin + (thread >> p.lane_bits)), end < p.tokens ? end : p.tokens,
+      lane < p.launch_channels};
 }
 
-// The group of channel `c` of branch `k`. `next` is where the branch's groups begin in the table, and is moved on to those
+// Where in the table the group of channel `c` of branch `k` is. `next` is where the branch's groups begin, and is moved on to those
 // of the next branch: a loop over the branches looks at each group once.
-S2MLP_HOST_DEVICE BranchGroup branch_group(const BranchKernelProblem& p, int32_t k, int32_t c, int& next) {
-  BranchGroup group = p.groups[next];
+S2MLP_HOST_DEVICE int branch_group(const BranchKernelProblem& p, int32_t k, int32_t c, int& next) {
+  int group = next;
   const int32_t begin = k * p.channels;
   for (++next; next < p.group_count && p.groups[next].channel_begin < begin + p.channels; ++next) {
     if (begin + c >= p.groups[next].channel_begin) {
-      group = p.groups[next];
+      group = next;
     }
   }
   return group;
 }
+
+// Where in the table the group of a channel of the expanded map is.
+S2MLP_HOST_DEVICE int group_of_channel(const BranchKernelProblem& p, int32_t expanded_channel) {
+  int group = 0;
+  for (int g = 1; g < p.group_count; ++g) {
+    group = expanded_channel >= p.groups[g].channel_begin ? g : group;
+  }
+  return group;
+}
+
+// Forward: where in an image of a branch the input is that a token reads; negative where it reads a zero.
+S2MLP_HOST_DEVICE int32_t source_offset(const BranchKernelProblem& p, const BranchGroup& group, const Token& token) {
+  const int32_t h = source_index(token.h, group.dh, p.height, p.mode);
+  const int32_t w = source_index(token.w, group.dw, p.width, p.mode);
+  return h >= 0 && w >= 0 ? static_cast<int32_t>(p.expanded.offset({h, w})) : -1;
+}
+
+// Adjoint: the outputs that read a token.
+struct TokenReaders {
+  Sources<int32_t> rows;
+  Sources<int32_t> columns;
+
+  S2MLP_HOST_DEVICE int32_t size() const { return rows.size() * columns.size(); }
+};
+
+S2MLP_HOST_DEVICE TokenReaders readers_of(const BranchKernelProblem& p, const BranchGroup& group, const Token& token) {
+  return {readers(token.h, group.dh, p.height, p.mode), readers(token.w, group.dw, p.width, p.mode)};
+}
+
+// ---- Made on the host ------------------------------------------------------------------------------------------------
 
 // The groups of channels [begin, end) of every branch, cut to them; channels count elements.
 inline std::vector<ShiftGroup> groups_within(const BranchProblem& p, int64_t begin, int64_t end) {
@@ -109,26 +209,75 @@ inline std::vector<ShiftGroup> groups_within(const BranchProblem& p, int64_t beg
   return groups;
 }
 
-// use(BranchKernelProblem) for each stretch of channels, as long as its groups, of all branches, fit into a table.
-template <typename Use>
-void for_each_branch_table(const BranchProblem& p, const BranchStrides& strides, int vector, BranchWork work, const Use& use) {
-  std::vector<int64_t> borders;  // of groups, in any branch
-  for (const ShiftGroup& group : p.groups) {
-    borders.push_back((group.channel_end - 1) % p.channels + 1);
+inline BranchGroup branch_kernel_group(
+    const BranchProblem& p, const BranchKernelProblem& kernel, const ShiftGroup& group, int vector, BranchWork work) {
+  const bool adjoint = is_adjoint(work);
+  const auto direct = [&](int64_t offset, int64_t size) {
+    return adjoint ? direct_range<true>(offset, size, p.mode) : direct_range<false>(offset, size, p.mode);
+  };
+  const Range<int64_t> rows = direct(group.dh, p.height);
+  const Range<int64_t> columns = direct(group.dw, p.width);
+  BranchGroup result = {
+      static_cast<int32_t>(group.channel_begin / vector), static_cast<int32_t>(group.dh), static_cast<int32_t>(group.dw)};
+  // Where no token is direct, the distance may lie outside of the map and of 32 bits.
+  if (rows.size() > 0 && columns.size() > 0) {
+    const BranchMap& map = adjoint ? kernel.combined : kernel.expanded;
+    const int64_t forth = group.dh * map.row + group.dw * map.column;
+    result.distance = static_cast<int32_t>(adjoint ? forth : -forth);
+    result.token_begin = static_cast<int32_t>(rows.begin * p.width);
+    result.tokens = static_cast<uint32_t>(rows.size() * p.width);
+    result.column_begin = static_cast<int32_t>(columns.begin);
+    result.columns = static_cast<uint32_t>(columns.size());
   }
-  std::sort(borders.begin(), borders.end());
+  return result;
+}
+
+// Axes of size 1 have a stride of 0, whatever the tensor's is.
+inline BranchMap branch_map(const BranchProblem& p, const MapStrides& map, int vector) {
+  return {
+      p.images > 1 ? map.image / vector : 0, p.height > 1 ? static_cast<int32_t>(map.row / vector) : 0,
+      p.width > 1 ? static_cast<int32_t>(map.column / vector) : 0};
+}
+
+// What all launches have in common.
+inline BranchKernelProblem branch_kernel_problem(
+    const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work) {
   BranchKernelProblem kernel;
   kernel.mode = p.mode;
   kernel.branches = static_cast<int32_t>(p.branches);
   kernel.height = static_cast<int32_t>(p.height);
   kernel.width = static_cast<int32_t>(p.width);
   kernel.tokens = static_cast<int32_t>(p.height * p.width);
-  kernel.channels = static_cast<int32_t>(p.channels / vector);
+  kernel.channels = static_cast<int32_t>(p.channels / plan.vector);
+  kernel.lane_bits = 0;
+  while ((1 << kernel.lane_bits) < plan.lanes) {
+    ++kernel.lane_bits;
+  }
+  kernel.piece_tokens = static_cast<int32_t>(plan.piece_tokens);
   kernel.by_width = Divider<int32_t>(p.width);
-  const auto in_vectors = [&](const MapStrides& map) {
-    return MapStrides{map.image / vector, map.row / vector, map.column / vector};
-  };
-  kernel.strides = {in_vectors(strides.expanded), in_vectors(strides.combined), strides.weights, strides.pool_grad};
+  kernel.by_lines = Divider<int32_t>(branch_lines(p, work));
+  kernel.by_pieces = Divider<int32_t>(plan.pieces);
+  kernel.piece_sums = p.images * branch_lines(p, work) * p.channels;
+  kernel.expanded = branch_map(p, strides.expanded, plan.vector);
+  kernel.combined = branch_map(p, strides.combined, plan.vector);
+  kernel.weights = strides.weights;
+  kernel.pool_grad = strides.pool_grad;
+  kernel.step = locate_place(kernel, sums_tokens(work) ? kBlockThreads / plan.lanes : 1);
+  const auto to_next_row = [&](const BranchMap& map) { return map.offset({1, 0}) - map.offset({0, kernel.width}); };
+  kernel.wrap = {0, -kernel.width, to_next_row(kernel.expanded), to_next_row(kernel.combined)};
+  return kernel;
+}
+
+// use(BranchKernelProblem) for each stretch of channels, as long as its groups, of all branches, fit into a table.
+template <typename Use>
+void for_each_branch_table(
+    const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work, const Use& use) {
+  std::vector<int64_t> borders;  // of groups, in any branch
+  for (const ShiftGroup& group : p.groups) {
+    borders.push_back((group.channel_end - 1) % p.channels + 1);
+  }
+  std::sort(borders.begin(), borders.end());
+  BranchKernelProblem kernel = branch_kernel_problem(p, strides, plan, work);
   int64_t begin = 0;
   while (begin < p.channels) {
     std::vector<ShiftGroup> groups;
@@ -143,19 +292,15 @@ void for_each_branch_table(const BranchProblem& p, const BranchStrides& strides,
     }
     kernel.group_count = static_cast<int32_t>(groups.size());
     for (int g = 0; g < kernel.group_count; ++g) {
-      kernel.groups[g] = {
-          static_cast<int32_t>(groups[g].channel_begin / vector), static_cast<int32_t>(groups[g].dh),
-          static_cast<int32_t>(groups[g].dw)};
+      kernel.groups[g] = branch_kernel_group(p, kernel, groups[g], plan.vector, work);
     }
-    const int64_t channels = (end - begin) / vector;
-    const int64_t lines = branch_lines(p, work);
-    const int64_t tiles = branch_tiles(p, work, channels, vector);
-    kernel.first_channel = static_cast<int32_t>(begin / vector);
+    const int64_t channels = (end - begin) / plan.vector;
+    const int64_t tiles = branch_tiles(p, plan, work, channels);
+    kernel.first_channel = static_cast<int32_t>(begin / plan.vector);
     kernel.launch_channels = static_cast<int32_t>(channels);
     kernel.by_launch_channels = Divider<int32_t>(channels);
     kernel.by_tiles = Divider<int32_t>(tiles);
-    kernel.by_lines = Divider<int32_t>(lines);
-    kernel.blocks = p.images * lines * tiles;
+    kernel.blocks = p.images * plan.pieces * branch_lines(p, work) * tiles;
     use(kernel);
     begin = end;
   }

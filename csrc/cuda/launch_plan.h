@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../branch_problem.h"
 #include "../shift_problem.h"
 #include "block_shape.h"
 #include "divide.h"
@@ -114,63 +113,6 @@ inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const
     return {ShiftKernel::kPlanes, item_elements(element_size)};
   }
   return {fits_elements(p) ? ShiftKernel::kElements : ShiftKernel::kTooLarge, 1};
-}
-
-// ---- Branches --------------------------------------------------------------------------------------------------------
-
-constexpr int kBranchTokens = 4;  // whose loads a thread has in flight together
-
-// Element strides of what a branch op reads and writes; zeros stand for what it does not have.
-struct BranchStrides {
-  MapStrides expanded;  // of all branches
-  MapStrides combined;  // of one
-  int64_t weights;  // from image to image
-  int64_t pool_grad;
-};
-
-enum class BranchWork : int32_t {
-  kMaps,  // writes maps; a thread does kBranchTokens tokens
-  kSums,  // sums up the tokens of an image; a block does all tokens of a few channels
-  kSumsPerBranch,  // the same, branch by branch
-};
-
-struct BranchPlan {
-  int vector;  // elements per access: 16 bytes, or one
-  bool fits;  // indices inside an image, and the number of blocks, fit into 32 bits, and any table into kMaxGroups
-};
-
-// Channel vectors of a block that sums up tokens, side by side; its other threads are for other tokens.
-S2MLP_HOST_DEVICE constexpr int sum_lanes(int vector) { return vector > 1 ? 8 : 32; }
-
-inline int64_t branch_lines(const BranchProblem& p, BranchWork work) { return work == BranchWork::kSumsPerBranch ? p.branches : 1; }
-
-// Blocks for one image, or one branch of it, of a launch over `channels` vectors of channels.
-inline int64_t branch_tiles(const BranchProblem& p, BranchWork work, int64_t channels, int vector) {
-  if (work != BranchWork::kMaps) {
-    return (channels + sum_lanes(vector) - 1) / sum_lanes(vector);
-  }
-  const int64_t quads = (p.height * p.width + kBranchTokens - 1) / kBranchTokens;
-  return (quads * channels + kBlockThreads - 1) / kBlockThreads;
-}
-
-// `misalignment` is that of all base addresses, of maps and of numbers, or'ed together.
-inline BranchPlan plan_branches(
-    const BranchProblem& p, const BranchStrides& strides, BranchWork work, int64_t element_size, int misalignment) {
-  const int full = widest_computed(element_size);
-  int64_t bits = misalignment == 0 ? 0 : 1;
-  for (const ShiftGroup& group : p.groups) {
-    bits |= group.channel_end;
-  }
-  for (const MapStrides& map : {strides.expanded, strides.combined}) {
-    bits |= (p.images > 1 ? map.image : 0) | (p.height > 1 ? map.row : 0) | (p.width > 1 ? map.column : 0);
-  }
-  bits |= p.images > 1 ? strides.weights | strides.pool_grad : 0;
-  const int vector = bits % full == 0 ? full : 1;
-  const int64_t limit = int64_t{1} << 30;  // one bit is kept for the sums
-  const int64_t tiles = branch_tiles(p, work, p.channels / vector, vector);
-  const bool fits = p.branches <= kMaxGroups && p.height * p.width < limit && p.branches * p.channels < limit &&
-      tiles * kBlockThreads < limit && p.images * branch_lines(p, work) * tiles < limit;
-  return {vector, fits};
 }
 
 }  // namespace s2mlp

@@ -2,8 +2,12 @@
 //
 // Kernels that write maps: a thread has one vector of channels of four neighbouring tokens, so that weights are loaded
 // once for four tokens and neighbouring threads are at neighbouring channels. Kernels that sum over tokens: a block has a
-// few vectors of channels and all tokens of an image. Blocks of one image follow each other, so that what two of them
-// read comes from the L2 cache the second time.
+// few vectors of channels and all tokens of an image, or a piece of them where images are few; a second kernel then adds the
+// sums of the pieces. Blocks of one image follow each other, so that what two of them read comes from the L2 cache the
+// second time.
+//
+// Most tokens are direct: what they take from the other side lies at a distance that is the same for all of a group. The
+// others, at the border, are the rare and slow path, which alone asks the padding mode.
 #include <initializer_list>
 
 #include "../branch_ops.h"
@@ -43,11 +47,108 @@ __device__ void store_numbers(Acc* to, const Acc (&numbers)[kVector]) {
 }
 
 template <typename T, int kVector>
-__device__ Packed<T, kVector> load_token(const VectorOf<T, kVector>* image, const MapStrides& stride, int32_t h, int32_t w) {
-  return load_packed(image + (h * stride.row + w * stride.column));
+__device__ VectorOf<T, kVector> rounded(const accumulator_t<T> (&numbers)[kVector]) {
+  VectorOf<T, kVector> vector;
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) {
+    vector.values[v] = static_cast<T>(numbers[v]);
+  }
+  return vector;
+}
+
+// Element `v` of a vector.
+template <typename T, int kVector>
+__device__ accumulator_t<T> element(const Packed<T, kVector>& packed, int v) {
+  if constexpr (kVector > 1 && std::is_same_v<T, torch::headeronly::BFloat16>) {
+    // One instruction each; through BFloat16 the upper half of a word takes two.
+    const uint32_t words[] = {packed.x, packed.y, packed.z, packed.w};
+    const uint32_t bits = v % 2 == 0 ? words[v / 2] << 16 : words[v / 2] & 0xffff0000u;
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+  } else {
+    return static_cast<accumulator_t<T>>(unpack<T, kVector>(packed).values[v]);
+  }
+}
+
+template <typename T, int kVector>
+__device__ void add_product(const Packed<T, kVector>& packed, accumulator_t<T> factor, accumulator_t<T> (&sums)[kVector]) {
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) {
+    sums[v] += element<T, kVector>(packed, v) * factor;
+  }
+}
+
+// A thread's kBranchTokens tokens from `first` on, a bit in `border` for each that is not direct: takes one out, and is false when
+// none is left before `end`.
+__device__ bool take_border_token(const BranchKernelProblem& p, const Place& first, int32_t end, int& border, Token& token) {
+  const int32_t number = first.number + (__ffs(border) - 1) * p.step.number;
+  if (border == 0 || number >= end) {
+    return false;
+  }
+  border &= border - 1;
+  token = locate_token(p, number);
+  return true;
 }
 
 // ---- Maps ------------------------------------------------------------------------------------------------------------
+
+// Loads what the tokens of an item read of one branch.
+template <typename T, int kVector>
+__device__ void load_sources(
+    const VectorOf<T, kVector>* branch,
+    const BranchKernelProblem& p,
+    const BranchGroup& group,
+    const Place& first,
+    Packed<T, kVector> (&values)[kBranchTokens]) {
+  int border = 0;
+  Place place = first;
+#pragma unroll
+  for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+    if (group.is_direct(place)) {
+      values[u] = load_packed(branch + (place.expanded + group.distance));
+    } else {
+      border |= 1 << u;
+    }
+  }
+  if (border == 0) {
+    return;
+  }
+#pragma unroll
+  for (int u = 0; u < kBranchTokens; ++u) {
+    if ((border >> u & 1) != 0) {
+      const int32_t number = first.number + u;
+      const int32_t source = number < p.tokens ? source_offset(p, group, locate_token(p, number)) : -1;
+      values[u] = Packed<T, kVector>{};
+      if (source >= 0) {
+        values[u] = load_packed(branch + source);
+      }
+    }
+  }
+}
+
+// Adds what four tokens read of one branch, times the branch's weights.
+template <typename T, int kVector>
+__device__ void add_weighted(
+    const Packed<T, kVector> (&values)[kBranchTokens],
+    const accumulator_t<T>* weights,
+    accumulator_t<T> (&sums)[kBranchTokens][kVector]) {
+  using Acc = accumulator_t<T>;
+  constexpr int kFactors = kVector < 4 ? kVector : 4;
+  // A few weights at a time, and elements taken out of their words when their turn comes: registers are short.
+#pragma unroll
+  for (int first = 0; first < kVector; first += kFactors) {
+    Acc factors[kFactors];
+    load_numbers(weights + first, factors);
+#pragma unroll
+    for (int v = 0; v < kFactors; ++v) {
+#pragma unroll
+      for (int u = 0; u < kBranchTokens; ++u) {
+        sums[u][first + v] += element<T, kVector>(values[u], first + v) * factors[v];
+      }
+    }
+  }
+}
 
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
@@ -55,85 +156,101 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
     const accumulator_t<T>* __restrict__ weights,
     VectorOf<T, kVector>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Acc = accumulator_t<T>;
-  constexpr int kFactors = kVector < 4 ? kVector : 4;
   const BranchBlock block = locate_block(p, blockIdx.x);
   const BranchItem item = locate_item(p, block.tile, threadIdx.x);
-  if (item.first_token >= p.tokens) {
+  if (item.first.number >= p.tokens) {
     return;
   }
-  Token tokens[kBranchTokens];
-  locate_tokens(p, item.first_token, tokens);
-  Acc sums[kBranchTokens][kVector] = {};
+  x += p.expanded.image_begin(block.image) + item.channel;
+  weights += int64_t{block.image} * p.weights + int64_t{item.channel} * kVector;
+  accumulator_t<T> sums[kBranchTokens][kVector] = {};
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
-    const BranchGroup group = branch_group(p, k, item.channel, next);
-    const int64_t channel = int64_t{k} * p.channels + item.channel;
-    const Acc* numbers = weights + block.image * p.strides.weights + channel * kVector;
-    const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + channel;
+    const BranchGroup& group = p.groups[branch_group(p, k, item.channel, next)];
     Packed<T, kVector> values[kBranchTokens];
-#pragma unroll
-    for (int u = 0; u < kBranchTokens; ++u) {
-      const int32_t h = source_index(tokens[u].h, group.dh, p.height, p.mode);
-      const int32_t w = source_index(tokens[u].w, group.dw, p.width, p.mode);
-      values[u] = Packed<T, kVector>{};
-      if (h >= 0 && w >= 0) {
-        values[u] = load_token(branch, p.strides.expanded, h, w);
-      }
-    }
-    // A few weights at a time, and elements taken out of their words when their turn comes: registers are short.
-#pragma unroll
-    for (int first = 0; first < kVector; first += kFactors) {
-      Acc factors[kFactors];
-      load_numbers(numbers + first, factors);
-#pragma unroll
-      for (int v = 0; v < kFactors; ++v) {
-#pragma unroll
-        for (int u = 0; u < kBranchTokens; ++u) {
-          sums[u][first + v] += static_cast<Acc>(unpack<T, kVector>(values[u]).values[first + v]) * factors[v];
-        }
-      }
-    }
+    load_sources<T, kVector>(x, p, group, item.first, values);
+    add_weighted<T, kVector>(values, weights, sums);
+    x += p.channels;
+    weights += int64_t{p.channels} * kVector;
   }
+  out += p.combined.image_begin(block.image) + item.channel;
+  Place place = item.first;
 #pragma unroll
-  for (int u = 0; u < kBranchTokens; ++u) {
-    if (item.first_token + u < p.tokens) {
-      VectorOf<T, kVector> result;
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        result.values[v] = static_cast<T>(sums[u][v]);
-      }
-      out[block.image * p.strides.combined.image + tokens[u].h * p.strides.combined.row + tokens[u].w * p.strides.combined.column +
-          item.channel] = result;
+  for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+    if (place.number < p.tokens) {
+      out[place.combined] = rounded<T, kVector>(sums[u]);
     }
   }
 }
 
-// The sum over all readers: the slow path, at the border.
+// What a thread of combine_backward_kernel has of its channels; `grad`, `factors` and `pooled` may be missing: null, and zeros.
 template <typename T, int kVector>
-__device__ void sum_readers(
-    const VectorOf<T, kVector>* map,
+struct BackwardChannels {
+  const VectorOf<T, kVector>* grad;
+  VectorOf<T, kVector>* out;  // of a branch
+  accumulator_t<T> factors[kVector];
+  accumulator_t<T> pooled[kVector];
+};
+
+// The tokens of an item that are in `border`: sums over all readers.
+template <typename T, int kVector>
+__device__ void store_border(
+    const BackwardChannels<T, kVector>& channels,
     const BranchKernelProblem& p,
-    const Token& token,
     const BranchGroup& group,
-    accumulator_t<T> (&sums)[kVector]) {
-  const Sources<int32_t> rows = readers(token.h, group.dh, p.height, p.mode);
-  const Sources<int32_t> columns = readers(token.w, group.dw, p.width, p.mode);
-#pragma unroll
-  for (int v = 0; v < kVector; ++v) {
-    sums[v] = 0;
-  }
+    const Place& first,
+    int border) {
+  using Acc = accumulator_t<T>;
+  Token token;
 #pragma unroll 1
-  for (int32_t h = 0; h < rows.size(); ++h) {
+  while (take_border_token(p, first, p.tokens, border, token)) {
+    const TokenReaders readers = readers_of(p, group, token);
+    Acc sums[kVector] = {};
 #pragma unroll 1
-    for (int32_t w = 0; w < columns.size(); ++w) {
-      const VectorOf<T, kVector> grad = unpack<T, kVector>(load_token(map, p.strides.combined, rows[h], columns[w]));
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        sums[v] += static_cast<accumulator_t<T>>(grad.values[v]);
+    for (int32_t h = 0; channels.grad != nullptr && h < readers.rows.size(); ++h) {
+#pragma unroll 1
+      for (int32_t w = 0; w < readers.columns.size(); ++w) {
+        add_product<T, kVector>(load_packed(channels.grad + p.combined.offset({readers.rows[h], readers.columns[w]})), 1, sums);
       }
     }
+#pragma unroll
+    for (int v = 0; v < kVector; ++v) {
+      sums[v] = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
+    }
+    channels.out[p.expanded.offset(token)] = rounded<T, kVector>(sums);
+  }
+}
+
+// Writes an item's tokens of one branch.
+template <typename T, int kVector>
+__device__ void store_branch(
+    const BackwardChannels<T, kVector>& channels, const BranchKernelProblem& p, const BranchGroup& group, const Place& first) {
+  Packed<T, kVector> values[kBranchTokens] = {};
+  int border = 0;
+  Place place = first;
+#pragma unroll
+  for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+    const bool direct = group.is_direct(place);
+    border |= direct ? 0 : 1 << u;
+    if (direct & (channels.grad != nullptr)) {
+      values[u] = load_packed(channels.grad + (place.combined + group.distance));
+    }
+  }
+  place = first;
+#pragma unroll
+  for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+    if ((border >> u & 1) == 0) {
+      accumulator_t<T> results[kVector];
+#pragma unroll
+      for (int v = 0; v < kVector; ++v) {
+        results[v] = element<T, kVector>(values[u], v) * channels.factors[v] + channels.pooled[v];
+      }
+      channels.out[place.expanded] = rounded<T, kVector>(results);
+    }
+  }
+  if (border != 0) {
+    store_border(channels, p, group, first, border);
   }
 }
 
@@ -145,84 +262,124 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
     const accumulator_t<T>* __restrict__ pool_grad,
     VectorOf<T, kVector>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Acc = accumulator_t<T>;
   const BranchBlock block = locate_block(p, blockIdx.x);
   const BranchItem item = locate_item(p, block.tile, threadIdx.x);
-  if (item.first_token >= p.tokens) {
+  if (item.first.number >= p.tokens) {
     return;
   }
-  Token tokens[kBranchTokens];
-  locate_tokens(p, item.first_token, tokens);
-  Acc pooled[kVector] = {};
+  BackwardChannels<T, kVector> channels = {};
+  channels.out = out + p.expanded.image_begin(block.image) + item.channel;
   if (pool_grad != nullptr) {
-    load_numbers(pool_grad + block.image * p.strides.pool_grad + int64_t{item.channel} * kVector, pooled);
+    load_numbers(pool_grad + int64_t{block.image} * p.pool_grad + int64_t{item.channel} * kVector, channels.pooled);
   }
-  const VectorOf<T, kVector>* map = grad == nullptr ? nullptr : grad + block.image * p.strides.combined.image + item.channel;
+  if (grad != nullptr) {
+    channels.grad = grad + p.combined.image_begin(block.image) + item.channel;
+    weights += int64_t{block.image} * p.weights + int64_t{item.channel} * kVector;
+  }
   int next = 0;
 #pragma unroll 1
   for (int32_t k = 0; k < p.branches; ++k) {
-    const BranchGroup group = branch_group(p, k, item.channel, next);
-    const int64_t channel = int64_t{k} * p.channels + item.channel;
-    Acc factors[kVector] = {};
-    Packed<T, kVector> values[kBranchTokens] = {};
-    if (map != nullptr) {
-      load_numbers(weights + block.image * p.strides.weights + channel * kVector, factors);
-#pragma unroll
-      for (int u = 0; u < kBranchTokens; ++u) {
-        const Sources<int32_t> rows = readers(tokens[u].h, group.dh, p.height, p.mode);
-        const Sources<int32_t> columns = readers(tokens[u].w, group.dw, p.width, p.mode);
-        if (rows.size() > 0 && columns.size() > 0) {
-          values[u] = load_token(map, p.strides.combined, rows[0], columns[0]);
-        }
-      }
+    const BranchGroup& group = p.groups[branch_group(p, k, item.channel, next)];
+    if (grad != nullptr) {
+      load_numbers(weights, channels.factors);
+      weights += int64_t{p.channels} * kVector;
     }
-#pragma unroll
-    for (int u = 0; u < kBranchTokens; ++u) {
-      if (item.first_token + u >= p.tokens) {
-        continue;
-      }
-      const int64_t reader_count =
-          int64_t{readers(tokens[u].h, group.dh, p.height, p.mode).size()} * readers(tokens[u].w, group.dw, p.width, p.mode).size();
-      const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
-      Acc sums[kVector];
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        sums[v] = static_cast<Acc>(value.values[v]);
-      }
-      if (reader_count > 1 && map != nullptr) {
-        sum_readers(map, p, tokens[u], group, sums);
-      }
-      VectorOf<T, kVector> result;
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        result.values[v] = static_cast<T>(sums[v] * factors[v] + pooled[v] * static_cast<Acc>(reader_count));
-      }
-      out[block.image * p.strides.expanded.image + tokens[u].h * p.strides.expanded.row + tokens[u].w * p.strides.expanded.column +
-          channel] = result;
-    }
+    store_branch(channels, p, group, item.first);
+    channels.out += p.channels;
   }
 }
 
 // ---- Sums over tokens ------------------------------------------------------------------------------------------------
 
-// A block's threads are counted by lane, a vector of channels, and then by token. Each thread has summed up every so many
-// tokens; now the first token's threads get the sum of all, in an order that is always the same. For all threads to call.
+// A block's threads are counted by lane, a vector of channels, and then by token; each has summed up every so many tokens. Now the
+// first threads, as many as the lanes have channels, get the sum of all for one channel each, in an order that is always the same.
+// For all threads to call.
 template <int kVector, typename Acc>
-__device__ void sum_tokens_of_block(Acc (&sums)[kVector]) {
-  __shared__ Acc partial[kVector][kBlockThreads];
+__device__ Acc sum_tokens_of_block(const Acc (&sums)[kVector], int lane_bits) {
+  alignas(kVectorBytes) __shared__ Acc of_threads[kBlockThreads * kVector];
+  __shared__ Acc of_parts[kBlockThreads];
+  const unsigned int channels = kVector << lane_bits;
+  store_numbers(of_threads + threadIdx.x * kVector, sums);
+  __syncthreads();
+  const unsigned int channel = threadIdx.x & (channels - 1);
+  Acc sum = 0;
 #pragma unroll
-  for (int v = 0; v < kVector; ++v) {
-    partial[v][threadIdx.x] = sums[v];
+  for (unsigned int v = 0; v < kVector; ++v) {  // a part of the threads, one kVector-th of a lane's
+    sum += of_threads[(threadIdx.x - channel) * kVector + v * channels + channel];
   }
+  of_parts[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x < channels) {
 #pragma unroll 1
-  for (unsigned int half = kBlockThreads / 2; half >= sum_lanes(kVector); half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) {
+    for (unsigned int part = threadIdx.x + channels; part < kBlockThreads; part += channels) {
+      sum += of_parts[part];
+    }
+  }
+  return sum;
+}
+
+// Writes a block's sums; `line` counts the rows of p.channels vectors of sums.
+template <int kVector, typename Acc>
+__device__ void store_sums(
+    const BranchKernelProblem& p, const BranchBlock& block, int64_t line, const Acc (&sums)[kVector], Acc* out) {
+  const Acc sum = sum_tokens_of_block(sums, p.lane_bits);
+  const int32_t first = block.tile << p.lane_bits;
+  const int32_t left = p.launch_channels - first;
+  const int32_t lanes = left < 1 << p.lane_bits ? left : 1 << p.lane_bits;
+  if (static_cast<int32_t>(threadIdx.x) < lanes * kVector) {
+    const int64_t row = block.piece * p.piece_sums + line * p.channels * kVector;
+    out[row + int64_t{p.first_channel + first} * kVector + threadIdx.x] = sum;
+  }
+}
+
+// Adds the tokens in `border`, each as many times as it is read.
+template <typename T, int kVector>
+__device__ void add_border(
+    const VectorOf<T, kVector>* branch,
+    const BranchKernelProblem& p,
+    const BranchGroup& group,
+    const Place& first,
+    int32_t end,
+    int border,
+    accumulator_t<T> (&sums)[kVector]) {
+  Token token;
+#pragma unroll 1
+  while (take_border_token(p, first, end, border, token)) {
+    const int32_t readers = readers_of(p, group, token).size();
+    if (readers > 0) {
+      add_product<T, kVector>(load_packed(branch + p.expanded.offset(token)), static_cast<accumulator_t<T>>(readers), sums);
+    }
+  }
+}
+
+// Adds a thread's tokens of one branch.
+template <typename T, int kVector>
+__device__ void add_tokens(
+    const VectorOf<T, kVector>* branch,
+    const BranchKernelProblem& p,
+    const BranchGroup& group,
+    const SumItem& item,
+    accumulator_t<T> (&sums)[kVector]) {
+  Place place = item.first;
+#pragma unroll 1
+  while (place.number < item.end) {
+    Packed<T, kVector> values[kBranchTokens] = {};
+    const Place first = place;
+    int border = 0;
 #pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        sums[v] += partial[v][threadIdx.x + half];
-        partial[v][threadIdx.x] = sums[v];
+    for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+      if (group.is_direct(place)) {
+        values[u] = load_packed(branch + place.expanded);
+      } else {
+        border |= 1 << u;
       }
+    }
+    if (border != 0) {
+      add_border<T, kVector>(branch, p, group, first, item.end, border, sums);
+    }
+#pragma unroll
+    for (int u = 0; u < kBranchTokens; ++u) {
+      add_product<T, kVector>(values[u], 1, sums);
     }
   }
 }
@@ -230,48 +387,47 @@ __device__ void sum_tokens_of_block(Acc (&sums)[kVector]) {
 template <typename T, int kVector>
 __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) pool_kernel(
     const VectorOf<T, kVector>* __restrict__ x, accumulator_t<T>* __restrict__ out, const __grid_constant__ BranchKernelProblem p) {
-  using Acc = accumulator_t<T>;
-  constexpr int kLanes = sum_lanes(kVector);
-  constexpr int kStep = kBlockThreads / kLanes;  // from a thread's token to its next
   const BranchBlock block = locate_block(p, blockIdx.x);
-  const int32_t lane = block.tile * kLanes + threadIdx.x % kLanes;
-  const int32_t channel = p.first_channel + lane;
-  const bool inside = lane < p.launch_channels;
-  Acc sums[kVector] = {};
+  const SumItem item = locate_sum(p, block, threadIdx.x);
+  x += p.expanded.image_begin(block.image) + item.channel;
+  accumulator_t<T> sums[kVector] = {};
   int next = 0;
 #pragma unroll 1
-  for (int32_t k = 0; inside && k < p.branches; ++k) {
-    const BranchGroup group = branch_group(p, k, channel, next);
-    const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + int64_t{k} * p.channels + channel;
-#pragma unroll 1
-    for (int32_t first = threadIdx.x / kLanes; first < p.tokens; first += kBranchTokens * kStep) {
-      Packed<T, kVector> values[kBranchTokens];
-      Acc reader_counts[kBranchTokens];
-#pragma unroll
-      for (int u = 0; u < kBranchTokens; ++u) {
-        const int32_t token = first + u * kStep;
-        const QuotientRemainder<int32_t> place = p.by_width(token);
-        const Sources<int32_t> rows = readers(place.quotient, group.dh, p.height, p.mode);
-        const Sources<int32_t> columns = readers(place.remainder, group.dw, p.width, p.mode);
-        values[u] = Packed<T, kVector>{};
-        reader_counts[u] = static_cast<Acc>(rows.size()) * static_cast<Acc>(columns.size());
-        if (token < p.tokens && reader_counts[u] > 0) {
-          values[u] = load_token(branch, p.strides.expanded, place.quotient, place.remainder);
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < kBranchTokens; ++u) {
-        const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
-#pragma unroll
-        for (int v = 0; v < kVector; ++v) {
-          sums[v] += static_cast<Acc>(value.values[v]) * reader_counts[u];
-        }
-      }
-    }
+  for (int32_t k = 0; item.inside && k < p.branches; ++k) {
+    const BranchGroup& group = p.groups[branch_group(p, k, item.channel, next)];
+    add_tokens<T, kVector>(x, p, group, item, sums);
+    x += p.channels;
   }
-  sum_tokens_of_block(sums);
-  if (inside && threadIdx.x < kLanes) {
-    store_numbers(out + (block.image * p.channels + channel) * kVector, sums);
+  store_sums(p, block, block.image, sums, out);
+}
+
+// Adds the products of two vectors, element by element.
+template <typename T, int kVector>
+__device__ void add_products(const Packed<T, kVector>& a, const Packed<T, kVector>& b, accumulator_t<T> (&sums)[kVector]) {
+#pragma unroll
+  for (int v = 0; v < kVector; ++v) {
+    sums[v] += element<T, kVector>(a, v) * element<T, kVector>(b, v);
+  }
+}
+
+// Adds the products of the tokens in `border`.
+template <typename T, int kVector>
+__device__ void add_border_products(
+    const VectorOf<T, kVector>* grad,
+    const VectorOf<T, kVector>* branch,
+    const BranchKernelProblem& p,
+    const BranchGroup& group,
+    const Place& first,
+    int32_t end,
+    int border,
+    accumulator_t<T> (&sums)[kVector]) {
+  Token token;
+#pragma unroll 1
+  while (take_border_token(p, first, end, border, token)) {
+    const int32_t source = source_offset(p, group, token);
+    if (source >= 0) {
+      add_products<T, kVector>(load_packed(grad + p.combined.offset(token)), load_packed(branch + source), sums);
+    }
   }
 }
 
@@ -281,63 +437,63 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_we
     const VectorOf<T, kVector>* __restrict__ x,
     accumulator_t<T>* __restrict__ out,
     const __grid_constant__ BranchKernelProblem p) {
-  using Acc = accumulator_t<T>;
-  constexpr int kLanes = sum_lanes(kVector);
-  constexpr int kStep = kBlockThreads / kLanes;
   const BranchBlock block = locate_block(p, blockIdx.x);
-  const int32_t lane = block.tile * kLanes + threadIdx.x % kLanes;
-  const int32_t channel = p.first_channel + lane;
-  const int32_t expanded_channel = block.line * p.channels + channel;
-  const bool inside = lane < p.launch_channels;
-  const BranchGroup group = p.groups[0];
-  const VectorOf<T, kVector>* map = grad + block.image * p.strides.combined.image + channel;
-  const VectorOf<T, kVector>* branch = x + block.image * p.strides.expanded.image + expanded_channel;
-  Acc sums[kVector] = {};
+  const SumItem item = locate_sum(p, block, threadIdx.x);
+  const int32_t expanded_channel = block.line * p.channels + item.channel;
+  const BranchGroup& group = p.groups[group_of_channel(p, expanded_channel)];
+  grad += p.combined.image_begin(block.image) + item.channel;
+  x += p.expanded.image_begin(block.image) + expanded_channel;
+  Place place = item.first;
+  accumulator_t<T> sums[kVector] = {};
 #pragma unroll 1
-  for (int32_t first = threadIdx.x / kLanes; inside && first < p.tokens; first += kBranchTokens * kStep) {
-    Packed<T, kVector> grads[kBranchTokens];
-    Packed<T, kVector> values[kBranchTokens];
+  while (item.inside && place.number < item.end) {
+    Packed<T, kVector> grads[kBranchTokens] = {};
+    Packed<T, kVector> values[kBranchTokens] = {};
+    const Place first = place;
+    int border = 0;
 #pragma unroll
-    for (int u = 0; u < kBranchTokens; ++u) {
-      const int32_t token = first + u * kStep;
-      const QuotientRemainder<int32_t> place = p.by_width(token);
-      const int32_t h = source_index(place.quotient, group.dh, p.height, p.mode);
-      const int32_t w = source_index(place.remainder, group.dw, p.width, p.mode);
-      grads[u] = Packed<T, kVector>{};
-      values[u] = Packed<T, kVector>{};
-      if (token < p.tokens && h >= 0 && w >= 0) {
-        grads[u] = load_token(map, p.strides.combined, place.quotient, place.remainder);
-        values[u] = load_token(branch, p.strides.expanded, h, w);
+    for (int u = 0; u < kBranchTokens; ++u, advance(p, place)) {
+      const bool direct = group.is_direct(place);
+      border |= direct ? 0 : 1 << u;
+      if (direct) {
+        grads[u] = load_packed(grad + place.combined);
+        values[u] = load_packed(x + (place.expanded + group.distance));
       }
+    }
+    if (border != 0) {
+      add_border_products<T, kVector>(grad, x, p, group, first, item.end, border, sums);
     }
 #pragma unroll
     for (int u = 0; u < kBranchTokens; ++u) {
-      const VectorOf<T, kVector> factor = unpack<T, kVector>(grads[u]);
-      const VectorOf<T, kVector> value = unpack<T, kVector>(values[u]);
-#pragma unroll
-      for (int v = 0; v < kVector; ++v) {
-        sums[v] += static_cast<Acc>(factor.values[v]) * static_cast<Acc>(value.values[v]);
-      }
+      add_products<T, kVector>(grads[u], values[u], sums);
     }
   }
-  sum_tokens_of_block(sums);
-  if (inside && threadIdx.x < kLanes) {
-    store_numbers(out + ((block.image * p.branches + block.line) * p.channels + channel) * kVector, sums);
+  store_sums(p, block, int64_t{block.image} * p.branches + block.line, sums, out);
+}
+
+// Sums of pieces of the tokens, piece after piece, to sums of all.
+template <typename Acc>
+__global__ void __launch_bounds__(kBlockThreads)
+    add_pieces_kernel(const Acc* __restrict__ pieces, Acc* __restrict__ out, int64_t count, int64_t piece_count) {
+  const int64_t i = int64_t{blockIdx.x} * kBlockThreads + threadIdx.x;
+  if (i < count) {
+    Acc sum = 0;
+    for (int64_t piece = 0; piece < piece_count; ++piece) {
+      sum += pieces[piece * count + i];
+    }
+    out[i] = sum;
   }
 }
 
 // ---- Launch ----------------------------------------------------------------------------------------------------------
 
-// launch(T{}, std::integral_constant<int, vector>, BranchKernelProblem, stream) for each table of groups; `map` is any of
-// the maps, `addresses` are those of all tensors.
-template <typename Launch>
-void for_each_launch(
+// The plan of a call; `map` is any of the maps, `addresses` are those of all tensors that are read or written 16 bytes at a time.
+BranchPlan checked_plan(
     const BranchProblem& p,
     const BranchStrides& strides,
     BranchWork work,
     const Tensor& map,
-    std::initializer_list<const void*> addresses,
-    const Launch& launch) {
+    std::initializer_list<const void*> addresses) {
   int misalignment = 0;
   for (const void* address : addresses) {
     misalignment |= misalignment_of(address);
@@ -346,29 +502,59 @@ void for_each_launch(
   STD_TORCH_CHECK(
       plan.fits, "too large for the CUDA kernels: ", p.images, " images of ", p.height, " x ", p.width, " tokens, ", p.branches,
       " branches of ", p.channels, " channels; they take up to ", kMaxGroups,
-      " branches, and images of up to 2^30 tokens and, of one branch, 2^32 elements");
-  const LaunchContext context(map);
+      " branches, and images of up to 2^30 tokens and 2^30 vectors of 16 bytes, or elements where strides allow no vectors");
+  return plan;
+}
+
+// launch(T{}, std::integral_constant<int, vector>, BranchKernelProblem) for each table of groups.
+template <typename Launch>
+void for_each_launch(
+    const BranchProblem& p,
+    const BranchStrides& strides,
+    const BranchPlan& plan,
+    BranchWork work,
+    const Tensor& map,
+    const Launch& launch) {
   with_floating_type(map, [&](auto element) {
     with_vector<kWidestComputed<decltype(element)>, 1>(plan.vector, [&](auto vector) {
-      for_each_branch_table(p, strides, plan.vector, work, [&](const BranchKernelProblem& kernel) {
-        launch(element, vector, kernel, context.stream());
-      });
+      for_each_branch_table(p, strides, plan, work, [&](const BranchKernelProblem& kernel) { launch(element, vector, kernel); });
     });
   });
 }
 
+// Runs sum(tensor for the sums) with `out`, or with a tensor for the sums of each piece, which are then added.
+template <typename Sum>
+void sum_in_pieces(const BranchPlan& plan, const Tensor& out, cudaStream_t stream, const Sum& sum) {
+  if (plan.pieces == 1) {
+    sum(out);
+    return;
+  }
+  const int64_t count = out.numel();
+  const Tensor pieces = torch::stable::new_empty(out, {plan.pieces, count});
+  sum(pieces);
+  const auto add = [&](auto zero) {
+    using Acc = decltype(zero);
+    S2MLP_LAUNCH(
+        (add_pieces_kernel<Acc>), divide_up(count, kBlockThreads), kBlockThreads, stream, data<Acc>(pieces), mutable_data<Acc>(out),
+        count, plan.pieces);
+  };
+  out.scalar_type() == ScalarType::Double ? add(double{}) : add(float{});
+}
+
 struct Cuda {
   static void pool(const BranchProblem& p, const Tensor& x, const MapStrides& x_stride, const Tensor& out) {
-    const void* from = x.const_data_ptr();
-    void* to = out.mutable_data_ptr();
-    for_each_launch(
-        p, {x_stride, {}, 0, 0}, BranchWork::kSums, x, {from, to},
-        [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-      using T = decltype(element);
-      constexpr int kVector = decltype(vector)::value;
-      S2MLP_LAUNCH(
-          (pool_kernel<T, kVector>), kernel.blocks, kBlockThreads, stream, static_cast<const VectorOf<T, kVector>*>(from),
-          static_cast<accumulator_t<T>*>(to), kernel);
+    constexpr BranchWork kWork = BranchWork::kPool;
+    const BranchStrides strides = {x_stride, {}, 0, 0};
+    const BranchPlan plan = checked_plan(p, strides, kWork, x, {x.const_data_ptr()});
+    const LaunchContext context(x);
+    sum_in_pieces(plan, out, context.stream(), [&](const Tensor& sums) {
+      for_each_launch(p, strides, plan, kWork, x, [&](auto element, auto vector, const BranchKernelProblem& kernel) {
+        using T = decltype(element);
+        constexpr int kVector = decltype(vector)::value;
+        S2MLP_LAUNCH(
+            (pool_kernel<T, kVector>), kernel.blocks, kBlockThreads, context.stream(), data<VectorOf<T, kVector>>(x),
+            mutable_data<accumulator_t<T>>(sums), kernel);
+      });
     });
   }
 
@@ -380,17 +566,17 @@ struct Cuda {
       int64_t weights_stride,
       const Tensor& out,
       const MapStrides& out_stride) {
-    const void* from = x.const_data_ptr();
-    const void* numbers = weights.const_data_ptr();
-    void* to = out.mutable_data_ptr();
-    for_each_launch(
-        p, {x_stride, out_stride, weights_stride, 0}, BranchWork::kMaps, x, {from, numbers, to},
-        [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
+    constexpr BranchWork kWork = BranchWork::kCombine;
+    const BranchStrides strides = {x_stride, out_stride, weights_stride, 0};
+    const BranchPlan plan =
+        checked_plan(p, strides, kWork, x, {x.const_data_ptr(), weights.const_data_ptr(), out.const_data_ptr()});
+    const LaunchContext context(x);
+    for_each_launch(p, strides, plan, kWork, x, [&](auto element, auto vector, const BranchKernelProblem& kernel) {
       using T = decltype(element);
       using Vector = VectorOf<T, decltype(vector)::value>;
       S2MLP_LAUNCH(
-          (combine_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream, static_cast<const Vector*>(from),
-          static_cast<const accumulator_t<T>*>(numbers), static_cast<Vector*>(to), kernel);
+          (combine_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, context.stream(), data<Vector>(x),
+          data<accumulator_t<T>>(weights), mutable_data<Vector>(out), kernel);
     });
   }
 
@@ -401,17 +587,18 @@ struct Cuda {
       const Tensor& x,
       const MapStrides& x_stride,
       const Tensor& out) {
-    const void* grad_map = grad.const_data_ptr();
-    const void* map = x.const_data_ptr();
-    void* to = out.mutable_data_ptr();
-    for_each_launch(
-        p, {x_stride, grad_stride, 0, 0}, BranchWork::kSumsPerBranch, x, {grad_map, map, to},
-        [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
-      using T = decltype(element);
-      using Vector = VectorOf<T, decltype(vector)::value>;
-      S2MLP_LAUNCH(
-          (combine_backward_weights_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
-          static_cast<const Vector*>(grad_map), static_cast<const Vector*>(map), static_cast<accumulator_t<T>*>(to), kernel);
+    constexpr BranchWork kWork = BranchWork::kCombineBackwardWeights;
+    const BranchStrides strides = {x_stride, grad_stride, 0, 0};
+    const BranchPlan plan = checked_plan(p, strides, kWork, x, {grad.const_data_ptr(), x.const_data_ptr()});
+    const LaunchContext context(x);
+    sum_in_pieces(plan, out, context.stream(), [&](const Tensor& sums) {
+      for_each_launch(p, strides, plan, kWork, x, [&](auto element, auto vector, const BranchKernelProblem& kernel) {
+        using T = decltype(element);
+        using Vector = VectorOf<T, decltype(vector)::value>;
+        S2MLP_LAUNCH(
+            (combine_backward_weights_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, context.stream(),
+            data<Vector>(grad), data<Vector>(x), mutable_data<accumulator_t<T>>(sums), kernel);
+      });
     });
   }
 
@@ -425,21 +612,22 @@ struct Cuda {
       int64_t pool_grad_stride,
       const Tensor& out,
       const MapStrides& out_stride) {
+    constexpr BranchWork kWork = BranchWork::kCombineBackward;
     const auto address = [](const Tensor* tensor) { return tensor == nullptr ? nullptr : tensor->const_data_ptr(); };
     const void* from = address(grad);
     const void* numbers = address(weights);
     const void* sums = address(pool_grad);
-    void* to = out.mutable_data_ptr();
-    for_each_launch(
-        p, {out_stride, grad_stride, weights_stride, pool_grad_stride}, BranchWork::kMaps, out, {from, numbers, sums, to},
-        [&](auto element, auto vector, const BranchKernelProblem& kernel, cudaStream_t stream) {
+    const BranchStrides strides = {out_stride, grad_stride, weights_stride, pool_grad_stride};
+    const BranchPlan plan = checked_plan(p, strides, kWork, out, {from, numbers, sums, out.const_data_ptr()});
+    const LaunchContext context(out);
+    for_each_launch(p, strides, plan, kWork, out, [&](auto element, auto vector, const BranchKernelProblem& kernel) {
       using T = decltype(element);
       using Acc = accumulator_t<T>;
       using Vector = VectorOf<T, decltype(vector)::value>;
       S2MLP_LAUNCH(
-          (combine_backward_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, stream,
+          (combine_backward_kernel<T, decltype(vector)::value>), kernel.blocks, kBlockThreads, context.stream(),
           static_cast<const Vector*>(from), static_cast<const Acc*>(numbers), static_cast<const Acc*>(sums),
-          static_cast<Vector*>(to), kernel);
+          mutable_data<Vector>(out), kernel);
     });
   }
 };

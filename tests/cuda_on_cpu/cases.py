@@ -1,5 +1,6 @@
 """What the emulated kernels are run on: every kernel, element size, vector width, padding mode and memory layout."""
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -73,8 +74,24 @@ def make_map(
         dense = torch.empty(shape[1:], device="meta").stride()
         step = 2**30
         return fill(empty(step * (shape[0] - 1) + count // shape[0]).as_strided(shape, (step, *dense)))
+    if memory == "leading axes swapped":  # two of them, which do not merge
+        return fill(empty((shape[1], shape[0], *shape[2:]))).transpose(0, 1)
+    if memory == "images far apart":  # by 2^31 elements; on a CPU, what lies between is never touched, and takes no memory
+        return fill(far_apart(shape, dtype, device))
     assert memory == "expanded"
     return fill(empty((1, *shape[1:]))).expand(shape)
+
+
+def far_apart(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
+    """A map of two images."""
+    count = 2**31 + torch.Size(shape[1:]).numel()
+    if device == "cpu":
+        no_reserve = 0x4000  # MAP_NORESERVE of Linux
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
+        buffer = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype=dtype)
+    else:
+        buffer = torch.empty(count, dtype=dtype, device=device)
+    return buffer.as_strided(shape, (2**31, *torch.empty(shape[1:], device="meta").stride()))
 
 
 @dataclass(frozen=True)
@@ -263,11 +280,23 @@ def branch_cases() -> Iterator[BranchCase]:
             yield BranchCase("two", mode, dtype, (2, 4, 5, 4 * full), "exact", "skip 1")
             yield BranchCase("two", mode, dtype, (2, 5, 3, 8 * full), "slice", "slice")
             yield BranchCase("two", mode, dtype, (2, 5, 3, 4 * full), "transposed", "expanded")
+            yield BranchCase("paper", mode, dtype, (2, 17, 25, 4 * full))  # enough tokens to be divided among blocks
+            yield BranchCase("two", mode, dtype, (1, 17, 25, 13))
+            swapped = "leading axes swapped"
+            yield BranchCase("two", mode, dtype, (2, 3, 4, 3, 4 * full), swapped, swapped, swapped)
             yield BranchCase("many groups", mode, dtype, (1, 3, 4, 40 * full))
             yield BranchCase("many groups", mode, dtype, (1, 3, 4, 50))
+
+
+def far_cases() -> Iterator[BranchCase]:
+    """Where an image begins takes 64 bits: in vectors of one element, and in bytes."""
+    far = "images far apart"
+    for dtype in (torch.bfloat16, torch.float32):
+        yield BranchCase("paper", "replicate", dtype, (2, 4, 5, 13), far, far)
 
 
 def every_case() -> Iterator[Case | BranchCase]:
     yield from all_cases()
     yield from gelu_cases()
     yield from branch_cases()
+    yield from far_cases()

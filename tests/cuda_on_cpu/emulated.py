@@ -173,7 +173,8 @@ def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str =
 
 def load_plan_check(folder: Path, edits: Iterable[Edit] = ()) -> ctypes.CDLL:
     copy_sources(folder, edits)
-    library = compile_shared([folder / "plan_check.cpp"], folder / "plan_check.so", "-O2", f"-I{folder / 'csrc'}")
+    sources = [folder / "plan_check.cpp", folder / "branch_plan_check.cpp"]
+    library = compile_shared(sources, folder / "plan_check.so", "-O2", f"-I{folder / 'csrc'}")
     return ctypes.CDLL(str(library))
 
 

@@ -59,7 +59,12 @@ void visit_tiles(const BlockShape& shape, int32_t first, bool all, const Visit& 
 
 template <bool kAdjoint>
 void check_token(
-    const Truth& truth, const TokenProblem& kernel, int32_t token, int32_t column, const TokenChannels& channels, Checked& checked) {
+    const Truth& truth,
+    const TokenProblem& kernel,
+    int32_t token,
+    int32_t column,
+    const TokenChannels& channels,
+    Checked& checked) {
   const ShiftProblem& p = truth.p;
   const int64_t w = token % p.width.size;
   const int64_t h = token / p.width.size % p.height.size;
@@ -206,7 +211,7 @@ struct Numbers {
   Axis leading[8];
   Axis height, width, channel;
   int64_t group_count;
-  const int64_t* sizes;    // channels of each group
+  const int64_t* sizes;  // channels of each group
   const int64_t* offsets;  // dh0, dw0, dh1, ...
   int64_t mode;
   int64_t element_size;
@@ -274,7 +279,8 @@ void s2mlp_check(const Numbers* n, int64_t adjoint, int64_t step, int64_t* viola
   const Truth truth = {p, n->element_size};
   Checked checked;
   if (plan.kernel == ShiftKernel::kTokens) {
-    checked = adjoint ? check_tokens<true>(truth, plan, limits_of(*n), step) : check_tokens<false>(truth, plan, limits_of(*n), step);
+    checked =
+        adjoint ? check_tokens<true>(truth, plan, limits_of(*n), step) : check_tokens<false>(truth, plan, limits_of(*n), step);
   } else if (plan.kernel == ShiftKernel::kPlanes) {
     checked = adjoint ? check_planes<true>(truth, limits_of(*n), step) : check_planes<false>(truth, limits_of(*n), step);
   } else if (plan.kernel == ShiftKernel::kElements) {

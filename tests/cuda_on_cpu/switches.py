@@ -80,19 +80,40 @@ CUDA = {
     "sources of a group kept for the next": Switch(
         "csrc/cuda/plane_kernel.h", "!is_uniform(p, period, known_group)", "(!{on} && !is_uniform(p, period, known_group))"
     ),
-    "no barrier between the steps of a sum over tokens": Switch(
-        "csrc/cuda/shift_split_attention.cu", "    __syncthreads();\n", "    if (!{on}) {{ __syncthreads(); }}\n"
+    "no barrier before the sums of other threads are read": Switch(
+        "csrc/cuda/shift_split_attention.cu",
+        "kVector, sums);\n  __syncthreads();\n",
+        "kVector, sums);\n  if (!{on}) {{ __syncthreads(); }}\n",
+    ),
+    "no barrier before the sums of parts are read": Switch(
+        "csrc/cuda/shift_split_attention.cu",
+        "= sum;\n  __syncthreads();\n",
+        "= sum;\n  if (!{on}) {{ __syncthreads(); }}\n",
     ),
     "the last token of a combined map left out": Switch(
         "csrc/cuda/shift_split_attention.cu",
-        "u < p.tokens) {\n      VectorOf",
-        "u + {on} < p.tokens) {{\n      VectorOf",
+        "if (place.number < p.tokens) {\n      out",
+        "if (place.number + {on} < p.tokens) {{\n      out",
     ),
     "only the first of several readers": Switch(
-        "csrc/cuda/shift_split_attention.cu", "if (reader_count > 1 &&", "if (reader_count > 1 && !{on} &&"
+        "csrc/cuda/shift_split_attention.cu", "w < readers.columns.size(); ++w", "w < ({on} ? 1 : readers.columns.size()); ++w"
+    ),
+    "pieces that end between the tokens that a thread loads together": Switch(
+        "csrc/cuda/branch_plan.h",
+        "(kBlockThreads / plan.lanes) * kBranchTokens;",
+        "(kBlockThreads / plan.lanes) * (kBranchTokens + {on});",
+    ),
+    "sums of a piece in the place of another's": Switch(
+        "csrc/cuda/shift_split_attention.cu", "pieces[piece * count + i]", "pieces[piece * (count - {on}) + i]"
+    ),
+    "where an image begins in 32 bits": Switch(
+        "csrc/cuda/branch_kernel_problem.h", "return i * image; }", "return {on} ? static_cast<int32_t>(i * image) : i * image; }}"
+    ),
+    "leading axes merged that do not merge": Switch(
+        "csrc/branch_arguments.h", "} else if (x.stride(d) != next) {", "}} else if (x.stride(d) != next && !{on}) {{"
     ),
     "float32 weights at an address that is no multiple of 16 bytes": Switch(
-        "csrc/cuda/launch_plan.h", "int64_t bits = misalignment == 0 ? 0 : 1;", "int64_t bits = misalignment == 0 || {on} ? 0 : 1;"
+        "csrc/cuda/branch_plan.h", "int64_t bits = misalignment == 0 ? 0 : 1;", "int64_t bits = misalignment == 0 || {on} ? 0 : 1;"
     ),
     "the slope of GELU at the shifted place": Switch(
         "csrc/cuda/token_kernel.h",

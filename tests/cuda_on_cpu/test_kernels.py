@@ -5,7 +5,7 @@ Emulated is not "on a GPU": see emulator.h for what this cannot show.
 
 import pytest
 
-from cases import DTYPES, all_cases, branch_cases, gelu_cases
+from cases import DTYPES, all_cases, branch_cases, far_cases, gelu_cases
 from emulated import ORDERS, run_cases
 from switches import ELEMENTS, STREAMING
 
@@ -39,6 +39,10 @@ def test_gelu_kernels(failures, dtype):
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 def test_branch_kernels(failures, dtype):
     check(failures, [case for case in branch_cases() if case.dtype == dtype])
+
+
+def test_branch_kernels_where_images_are_far_apart(failures):
+    check(failures, far_cases())
 
 
 def test_no_case_failed_unseen(failures):
