@@ -24,8 +24,8 @@ def program(tmp_path_factory):
 def launches(program) -> bool:
     """On both devices: launched there, on that device's stream, with a grid for its limits, and with the kernel's arguments."""
     return [run(program, device) for device in "01"] == [
-        ["launch on device 0, stream 100: 160 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
-        ["launch on device 1, stream 101: 640 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
+        ["launch on device 0, stream 100: 101024 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
+        ["launch on device 1, stream 101: 202048 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
     ]
 
 
