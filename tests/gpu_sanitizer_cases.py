@@ -19,7 +19,9 @@ from oracle import failure_of
 
 only = "".join(sys.argv[1:])
 cases = [case for case in every_case() if case.mode == "replicate" and case.table != "far" and only in case.name]
-cases = [case for case in cases if "far apart" not in case.name]  # those take tens of GB of a GPU, whose memory is not lazily committed
+cases = [
+    case for case in cases if "far apart" not in case.name
+]  # those take tens of GB of a GPU, whose memory is not lazily committed
 failures = {case.name: failure for case in cases if (failure := failure_of(case, torch.ops.s2mlp_cuda, "cuda"))}
 for name, failure in failures.items():
     print(f"{name}: {failure}")

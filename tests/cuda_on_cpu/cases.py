@@ -63,6 +63,8 @@ def make_map(
         cut = [slice(None)] * len(shape)
         cut[0] = cut[channel] = slice(1, None, 2)
         return fill(empty(larger)[tuple(cut)])
+    if memory == "infinities":  # of both signs
+        return empty(shape).copy_(torch.randn(shape).sign() * torch.inf)
     if memory == "frames":  # all frames of each image but the last: the two leading axes do not merge
         return fill(empty((shape[0], shape[1] + 1, *shape[2:]))[:, :-1])
     if memory == "transposed":  # the other data format's memory
@@ -262,6 +264,8 @@ def gelu_cases() -> Iterator[GeluCase]:
             yield GeluCase("unequal", mode, dtype, "channels_last", (2, 5, 4, 4 * full))
             yield GeluCase("unequal", mode, dtype, "channels_first", (3, 5, 3, 3), "exact", "exact", "tanh")
             yield GeluCase("V1", mode, dtype, "channels_last", (3, 2, 5, 4, 4 * full), "frames", "frames")
+            for approximate in ("none", "tanh"):
+                yield GeluCase("V1", mode, dtype, "channels_last", (1, 3, 4, 4 * full), "infinities", "exact", approximate)
 
 
 def branch_cases() -> Iterator[BranchCase]:

@@ -46,16 +46,23 @@ def close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> boo
     return torch.allclose(ours.double(), expected, rtol=relative, atol=few * max(1, expected.abs().max().item()))
 
 
+def exact_gelu(x: torch.Tensor, approximate: str) -> torch.Tensor:
+    """In float64. At minus infinity zero, where PyTorch has NaN; the derivative there is zero, too."""
+    inside = x.detach().isfinite()
+    return torch.where(inside, F.gelu(x.where(inside, 0), approximate=approximate), x.relu())
+
+
 def gelu_failure(case: GeluCase, ops, device: str) -> str:
     """Against PyTorch's own GELU in float64 and the slice reference."""
     x, grad = case.make(device), case.make_grad(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
     leaf = x.detach().double().requires_grad_()
-    expected = reference.spatial_shift(
-        F.gelu(leaf, approximate=case.approximate), case.offsets, group_sizes=case.group_sizes, **keywords
-    )
-    if not close(ops.gelu_spatial_shift(x, flat, case.group_sizes, case.approximate, **keywords), expected, case.dtype):
+    exact = exact_gelu(leaf, case.approximate)
+    expected = reference.spatial_shift(exact, case.offsets, group_sizes=case.group_sizes, **keywords)
+    ours = ops.gelu_spatial_shift(x, flat, case.group_sizes, case.approximate, **keywords)
+    right = torch.equal(ours.double(), expected) if x.isinf().any() else close(ours, expected, case.dtype)
+    if not right:
         return "forward differs from the reference"
     (expected,) = torch.autograd.grad(expected, leaf, grad.double())
     ours = ops.gelu_spatial_shift_backward(grad, x, flat, case.group_sizes, case.approximate, **keywords)

@@ -120,6 +120,11 @@ CUDA = {
         "operands[u] = epilogue.load(to[u] + operand_map);",
         "operands[u] = epilogue.load(at_token<false>(p, out, {on} ? locate_token(p, row) : place) + operand_map);",
     ),
+    "infinity times zero in GELU": Switch(
+        "csrc/gelu.h",
+        "return lesser(constant<F>(end), absolute(x));",
+        "return {on} ? absolute(x) : lesser(constant<F>(end), absolute(x));",
+    ),
     "one approximation for the other": Switch("csrc/elementwise.h", "if (op.tanh) {", "if (op.tanh != {on}) {{"),
 }
 
