@@ -101,7 +101,7 @@ inline void check_channel_values(
   expected.insert(expected.end(), inner);
   STD_TORCH_CHECK(
       std::equal(expected.begin(), expected.end(), values.sizes().begin(), values.sizes().end()), name, " must have shape ", layout,
-      ", here ", shape_of(expected), ", got ", shape_of(values));
+      " = ", shape_of(expected), ", got ", shape_of(values));
   STD_TORCH_CHECK(
       values.scalar_type() == accumulator_dtype(x.scalar_type()) && values.device() == x.device(), name,
       " must be float32 (float64 for a float64 map) and on the same device as the map");

@@ -110,7 +110,7 @@ def replaced(pattern: str, new: str):
 )
 def test_faults_are_found(pattern, new, finding):
     found = outcome(SHIFT, replaced(pattern, new))
-    assert re.search("strided_kernel<.*" + finding, found), found
+    assert re.search("token_kernel<.*" + finding, found), found
 
 
 def test_a_store_outside_of_shared_memory_is_found():

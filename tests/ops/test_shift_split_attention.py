@@ -552,7 +552,7 @@ def test_errors_of_the_parts():
         (lambda ops, x: ops.shift_branch_pool(x.int(), 1, [0, 0], [24]), "x must be float64, float32, float16 or bfloat16"),
         (
             lambda ops, x: ops.shift_branch_combine(x, x[0, 0, :1], [0, 0], [24]),
-            r"must have shape \(..., K, C\), here \(2, 1, 24\), got \(1, 24\)",
+            r"must have shape \(..., K, C\) = \(2, 1, 24\), got \(1, 24\)",
         ),
         (
             lambda ops, x: ops.shift_branch_combine(x, x[:, 0, :1].double(), [0, 0], [24]),
@@ -564,7 +564,7 @@ def test_errors_of_the_parts():
         ),
         (
             lambda ops, x: ops.shift_branch_combine_backward(x, x[:, 0, :1], x[:, 0, 0, :5], [0, 0], [24]),
-            r"pool_grad must have shape \(..., C\), here \(2, 24\), got \(2, 5\)",
+            r"pool_grad must have shape \(..., C\) = \(2, 24\), got \(2, 5\)",
         ),
         (
             lambda ops, x: ops.shift_branch_pool_backward(x[:, 0, 0], -1, 4, torch.float32, 1, [0, 0], [24]),
