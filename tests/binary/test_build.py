@@ -147,6 +147,6 @@ def test_binary_uses_only_the_stable_abi_of_torch():
     symbols = run("nm", "-D", "--undefined-only", binary).stdout
     assert "aoti_torch_call_dispatcher" in symbols or "torch_call_dispatcher" in symbols
     assert not re.findall(r"\b_Z\w*(?:2at|3c10|5torch)\w*", symbols)
-    assert binary.stat().st_size < 10 * 2**20
+    assert binary.stat().st_size < 8_000_000
     needed = set(re.findall(r"NEEDED.*\[(.+)\]", run("readelf", "-d", binary).stdout))
     assert not needed & {"libtorch_python.so", "libtorch_cuda.so", "libc10_cuda.so", "libcudart.so.13"}
