@@ -110,8 +110,8 @@ class Block:
     code: list[Instruction] = field(default_factory=list)
     successors: list[int] = field(default_factory=list)
     predecessors: list[int] = field(default_factory=list)
-    writes: list[tuple[int, str, str]] = field(default_factory=list)  # (index, register, operand) of instructions that may change pointers
-    pointers: Pointers | None = None  # at the begin of the block
+    writes: list[tuple[int, str, str]] = field(default_factory=list)  # (index, register, operand) where pointers may change
+    pointers: Pointers | None = None  # at the beginning of the block
 
     def find_writes(self) -> None:
         for i, (_, operation, text) in enumerate(self.code):
