@@ -35,7 +35,7 @@ from setuptools import setup
 ROOT = Path(__file__).parent
 # The oldest PyTorch that the binary runs on (2.11). Newer versions keep this interface.
 TORCH_TARGET_VERSION = "0x020b000000000000"
-# Compute capabilities of T4, A100, H100, B200 and RTX 5090. Code also runs on later minor versions: that for 8.0 on 8.6 and 8.9.
+# Compute capabilities of T4, A100, H100, B200 and RTX 5090. Code also runs on later minor versions: code for 8.0 on 8.6 and 8.9.
 # PTX of the last one covers newer GPUs.
 DEFAULT_CAPABILITIES = {(7, 5), (8, 0), (9, 0), (10, 0), (12, 0)}
 
@@ -72,13 +72,13 @@ def toolkit_version(home: Path) -> str:
 
 
 def toolkit_capabilities(home: Path) -> set[tuple[int, int]]:
-    """Of the GPUs that the toolkit compiles for. The newest know none before 7.5, those before 12.8 none after 9.0."""
+    """Capabilities that the toolkit compiles for. The newest toolkits support none below 7.5, those before 12.8 none above 9.0."""
     listed = subprocess.run([home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout
     return {(int(major), int(minor)) for major, minor in re.findall(r"^compute_(\d+)(\d)$", listed, re.MULTILINE)}
 
 
 def visible_capabilities() -> set[tuple[int, int]]:
-    """Of this machine's GPUs: those that PyTorch sees, and for a build of PyTorch without CUDA those that nvidia-smi lists."""
+    """Capabilities of this machine's GPUs: as seen by PyTorch or, for a CPU build of PyTorch, as listed by nvidia-smi."""
     if torch.version.cuda is not None:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return {torch.cuda.get_device_capability(gpu) for gpu in range(count)}
@@ -90,9 +90,10 @@ def visible_capabilities() -> set[tuple[int, int]]:
 
 
 def default_arch_list(known: set[tuple[int, int]], visible: set[tuple[int, int]]) -> str:
-    """For the visible GPUs, else for all that the toolkit knows of the default ones.
+    """Architectures of the visible GPUs or, without any, the default ones that the toolkit supports.
 
-    A GPU newer than the toolkit gets PTX of the newest architecture that the toolkit knows; one older than all of these, nothing.
+    A GPU newer than the toolkit gets PTX of the newest architecture that the toolkit supports. A GPU older than all of these gets
+    no code.
     """
     chosen = {max(older) for gpu in visible if (older := {capability for capability in known if capability <= gpu})}
     return ";".join(f"{major}.{minor}" for major, minor in sorted(chosen or known & DEFAULT_CAPABILITIES)) + "+PTX"
@@ -114,12 +115,12 @@ def extensions() -> list:
     libraries, include_dirs, library_dirs, cuda_version = [], [], [], ""
     if home is not None:
         cuda_version = toolkit_version(home)
-        # A quarter smaller, but drivers before CUDA 12.4 cannot read it. Code of toolkits from 13.0 on needs newer ones anyway.
+        # A quarter smaller, but requires a driver of CUDA 12.4 or newer. Toolkits from 13.0 on require a newer driver anyway.
         small = int(cuda_version.partition(".")[0]) >= 13
         nvcc_flags.append("--compress-mode=size" if small else "-Xfatbin=-compress-all")
         if not os.environ.get("TORCH_CUDA_ARCH_LIST"):
             os.environ["TORCH_CUDA_ARCH_LIST"] = default_arch_list(toolkit_capabilities(home), visible_capabilities())
-        # CPU builds of torch set this to None, although compiling only needs the toolkit.
+        # CPU builds of torch set this to None, although compilation only needs the toolkit.
         cpp_extension.CUDA_HOME = str(home)
         # torch requires its own CUDA major version. This binary links the CUDA runtime statically and uses torch
         # only through the stable ABI, so any toolkit that the driver supports works.
@@ -138,7 +139,7 @@ def extensions() -> list:
         library_dirs=library_dirs,
         libraries=libraries,
         extra_compile_args={"cxx": cxx_flags, "nvcc": nvcc_flags},
-        # The binary must keep its dependency on torch's libraries, even on those that the linker finds no symbols in.
+        # The binary must keep its dependency on torch's libraries, including those from which it uses no symbols.
         extra_link_args=["-s", "-Wl,--no-as-needed", "-lc10", "-ltorch", "-ltorch_cpu", "-Wl,--as-needed"],
         py_limited_api=True,
     )

@@ -1,4 +1,4 @@
-// Element-wise operations that can be fused with a shift. F is a scalar, or on the CPU a vector. Some operations have a second
+// Element-wise operations that can be fused with a shift. F is a scalar or, on the CPU, a vector. Some operations have a second
 // operand: an element of a second map with the strides of the output.
 //
 // An element-wise operation commutes with a shift, which only moves values. With zero padding this needs op(0) = 0, as for GELU.
@@ -17,7 +17,7 @@ constexpr Precision kPrecisionOf = std::is_same_v<T, torch::headeronly::BFloat16
     : std::is_same_v<T, torch::headeronly::Half>                                  ? Precision::kFloat16
                                                                                   : Precision::kFloat32;
 
-// The shift alone, which moves bits.
+// The shift alone, which only copies bits.
 struct Identity {
   static constexpr bool kHasOperand = false;
 };
@@ -46,7 +46,7 @@ struct TimesGeluSlope {
   }
 };
 
-// use(the operation for one approximation): what a GPU branches on once, before all elements of a vector.
+// Calls use(operation for one approximation), so that a GPU branches once per vector, not per element.
 template <template <typename> typename Op, typename Use>
 S2MLP_HOST_DEVICE void with_approximation(const Op<bool>& op, const Use& use) {
   if (op.tanh) {

@@ -1,15 +1,15 @@
-// GELU and its slope: exact, GELU(x) = x * Phi(x), and the tanh approximation. For one number on the host or the device,
-// or, on the host, for a vector of floats (cpu/lanes.h): the same code without a branch.
+// GELU and its slope: exact, GELU(x) = x * Phi(x), and the tanh approximation. For a scalar on the host or the device,
+// or, on the host, for a vector of floats (cpu/lanes.h): the same branch-free code.
 //
-// Both are symmetric: with t = |x| and tail(t) the weight of the negative side, which is 1 - Phi(t) for the exact one,
+// Both are symmetric: with t = |x| and tail(t) the weight of the negative side, 1 - Phi(t) for exact GELU,
 //
 //     GELU(x) = max(x, 0) - t * tail(t)        GELU'(x) = x > 0 ? 1 - d(t) : d(t),  d = tail + t * tail'
 //
-// Nothing cancels for negative x, where x * (1 + erf(x / sqrt 2)) / 2 loses every digit. d changes its sign at t0 = 0.7518; where it
-// is approximated, t0 - t is a factor of its own, so that it is accurate there, too.
+// There is no cancellation for negative x, where x * (1 + erf(x / sqrt 2)) / 2 loses all accuracy. d changes sign at t0 = 0.7518;
+// approximations of d have t0 - t as an explicit factor, so that they are accurate there, too.
 //
-// In float32 and in 16 bits both are computed from polynomials, fitted by iteratively reweighted least squares. Results of 16 bits are
-// correctly rounded for at least 99.9% of all inputs, and less than one unit in the last place off for the others
+// In float32 and in 16 bits, both are computed from polynomials, fitted by iteratively reweighted least squares. 16-bit results are
+// correctly rounded for at least 99.9% of all inputs, with errors below one unit in the last place for the others
 // (tests/ops/test_gelu_spatial_shift.py). Results below the smallest normal float32 may be flushed to zero.
 #pragma once
 
@@ -27,9 +27,9 @@ constexpr double kInverseSqrt2 = 0.70710678118654752440;
 constexpr double kLog2E = 1.44269504088896340736;
 constexpr double kTanhScale = 1.59576912160573071176;  // 2 * sqrt(2 / pi)
 constexpr double kTanhCube = 0.044715;
-constexpr double kSlopeZero = 0.75179152469356445746;  // t0 of the exact one
+constexpr double kSlopeZero = 0.75179152469356445746;  // t0 of exact GELU
 
-// The same bits as another type. Of vectors a cast does it, and keeps them in registers (cpu/lanes.h).
+// Reinterprets the bits as another type. For vectors this is a cast, which keeps them in registers (cpu/lanes.h).
 template <typename To, typename From>
 S2MLP_HOST_DEVICE To bit_cast(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
@@ -42,10 +42,10 @@ S2MLP_HOST_DEVICE To bit_cast(const From& from) {
   }
 }
 
-// What the result is rounded to.
+// The format that results are rounded to.
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
 
-// A constant, in every lane where F is a vector.
+// A constant, broadcast to all lanes if F is a vector.
 template <typename F>
 S2MLP_HOST_DEVICE F constant(float value) {
   return F{} + value;
@@ -73,7 +73,7 @@ S2MLP_HOST_DEVICE F every_other(const F& square, float c0, float, float c2, Floa
   return every_other<F>(square, c2, rest...) * square + c0;
 }
 
-// The same polynomial. On the host the even and the odd powers on their own: one multiplication more, half of the latency.
+// The same polynomial. On the host, even and odd powers are evaluated separately: one more multiplication, half the latency.
 template <typename F, typename... Floats>
 S2MLP_HOST_DEVICE F long_polynomial(const F& x, float c0, Floats... rest) {
 #if defined(__CUDA_ARCH__)
@@ -84,7 +84,8 @@ S2MLP_HOST_DEVICE F long_polynomial(const F& x, float c0, Floats... rest) {
 #endif
 }
 
-// a < b ? a : b and a > b ? a : b; NaN where b is NaN. Of vectors the compiler makes a comparison and a selection.
+// a < b ? a : b and a > b ? a : b; NaN if b is NaN. In assembly for vectors, because the compiler emits a comparison and a
+// selection.
 template <typename F>
 S2MLP_HOST_DEVICE F lesser(const F& a, const F& b) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -121,7 +122,8 @@ S2MLP_HOST_DEVICE F greater(const F& a, const F& b) {
   return a > b ? a : b;
 }
 
-// 2^y for y < 128; zero below the smallest normal number. The device's instruction has a relative error of 2^-22.
+// 2^y for y < 128; results below the smallest normal number are flushed to zero. The device's instruction has a relative error of
+// 2^-22.
 template <Precision kPrecision, typename F>
 S2MLP_HOST_DEVICE F exp2_flushed(const F& y) {
 #if defined(__CUDA_ARCH__)
@@ -143,7 +145,7 @@ S2MLP_HOST_DEVICE F exp2_flushed(const F& y) {
 #endif
 }
 
-// 1 / x for 2^-126 <= x <= 2^127; the device's instruction is one unit in the last place off at most.
+// 1 / x for 2^-126 <= x <= 2^127. The error of the device's instruction is at most one unit in the last place.
 template <Precision kPrecision, typename F>
 S2MLP_HOST_DEVICE F reciprocal(const F& x) {
 #if defined(__CUDA_ARCH__)
@@ -153,7 +155,7 @@ S2MLP_HOST_DEVICE F reciprocal(const F& x) {
 #else
 #if defined(__x86_64__)
   if constexpr (kPrecision == Precision::kBFloat16 && sizeof(F) == 64) {
-    F estimate;  // relative error 6.1e-5; a division takes several times as long in these registers
+    F estimate;  // relative error 6.1e-5; division of 64-byte vectors is several times slower
     asm("vrcp14ps %1, %0" : "=v"(estimate) : "v"(x));
     return estimate;
   }
@@ -171,14 +173,14 @@ S2MLP_HOST_DEVICE F absolute(const F& x) {
   }
 }
 
-// |x|, cut where GELU no longer differs from max(x, 0), so that infinity times zero cannot occur. NaN stays NaN.
+// |x|, clamped where GELU no longer differs from max(x, 0), so that infinity times zero cannot occur. NaN is propagated.
 template <typename F>
 S2MLP_HOST_DEVICE F gelu_argument(const F& x, float end) {
   return lesser(constant<F>(end), absolute(x));
 }
 
-// In float32 the exact tail is exp(-t^2 / 2) times half the scaled complementary error function, which is smooth: a polynomial of
-// degree 8 in 1 / (1 + 0.34 t), relative error 2.3e-8 over 0 <= t <= 13.
+// In float32, the exact tail is exp(-t^2 / 2) times half the scaled complementary error function. The latter is smooth and
+// approximated by a polynomial of degree 8 in 1 / (1 + 0.34 t), with a relative error of 2.3e-8 over 0 <= t <= 13.
 template <bool kTanh, typename F>
 struct GeluFloat32 {
   static constexpr Precision kPrecision = Precision::kFloat32;
@@ -195,8 +197,8 @@ struct GeluFloat32 {
     const F slope = x > 0 ? 1 - d : d;
 #if defined(__CUDACC__) || defined(S2MLP_CUDA_ON_CPU)
     if constexpr (!kTanh) {
-      // Near zero the error of the device's exponential, 2.4e-7 at most, is half of it in the slope: up to 2.8e-7 in all, against 1.2e-7
-      // with an odd polynomial of degree 7, whose error is 1e-8.
+      // Near zero, half the error of the device's exponential (at most 2.4e-7) carries over to the slope, for up to 2.8e-7 in
+      // total. An odd polynomial of degree 7, whose own error is 1e-8, reduces this to 1.2e-7.
       const F near = x * polynomial(t * t, 7.978844047e-1f, -2.659535408e-1f, 5.972568318e-2f, -8.873429149e-3f) + 0.5f;
       return t < 0.5f ? near : slope;
     }
@@ -219,8 +221,8 @@ struct GeluFloat32 {
     }
   }
 
-  // d(t). Over (t0 - t) exp(-t^2 / 2) the exact one is smooth as well: a polynomial of degree 7 in 1 / (1 + 0.32 t), relative error
-  // 1.8e-8. The rounding errors of the factors are relative to |d|, which is at most 0.13 where the slope is above 1.
+  // d(t). For exact GELU, d(t) / ((t0 - t) exp(-t^2 / 2)) is smooth and approximated by a polynomial of degree 7 in 1 / (1 + 0.32
+  // t), relative error 1.8e-8. Rounding errors of the factors are relative to |d|, which is at most 0.13 where the slope exceeds 1.
   S2MLP_HOST_DEVICE static F negative_slope(const F& t) {
     const F square = t * t;
     if constexpr (kTanh) {
@@ -249,16 +251,15 @@ struct GeluFloat32 {
   }
 };
 
-// In 16 bits the logarithm of the exact tail is approximated by a polynomial, and so is that of d(t) / (t0 - t): few instructions, and
-// no reciprocal. Both are computed with a scale, so that they are not flushed to zero where their product with t, or t0 - t, is not
-// below the smallest normal number.
+// In 16 bits, polynomials approximate the logarithms of the exact tail and of d(t) / (t0 - t): few instructions, and no reciprocal.
+// Both are scaled, so that they are not flushed to zero while their product with t, or t0 - t, is a normal number.
 template <bool kTanh, Precision kPrecision, typename F>
 struct Gelu16Bits {
   static constexpr bool kShort = kPrecision == Precision::kBFloat16;
 
   S2MLP_HOST_DEVICE static F value(const F& x) {
 #if !defined(__CUDACC__) && !defined(S2MLP_CUDA_ON_CPU)
-    if constexpr (kShort && !kTanh) {  // a processor takes less time for the estimate of a reciprocal and two shorter polynomials
+    if constexpr (kShort && !kTanh) {  // on CPUs, an estimated reciprocal and two shorter polynomials are faster
       const F t = gelu_argument(x, 16.0f);
       const F e = exp2_flushed<kPrecision, F>(t * t * static_cast<float>(-kLog2E / 2));
       const F u = reciprocal<kPrecision, F>(t * 0.38f + 1.0f);
@@ -267,7 +268,7 @@ struct Gelu16Bits {
     }
 #endif
     constexpr double kEnd = kShort ? (kTanh ? 10.15 : 13.24) : 5.75;
-    const F s = saturated(absolute(x) * static_cast<float>(1 / kEnd));  // t / kEnd; from 1 on, t * tail is rounded to zero
+    const F s = saturated(absolute(x) * static_cast<float>(1 / kEnd));  // t / kEnd; from 1 on, t * tail rounds to zero
     F tail;  // kEnd * tail
     if constexpr (kTanh) {
       const F power = s * s * static_cast<float>(kLog2E * kTanhScale * kTanhCube * kEnd * kEnd * kEnd) +
@@ -287,7 +288,8 @@ struct Gelu16Bits {
     return greater(constant<F>(0.0f), x) - s * tail;
   }
 
-  // Not with the host's short exponential and its estimate of the reciprocal: too few results would be correctly rounded.
+  // With the host's short exponential and estimated reciprocal, too few results would be correctly rounded: both are those of
+  // float32.
   S2MLP_HOST_DEVICE static F slope(const F& x) {
     if constexpr (kTanh) {  // with s = sigmoid(z), GELU = x * s: s * (1 + x * (1 - s) * z')
       constexpr float kEnd = kShort ? 10.25f : 6.5f;
@@ -319,7 +321,7 @@ struct Gelu16Bits {
   }
 
  private:
-  // The lesser of x >= 0 and 1. NaN may become zero.
+  // min(x, 1) for x >= 0. NaN may become zero.
   S2MLP_HOST_DEVICE static F saturated(const F& x) {
 #if defined(__CUDA_ARCH__)
     return __saturatef(x);

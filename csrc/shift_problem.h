@@ -1,5 +1,5 @@
-// A call of a shift op: sizes, strides and groups, without tensors. Host only, no PyTorch types, so that what is derived from it
-// (the CUDA launch plan) can be tested for maps larger than any memory.
+// A call of a shift op: sizes, strides and groups, without tensors. Host only and without PyTorch types, so that code that depends
+// on it (the CUDA launch plan) can be tested for maps larger than any memory.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ struct ShiftGroup {
 };
 
 struct ShiftProblem {
-  std::vector<Axis> leading;  // merged if strides allow; without axes of size 1
+  std::vector<Axis> leading;  // merged if possible; without axes of size 1
   int64_t leading_size;       // product of their sizes
   Axis height;
   Axis width;
@@ -34,7 +34,7 @@ struct ShiftProblem {
   std::vector<ShiftGroup> groups;
   PaddingMode mode;
 
-  // Whether the innermost loop of the kernels is over channels: the axis with the smaller output stride is innermost.
+  // Whether the innermost loop of the kernels is over channels, not width: the axis with the smaller output stride is innermost.
   bool channels_innermost() const {
     const Axis& row_or_column = width.size > 1 ? width : height;
     return channel.size > 1 && (row_or_column.size == 1 || channel.out_stride <= row_or_column.out_stride);
@@ -43,8 +43,8 @@ struct ShiftProblem {
   int64_t elements() const { return leading_size * height.size * width.size * channel.size; }
 };
 
-// Sets the leading axes of a problem. Their order does not matter to a shift: they are sorted by the strides of the output, so that as
-// many as possible can be merged.
+// Sets the leading axes of a problem. Their order does not matter to a shift: they are sorted by output stride, so that as many as
+// possible can be merged.
 inline void add_leading_axes(ShiftProblem& problem, std::vector<Axis> axes) {
   problem.leading.clear();
   problem.leading_size = 1;

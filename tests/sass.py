@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels: registers, occupancy, local memory, widths of loads and stores.
+"""Properties of the compiled CUDA kernels: registers, occupancy, local memory, widths of loads and stores.
 
     python tests/sass.py       prints a table of every kernel of the installed binary
 
@@ -19,7 +19,7 @@ import s2mlp_cuda
 BINARY = Path(s2mlp_cuda.__file__).parent / "_C.abi3.so"
 BLOCK_THREADS = 256
 REGISTERS_PER_MULTIPROCESSOR = 65536
-#: Others have 1536.
+#: Other architectures have 1536.
 THREADS_PER_MULTIPROCESSOR = {"sm_75": 1024, "sm_80": 2048, "sm_90": 2048, "sm_100": 2048, "sm_103": 2048}
 
 
@@ -41,22 +41,22 @@ class Kernel:
 
     @property
     def blocks(self) -> int:
-        """That a multiprocessor's registers allow at a time."""
+        """The blocks that a multiprocessor's registers allow at a time."""
         warps = BLOCK_THREADS // 32
         per_warp = -(-self.registers * 32 // 256) * 256
         return min(REGISTERS_PER_MULTIPROCESSOR // (warps * per_warp), self.threads_per_multiprocessor // BLOCK_THREADS)
 
     @property
     def occupancy(self) -> float:
-        """Share of a multiprocessor's threads that its registers allow."""
+        """The share of a multiprocessor's threads that its registers allow."""
         return self.blocks * BLOCK_THREADS / self.threads_per_multiprocessor
 
 
 def tools_folder() -> Path:
-    """Where cuobjdump and nvdisasm are.
+    """The folder of cuobjdump and nvdisasm.
 
     Raises:
-        FileNotFoundError: neither in this environment's packages nor on PATH.
+        FileNotFoundError: they are neither in this environment's packages nor on PATH.
     """
     packaged = Path(sysconfig.get_path("purelib")) / "nvidia" / "cu13" / "bin"
     if (packaged / "cuobjdump").exists():
@@ -68,7 +68,7 @@ def tools_folder() -> Path:
 
 
 def dump(*options: str) -> list[str]:
-    """What cuobjdump prints of the installed binary."""
+    """The output of cuobjdump for the installed binary."""
     folder = tools_folder()
     result = subprocess.run(
         [folder / "cuobjdump", *options, BINARY],
@@ -84,13 +84,13 @@ def demangle(names: Iterable[str]) -> list[str]:
 
 
 def short_name(plain: str) -> str:
-    """``kernel<arguments>`` of a demangled name, without namespaces and parameters."""
+    """A demangled name as ``kernel<arguments>``, without namespaces and parameters."""
     left_out = r"\(anonymous namespace\)::|\(s2mlp::Precision\)|s2mlp::|c10::|^void "
     return re.sub(left_out, "", plain).partition("(")[0]
 
 
 def kernels() -> list[Kernel]:
-    """Every kernel of the binary, for every architecture that it holds machine code for."""
+    """All kernels of the binary, for every architecture that it has machine code for."""
     found: dict[tuple[str, str], Kernel] = {}
     arch, current = "", None
 
@@ -125,7 +125,7 @@ def kernels() -> list[Kernel]:
 
 
 def table(entries: list[Kernel]) -> str:
-    """One line per kernel: per architecture its registers and occupancy; then its 128-bit loads and stores."""
+    """One line per kernel: registers and occupancy per architecture, then 128-bit loads and stores."""
     archs = sorted({entry.arch for entry in entries}, key=lambda arch: int(arch[3:]))
     lines = ["registers (occupancy)".ljust(70) + "".join(arch.rjust(12) for arch in archs) + "   LDG.128  STG.128"]
     by_name: dict[str, dict[str, Kernel]] = {}

@@ -1,4 +1,4 @@
-"""The machine code of the CPU kernels, for every instruction set in the binary. The processor need not have them."""
+"""Checks the machine code of the CPU kernels, for every instruction set in the binary. The processor need not support them."""
 
 import platform
 import shutil
@@ -8,17 +8,17 @@ import pytest
 
 import x86_code
 
-#: How many loops over vectors each instruction set has at the least, by kernel. There are many more: what is left of a run takes
-#: narrower vectors, compilers vectorize loops of their own accord, and for three branches there is other code than for any number.
+#: The least number of loops over vectors for each instruction set, by kernel. There are many more: remainders of runs take narrower
+#: vectors, compilers vectorize other loops, and three branches have separate code from any other number.
 LOOPS = {
     "shift": 2 * 2 * 4,  # by rows and by planes, cached and streaming stores, element sizes
-    "adjoint": 2 * 2 * 4 * 2,  # the same for dtypes: copies and sums
-    "GELU": 3 * 2 * 3,  # by rows with both kinds of stores and by planes; exact and tanh; dtypes but float64
+    "adjoint": 2 * 2 * 4 * 2,  # the same per dtype: copies and sums
+    "GELU": 3 * 2 * 3,  # by rows with both kinds of stores and by planes; exact and tanh; all dtypes but float64
     "GELU backward": 3 * 2 * 3 * 2,  # products and sums
     "pool, combine_backward_weights": 2 * 4,
     "combine, combine_backward": 2 * 2 * 4,  # with both kinds of stores
 }
-GELU_LOOPS = 2 * 3 * (1 + 3)  # which divide: forward and backward; exact in float32, tanh in all dtypes but float64
+GELU_LOOPS = 2 * 3 * (1 + 3)  # loops that divide: forward and backward; exact in float32, tanh in all dtypes but float64
 
 pytestmark = [
     pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="not an x86-64 processor"),
@@ -60,7 +60,7 @@ WHOLE = HALVES.replace("ymm", "xmm")
 
 
 def faults(listing: str) -> list[str]:
-    """Of the one loop in a listing. Lines are numbered from 0, and jumps name a line."""
+    """The faults of the only loop in a listing. Lines are numbered from 0; jump targets are line numbers."""
     lines = listing.strip().splitlines()
     code = [x86_code.Instruction(i, *line.strip().split(" ", 1)) for i, line in enumerate(lines)]
     (loop,) = x86_code.innermost_loops(code)

@@ -1,4 +1,4 @@
-"""The machine code of the CUDA kernels, for every architecture in the binary. No GPU is needed to read it."""
+"""Checks the machine code of the CUDA kernels, for every architecture in the binary. No GPU is needed."""
 
 import re
 import shutil
@@ -9,27 +9,27 @@ from s2mlp_cuda._extension import build_facts
 
 import sass
 
-#: Kernels that move 16 bytes at a time, and how many loads a thread must have in flight. A new kernel joins with a line.
+#: Kernels that move 16 bytes at a time, and how many loads a thread must have in flight. A new kernel needs a line here.
 WIDE = {
     r"token_kernel<uint4, 1, false, Identity>": 4,
     r"token_kernel<(double, 2|float, 4|Half, 8|BFloat16, 8), true, Identity>": 4,
     r"token_kernel<(float, 4|Half, 8|BFloat16, 8), false, Gelu<bool> >": 4,
     r"token_kernel<(float, 4|Half, 8|BFloat16, 8), true, TimesGeluSlope<bool> >": 4,
-    # Four tokens, with the weights of their channels: one load for float32, two for eight elements of 16 bits.
+    # Four tokens and the weights of their channels: one load for float32, two for eight 16-bit elements.
     r"combine_kernel<float, 4>": 5,
     r"combine_kernel<(Half|BFloat16), 8>": 6,
     r"combine_backward_kernel<float, 4>": 5,
     r"combine_backward_kernel<(Half|BFloat16), 8>": 6,
     r"pool_kernel<(float, 4|Half, 8|BFloat16, 8)>": 4,
-    r"combine_backward_weights_kernel<(float, 4|Half, 8|BFloat16, 8)>": 8,  # of both maps
+    r"combine_backward_weights_kernel<(float, 4|Half, 8|BFloat16, 8)>": 8,  # from both maps
 }
-#: Kernels that make 16 bytes of as many loads as there are elements, all of them in flight.
+#: Kernels that assemble 16 bytes from one load per element, all in flight.
 PLANES = {
     r"plane_kernel<(unsigned short|Half|BFloat16), .*>": 8,
     r"plane_kernel<(unsigned int|float), .*>": 4,
     r"plane_kernel<(unsigned long|double), .*>": 2,
 }
-#: Kernels that write few numbers, 4 or 8 bytes per thread.
+#: Kernels that write little, 4 or 8 bytes per thread.
 SUMS = ("pool_kernel", "combine_backward_weights_kernel")
 
 
@@ -70,7 +70,7 @@ def test_planes_have_all_elements_of_a_store_in_flight(kernels, pattern):
 
 
 def test_occupancy(kernels, capsys):
-    """At least three blocks on a multiprocessor."""
+    """At least three blocks fit on a multiprocessor."""
     with capsys.disabled():
         print("\n" + sass.table([k for k in kernels if any(re.fullmatch(p, k.name) for p in WIDE)]))
     for kernel in kernels:

@@ -1,8 +1,8 @@
-"""What the compiler made of the CPU kernels: their vector loops, and what these send through the stack.
+"""Analysis of the compiled CPU kernels: their vector loops, and values that these pass through the stack.
 
-    python tests/x86_code.py [library]       prints how many vector loops there are, and those with a fault
+    python tests/x86_code.py [library]       prints the number of vector loops, and the loops with a fault
 
-A stripped library is enough. Needs objdump of GNU binutils.
+The library may be stripped. Needs objdump of GNU binutils.
 """
 
 import re
@@ -21,19 +21,19 @@ BINARY = Path(s2mlp_cuda.__file__).parent / "_C.abi3.so"
 REGISTER_BYTES = {"x": 16, "y": 32, "z": 64}
 #: Vector instructions that access 4 or 8 bytes of memory.
 NARROW = re.compile(r"v?(mov[sdq]|mov(s[sd]|[hl]p[sd])|\w+s[sd][lq]?|p(ins|ext)r\w|insertps|extractps|p?broadcast(s[sd]|[bwdq]))$")
-#: Those that do not change what they load: moves, and halves put together. The dot is the i or f of vinserti128.
+#: Vector instructions that do not change what they load: moves, and assembly from halves. The dot is the i or f of vinserti128.
 MOVES = re.compile(r"v?(mov(?!msk)\w+|lddqu|insert.\d\w*|extract.\d\w*|broadcast.\d\w*)$")
 WRITES_REGISTER = re.compile(r"(?:^|,)%[re](\w\w|\d+)d?$")
 NO_TARGET = ("j", "cmp", "test", "bt", "push", "prefetch", "nop", "ret", "ucomis", "comis", "vucomis", "vcomis")
-#: Registers that a function may change.
+#: Registers that a call may clobber.
 VOLATILE = ("rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11")
 
-#: Registers that point into the stack frame: the register that the frame is addressed by, rsp or rbp, and the distance.
+#: Registers that point into the stack frame, as a base register (rsp or rbp) and an offset.
 Pointers = dict[str, tuple[str, int]]
 
 
 class Stack(NamedTuple):
-    """Bytes of the stack frame."""
+    """A range of bytes of the stack frame."""
 
     base: str
     begin: int
@@ -60,12 +60,12 @@ class Instruction(NamedTuple):
 
     @property
     def vector_bytes(self) -> int:
-        """Of the widest vector register; 0 if there is none."""
+        """The size of the widest vector register; 0 if there is none."""
         return max((REGISTER_BYTES[kind] for kind in re.findall(r"%([xyz])mm", self.text)), default=0)
 
     @property
     def memory_bytes(self) -> int:
-        """How much a load or a store moves: of vectors, or a mov of a general register or of a constant. 0 if it is neither."""
+        """The bytes of a vector load or store, or of a mov of a general register or a constant; 0 for other instructions."""
         if self.vector_bytes == 0:
             return _general_bytes(self) if self.operation.startswith("mov") else 0
         if NARROW.match(self.operation):
@@ -85,7 +85,7 @@ class Instruction(NamedTuple):
         return "" if not self.text or self.operation.startswith(NO_TARGET) else self.operands[-1]
 
     def stack(self, operand: str, pointers: Pointers) -> Stack | None:
-        """The part of the stack frame that a memory operand is."""
+        """The part of the stack frame that a memory operand refers to."""
         match = re.match(r"(-?0x[0-9a-f]+)?\(%(\w+)", operand)
         if match is None or match.group(2) not in pointers:
             return None
@@ -105,13 +105,13 @@ def _general_bytes(instruction: Instruction) -> int:
 
 @dataclass
 class Block:
-    """Code without a jump into it or out of it, but for its ends."""
+    """A basic block: code without jumps into or out of its interior."""
 
     code: list[Instruction] = field(default_factory=list)
     successors: list[int] = field(default_factory=list)
     predecessors: list[int] = field(default_factory=list)
-    writes: list[tuple[int, str, str]] = field(default_factory=list)  # (index, register, operand), where pointers may change
-    pointers: Pointers | None = None  # where the block begins
+    writes: list[tuple[int, str, str]] = field(default_factory=list)  # (index, register, operand) where pointers may change
+    pointers: Pointers | None = None  # at the beginning of the block
 
     def find_writes(self) -> None:
         for i, (_, operation, text) in enumerate(self.code):
@@ -121,7 +121,7 @@ class Block:
                 self.writes.append((i, "r" + match.group(1), text if operation in ("lea", "mov") else ""))
 
     def pointers_after(self, pointers: Pointers, begin: int = 0, end: int | None = None) -> Pointers:
-        """What instructions [begin, end) make of pointers."""
+        """The pointers after instructions [begin, end)."""
         pointers = dict(pointers)
         for i, register, text in self.writes:
             if register == "rsp" or i < begin or (end is not None and i >= end):
@@ -142,7 +142,7 @@ class Block:
 
 @dataclass
 class Loop:
-    """An innermost loop: its code in the order of addresses, and what points into the stack at each instruction."""
+    """An innermost loop: its code in address order, and the pointers into the stack at each instruction."""
 
     code: list[tuple[Instruction, Pointers]]
 
@@ -154,7 +154,7 @@ class Loop:
 
     @property
     def is_hot(self) -> bool:
-        """Whether it takes whole vectors from memory, and waits neither for a function nor for a division of integers."""
+        """Whether it loads whole vectors from memory, and contains neither a call nor an integer division."""
         if any(re.match(r"call|i?div[bwlq]?$", instruction.operation) for instruction, _ in self.code):
             return False
         return any(
@@ -164,16 +164,16 @@ class Loop:
         )
 
     def faults(self) -> Iterator[str]:
-        """Pairs of a store to the stack and a load from it that a loop should not have.
+        """Pairs of a store to the stack and a load from it that a loop should not contain.
 
-        Either the load takes more bytes than the store has written, which the processor cannot forward, so that the load waits for
-        the cache; or the store writes a vector as it was loaded, so that another load from its origin would do. Allowed are
-        constants on the stack; results that are stored and loaded whole, where registers do not suffice; and stores that the loop
-        never loads again: g++ 12 makes them beside a copy in a register, and nothing waits for them.
+        Either the load has more bytes than the store has written, which prevents store forwarding, so that the load waits for the
+        cache; or the store writes a vector as it was loaded, so that a second load from its origin would suffice. Allowed are
+        constants on the stack; results that are stored and loaded whole, because of register pressure; and stores that the loop
+        never loads again: g++ 12 emits them next to a copy in a register, and nothing waits for them.
         """
         stores: list[tuple[Instruction, Stack, bool]] = []
         fresh: set[str] = set()  # registers that hold a vector as it was loaded
-        for last_pass in (False, True):  # where the loop goes round, registers hold what the first pass has left
+        for last_pass in (False, True):  # at the second iteration, registers hold what the first pass has left
             for instruction, pointers in self.code:
                 target = instruction.target
                 if not target:
@@ -206,7 +206,7 @@ class Loop:
 
 
 def _is_elsewhere(instruction: Instruction, operand: str, pointers: Pointers) -> bool:
-    """Whether it is in memory, and neither in the stack frame nor a constant."""
+    """Whether the operand is in memory, but neither in the stack frame nor a constant."""
     return "(" in operand and "(%rip)" not in operand and instruction.stack(operand, pointers) is None
 
 
@@ -215,7 +215,7 @@ def _objdump(library: Path, *options: str) -> str:
 
 
 def functions(library: Path) -> Iterator[list[Instruction]]:
-    """The instructions of each function. Where it begins and ends is in the unwinding information, which no strip removes."""
+    """The instructions of each function. Its bounds are in the unwind information, which strip keeps."""
     listing = _objdump(library, "-d", "--no-show-raw-insn", "--section=.text")
     lines = re.findall(r"^ *([0-9a-f]+):\t(?:(?:bnd|notrack|data16|cs) )*(\S+) *([^#<\n]*)", listing, re.MULTILINE)
     code = [Instruction(int(address, 16), operation, text.strip()) for address, operation, text in lines]
@@ -226,7 +226,7 @@ def functions(library: Path) -> Iterator[list[Instruction]]:
 
 def _blocks(function: list[Instruction]) -> list[Block]:
     index = {instruction.address: i for i, instruction in enumerate(function)}
-    jumps: dict[int, int | None] = {}  # from an instruction to another one of this function
+    jumps: dict[int, int | None] = {}  # from an instruction to its target within this function
     begins = {0}
     for i, (_, operation, text) in enumerate(function):
         if operation[0] == "j" or operation in ("ret", "ud2", "hlt"):
@@ -248,7 +248,7 @@ def _blocks(function: list[Instruction]) -> list[Block]:
 
 
 def _find_pointers(blocks: list[Block]) -> None:
-    """Follows pointers into the stack frame along all paths; a register is one where it is the same along all of them."""
+    """Propagates pointers into the stack frame along all paths; a register counts as one if all paths agree."""
     blocks[0].pointers = {"rsp": ("rsp", 0)}
     left = [0]
     while left:
@@ -263,7 +263,7 @@ def _find_pointers(blocks: list[Block]) -> None:
 
 
 def _trees(roots: Iterable[int], edges: list[list[int]], allowed: set[int]) -> Iterator[list[int]]:
-    """What each root reaches that no earlier one does, in the order in which a depth-first search leaves it."""
+    """For each root, the nodes that it reaches and no earlier root does, in post-order of a depth-first search."""
     seen: set[int] = set()
     for root in roots:
         tree = []
@@ -281,7 +281,7 @@ def _trees(roots: Iterable[int], edges: list[list[int]], allowed: set[int]) -> I
 
 
 def _innermost(nodes: set[int], successors: list[list[int]], predecessors: list[list[int]]) -> Iterator[list[int]]:
-    """Strongly connected components which fall apart without the blocks that they are entered by."""
+    """Innermost loops: strongly connected components that have no cycle without their entry blocks."""
     order = [node for tree in _trees(sorted(nodes), successors, nodes) for node in tree]
     for tree in _trees(reversed(order), predecessors, nodes):
         component = set(tree)
@@ -300,7 +300,7 @@ def innermost_loops(function: list[Instruction]) -> Iterator[Loop]:
     for numbers in _innermost(set(range(len(blocks))), successors, predecessors):
         code = []
         for block in (blocks[n] for n in numbers):
-            pointers = block.pointers or {"rsp": ("rsp", 0)}  # exceptions are caught in blocks that no jump leads to
+            pointers = block.pointers or {"rsp": ("rsp", 0)}  # blocks that catch exceptions have no predecessors
             for i, instruction in enumerate(block.code):
                 code.append((instruction, pointers))
                 pointers = block.pointers_after(pointers, i, i + 1)
@@ -308,7 +308,7 @@ def innermost_loops(function: list[Instruction]) -> Iterator[Loop]:
 
 
 def hot_loops(library: Path = BINARY) -> list[Loop]:
-    """Every innermost loop of the library that works on vectors from memory."""
+    """All innermost loops of the library that process vectors from memory."""
     found = []
     for function in functions(library):
         if any("mm" in text for _, _, text in function):

@@ -1,4 +1,4 @@
-// The branch ops that write maps, on a CPU.
+// CPU kernels of the branch ops that write maps.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -10,8 +10,8 @@
 
 namespace s2mlp {
 
-// row(vectors, image, h, values) for every row; prepare(vectors, image, values) puts the per-channel values of an image into lane
-// order.
+// Calls row(vectors, image, h, values) for every row. prepare(vectors, image, values) writes the per-channel values of an image in
+// lane order.
 template <Stores kStores, typename T, typename Prepare, typename Row>
 void for_each_image_row(const BranchProblem& p, int64_t values, const Prepare& prepare, const Row& row) {
   const int64_t grain = grain_of<T>(p.width * p.branches * p.channels);
@@ -34,14 +34,14 @@ void for_each_image_row(const BranchProblem& p, int64_t values, const Prepare& p
 
 // ---- combine ---------------------------------------------------------------------------------------------------------
 
-// One branch's share of a run of the output.
+// The source token and the weights of one branch for a run of the output.
 template <typename T>
 struct Part {
   const T* token;
   const accumulator_t<T>* weights;
 };
 
-// An array whose size is a constant, and one whose size is not.
+// Arrays of parts, with constant and with variable size.
 template <typename T>
 struct ThreeParts {
   static constexpr int count = 3;
@@ -56,7 +56,7 @@ struct AnyParts {
   S2MLP_INLINE const Part<T>& operator[](int64_t i) const { return parts[i]; }
 };
 
-// use(parts). Loops over the three branches of S2-MLPv2 are unrolled.
+// Calls use(parts). Loops over the three branches of S2-MLPv2 are unrolled.
 template <typename T, typename Use>
 S2MLP_INLINE inline void with_parts(const Part<T>* begin, const Part<T>* end, const Use& use) {
   if (end - begin == 3) {
@@ -66,7 +66,7 @@ S2MLP_INLINE inline void with_parts(const Part<T>* begin, const Part<T>* end, co
   }
 }
 
-// One row of the output: for each run of its channels the runs of all branches.
+// One row of the output: for each run of its channels, the runs of all branches.
 template <typename T>
 class CombinedRow {
  public:
@@ -86,12 +86,12 @@ class CombinedRow {
 
   S2MLP_INLINE const Run& of_branch(int64_t n, int64_t k) const { return runs_[k * count_ + n]; }
 
-  // Tokens that read one token of every branch, at a distance that is the same for all of them.
+  // The tokens with a single source in every branch, at a constant distance.
   S2MLP_INLINE const Range<int64_t>& direct(int64_t n) const {
     return direct_[n];
   }
 
-  // use(parts) with what a span of run n reads, at its first token.
+  // Calls use(parts) with the sources of token w, the first one of a span of run n.
   template <typename Use>
   S2MLP_INLINE void with_span(int64_t n, int64_t w, const Use& use) {
     const Part<T>* const row_parts = direct_parts_.data() + n * p_.branches;
@@ -117,7 +117,7 @@ class CombinedRow {
   std::vector<Part<T>> border_parts_;
 };
 
-// A span of tokens of one run of the output: the weighted sum over its parts.
+// One token of one run of the output: the weighted sum over its parts.
 template <Stores kStores, int kBytes, typename T, typename Parts>
 S2MLP_INLINE inline void combine_token(const Parts& parts, int64_t from, T* to, int64_t begin, int64_t channels) {
   for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
@@ -190,8 +190,8 @@ void combine_rows(
 
 // ---- combine_backward ------------------------------------------------------------------------------------------------
 
-// A span of tokens of one run of the expanded map's gradient. `grad` is that of the image's combined map, or null; `to` is the span's
-// first token.
+// A span of tokens of one run of the expanded map's gradient. `grad` is the gradient of the image's combined map, or null; `to` is
+// the first token of the span.
 template <Stores kStores, int kBytes, typename T>
 S2MLP_INLINE inline void combine_backward_span(
     const BranchProblem& p,
@@ -253,7 +253,7 @@ void combine_backward_rows(
   const int64_t tokens_of_tile = tile_tokens<T>(p, kWriteTileBytes);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<true>(p.groups, p.height, p.mode);
-  // The weights of each branch, then the gradient of the pooled sums; zeros where there are none.
+  // The weights of each branch, then the gradient of the pooled sums; zeros if missing.
   const auto prepare = [&](auto vectors, int64_t image, Acc* values) {
     for (int64_t k = 0; weights != nullptr && k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(runs, weights + image * weights_stride + k * p.channels, values + k * padded);
@@ -293,7 +293,7 @@ void combine_backward_rows(
   });
 }
 
-// Whether a map of so many channels is written past the caches.
+// Whether an output map with `channels` channels is written by streaming stores.
 template <typename T>
 bool streams(const BranchProblem& p, int64_t channels, const T* out, const MapStrides& stride) {
   const int64_t elements = p.images * p.height * p.width * channels;

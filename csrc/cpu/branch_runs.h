@@ -1,8 +1,8 @@
-// The channels of an expanded map as the branch ops walk them on a CPU: rows of tokens, in tiles of a few tokens and, within a tile,
-// channels in runs. A run lies in one branch and in one group of every branch. What is the same along a row is found once per
-// row, and per-channel values are loaded once per tile. Tiles are so short that memory is still accessed nearly in order.
+// The traversal of an expanded map by the CPU kernels of the branch ops: rows of tokens, in tiles of a few tokens and, within a
+// tile, runs of channels. A run lies in one branch, and in a single group of every branch. What is constant along a row is computed
+// once per row, and per-channel values are loaded once per tile. Tiles are short, so that memory is still accessed nearly in order.
 //
-// Per-channel values (weights, sums) are kept in the order in which Lanes has the elements of a run: see to_lane_order.
+// Per-channel values (weights, sums) are stored in lane order, the order of a run's elements in Lanes: see to_lane_order.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@
 
 namespace s2mlp {
 
-// Bytes of the expanded map in a tile, at the most, unless one token has more. Elements that are converted cost instructions, which
-// longer tiles save. Others cost memory accesses, whose order shorter tiles keep: that of reads, since stores are not waited for.
+// The most bytes of the expanded map in a tile, unless one token has more. For elements that are converted, instructions are the
+// bottleneck, which longer tiles save. For others it is memory: shorter tiles keep reads in order (stores are not waited for).
 template <typename T>
 constexpr int64_t kReadTileBytes = sizeof(T) == 2 ? 8192 : 5120;
 constexpr int64_t kWriteTileBytes = 12288;
@@ -28,14 +28,14 @@ struct Run {
   int64_t end;
   int64_t padding;  // of the per-channel values: see kPadding
   ShiftGroup group;
-  GroupRow row;  // of the row that is walked
+  GroupRow row;  // of the current row
 
   template <bool kAdjoint>
   S2MLP_INLINE Sources<int64_t> columns(const BranchProblem& p, int64_t w) const {
     return sources<kAdjoint>(w, group.dw, p.width, p.mode);
   }
 
-  // The token that output token w of the row reads, or null where it reads zeros.
+  // The token that output token w of the row reads, or null if it reads zero padding.
   template <typename T>
   S2MLP_INLINE const T* source(const BranchProblem& p, const T* map, const MapStrides& stride, int64_t w) const {
     if (row.direct.contains(w)) {
@@ -49,10 +49,10 @@ struct Run {
   }
 };
 
-// The per-channel values of a run lie at its first channel, plus this many per run before it: the last step may be a partial one.
+// Padding of per-channel values, in elements after each run, because the last step of a run may be partial.
 constexpr int64_t kPadding = 16;
 
-// The runs of an expanded map: those of the first branch, then those of the second, ... Each branch has as many.
+// The runs of an expanded map, branch by branch. Each branch has the same number of runs.
 struct Runs {
   std::vector<Run> all;
   int64_t count;  // of one branch
@@ -88,13 +88,13 @@ struct Runs {
   }
 };
 
-// Tokens of a tile.
+// The number of tokens in a tile.
 template <typename T>
 int64_t tile_tokens(const BranchProblem& p, int64_t bytes) {
   return std::max<int64_t>(1, bytes / (p.branches * p.channels * static_cast<int64_t>(sizeof(T))));
 }
 
-// walk(tile, ahead) for the tiles of a row, in order; what is prefetched meanwhile starts at token `ahead` of the row.
+// Calls walk(tile, ahead) for the tiles of a row, in order. During the call, prefetching starts at token `ahead` of the row.
 template <typename T, typename Walk>
 S2MLP_INLINE inline void for_each_tile(const BranchProblem& p, int64_t tokens, const Walk& walk) {
   const int64_t ahead_of_tile = tokens_ahead<T>(p.branches * p.channels);
@@ -103,7 +103,7 @@ S2MLP_INLINE inline void for_each_tile(const BranchProblem& p, int64_t tokens, c
   }
 }
 
-// walk(span) for the spans of a tile: its direct tokens at once, the others one by one.
+// Calls walk(span) for the spans of a tile: the whole tile if all its tokens are direct, otherwise token by token.
 template <typename Walk>
 S2MLP_INLINE inline void for_each_span(
     const Range<int64_t>& direct, const Range<int64_t>& tile, const Walk& walk) {
@@ -132,13 +132,13 @@ S2MLP_INLINE inline void store_channel_values(L, typename L::Acc* to, const type
   }
 }
 
-// Where element i of a step lies: even elements first, then odd ones, where Lanes works in pairs.
+// The position of element i of a step in lane order: even elements first, then odd ones, if Lanes works in pairs.
 template <typename L>
 S2MLP_INLINE inline int64_t lane_of(L, int64_t i) {
   return L::kPairs ? i / 2 + i % 2 * L::kCount : i;
 }
 
-// All channels of one branch, padded as above.
+// Converts all channels of one branch; values in lane order are padded as above.
 template <typename T, int kBytes>
 void to_lane_order(const Runs& runs, const accumulator_t<T>* in, accumulator_t<T>* out) {
   for (int64_t n = 0; n < runs.count; ++n) {

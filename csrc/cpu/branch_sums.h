@@ -1,5 +1,5 @@
-// The branch ops that sum over tokens, on a CPU: tile by tile and row by row, and rows in fixed chunks, in order: few roundings,
-// and the same ones for any number of threads.
+// CPU kernels of the branch ops that sum over tokens. They sum tile by tile, row by row, then over fixed chunks of rows, in order:
+// rounding errors are small, and results do not depend on the number of threads.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -12,10 +12,10 @@
 
 namespace s2mlp {
 
-constexpr int64_t kChunkElements = 65536;  // of the expanded map, at the least, summed up by one thread at a time
-constexpr int64_t kChunks = 128;  // of all images: enough for any number of threads
+constexpr int64_t kChunkElements = 65536;  // the least elements of the expanded map in a chunk
+constexpr int64_t kChunks = 128;  // in all images: enough for any number of threads
 
-// How the rows of an image are cut into chunks, each summed up by one thread; the same for any number of threads.
+// The division of an image's rows into chunks, each summed by one thread; independent of the number of threads.
 struct Chunks {
   int64_t rows;
   int64_t count;
@@ -29,8 +29,8 @@ struct Chunks {
   }
 };
 
-// out[image, n] = sum over the rows of an image; row(vectors, sums, image, h) adds those of one to `sums`, which are `lines`
-// branches of values in lane order.
+// out[image, n] = the sum over the rows of an image. row(vectors, sums, image, h) adds the values of one row to `sums`, which has
+// `lines` branches of values in lane order.
 template <typename T, typename Row>
 void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulator_t<T>* out, const Row& row) {
   using Acc = accumulator_t<T>;
@@ -75,7 +75,7 @@ void sum_rows(const BranchProblem& p, const Runs& runs, int64_t lines, accumulat
   });
 }
 
-// sums[c] += the sum over tokens, at least one, of step(lanes, token, first channel, count).
+// sums[c] += the sum of step(lanes, token, first channel, count) over `tokens` >= 1 tokens.
 template <typename T, int kBytes, typename Acc, typename Step>
 S2MLP_INLINE inline void sum_span(Acc* sums, const Run& run, int64_t tokens, const Step& step) {
   for_each_step<T, kBytes>(

@@ -1,4 +1,4 @@
-// The branch ops of the split attention on a CPU, by dtype.
+// The branch ops of split attention on a CPU: dispatch by dtype.
 #include "../branch_ops.h"
 #include "../library.h"
 #include "branch_maps.h"

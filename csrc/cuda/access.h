@@ -1,4 +1,4 @@
-// What a thread reads and writes at once: up to 16 bytes, taken as words, or as elements where they are computed with.
+// The unit of memory access of a thread: up to 16 bytes, held as words, or as elements if the kernel computes with them.
 #pragma once
 
 #include <cstdint>
@@ -20,18 +20,18 @@ struct alignas(kBytes) Access {
 template <typename T, int kVector>
 using AccessOf = Access<static_cast<int>(sizeof(T)) * kVector>;
 
-// Replaces the bytes from `first_byte` on by those of another.
+// Replaces the bytes from `first_byte` on with those of `other`.
 template <int kBytes>
 __device__ void replace_from(Access<kBytes>& access, const Access<kBytes>& other, int first_byte) {
 #pragma unroll
   for (int i = 0; i < Access<kBytes>::kWords; ++i) {
-    const int bytes = first_byte - 4 * i;  // that stay of this word
+    const int bytes = first_byte - 4 * i;  // of this word that are kept
     const uint32_t mask = bytes <= 0 ? ~uint32_t{0} : (bytes >= 4 ? 0 : ~uint32_t{0} << 8 * bytes);
     access.words[i] = static_cast<typename Access<kBytes>::Word>((access.words[i] & ~mask) | (other.words[i] & mask));
   }
 }
 
-// Reads from global memory that nothing writes while the kernel runs.
+// Loads from global memory that is read-only while the kernel runs.
 template <int kBytes>
 __device__ __forceinline__ Access<kBytes> load_global(uint64_t address) {
   Access<kBytes> access;
@@ -45,7 +45,7 @@ __device__ __forceinline__ Access<kBytes> load_global(uint64_t address) {
   return access;
 }
 
-// In assembly, because the compiler does not know that an address, after arithmetic on integers, is one of global memory.
+// In assembly, because after integer arithmetic the compiler no longer knows that an address is in global memory.
 template <int kBytes>
 __device__ __forceinline__ void store_global(uint64_t address, const Access<kBytes>& access) {
 #if !defined(__CUDA_ARCH__)

@@ -1,5 +1,5 @@
-// How a block's threads lie over work that is counted in rows and columns, columns being neighbours in memory. A thread keeps its
-// column over all its rows, so that what belongs to a column is found once per thread.
+// The mapping of a block's threads to rows and columns of work; neighbouring columns are neighbours in memory. A thread keeps its
+// column for all its rows, so that per-column values are computed once per thread.
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@ namespace s2mlp {
 
 constexpr int kBlockThreads = 256;  // at most
 constexpr int kWarpThreads = 32;
-constexpr int kMinBlocks = 3;  // per multiprocessor; left to itself, ptxas spills to fit in more
-constexpr int kBlocksPerResident = 2;  // grids are capped at this many times what the device holds at once
+constexpr int kMinBlocks = 3;  // per multiprocessor; without this bound, ptxas spills registers to fit more
+constexpr int kBlocksPerResident = 2;  // grids are capped at this multiple of the number of resident blocks
 
 struct DeviceLimits {
   int multiprocessors;
@@ -23,8 +23,8 @@ struct BlockShape {
   int32_t rows;
   int32_t columns;
   int32_t lanes;          // columns of a block
-  int32_t rows_of_block;  // that its threads lie over at once
-  int32_t next_tile;      // from a tile to the block's next one, in rows
+  int32_t rows_of_block;  // rows that the threads of a block cover at once
+  int32_t next_tile;      // the distance to the block's next tile, in rows
   Divider<int32_t> by_lanes;
   Divider<int32_t> by_column_tiles;
 };
@@ -35,10 +35,10 @@ struct Grid {
   int threads;
 };
 
-// A tile is what a block's threads do before they go on to the next one: some rows each.
+// A tile is the work of a block per loop iteration: some rows per thread.
 struct ThreadPlace {
   int32_t tile;
-  int32_t row;     // of the block's rows
+  int32_t row;     // within the block
   int32_t column;  // -1 if the thread has no work
 };
 
@@ -50,12 +50,12 @@ S2MLP_HOST_DEVICE ThreadPlace locate_thread(const BlockShape& shape, int32_t blo
   return {tile.quotient, in_block.quotient, active ? column : -1};
 }
 
-// The first of the rows of a thread whose `items` rows of a tile lie as far from each other as the block has rows.
+// The first row of a thread in its tile. Its `items` rows are rows_of_block apart.
 S2MLP_HOST_DEVICE int32_t first_row(const BlockShape& shape, const ThreadPlace& thread, int32_t items) {
   return thread.tile * shape.rows_of_block * items + thread.row;
 }
 
-// Rows over which a block's threads lie at once: as many as fit, or somewhat fewer if that leaves fewer threads of a warp idle.
+// The rows that a block covers at once: as many as fit, or somewhat fewer if that leaves fewer threads of a warp idle.
 inline int32_t rows_of_block(int32_t lanes) {
   const auto idle = [lanes](int32_t rows) {
     return (kWarpThreads - lanes * rows % kWarpThreads) % kWarpThreads / (1.0 * lanes * rows);
@@ -68,7 +68,7 @@ inline int32_t rows_of_block(int32_t lanes) {
   return best;
 }
 
-// A thread does `items` rows of a tile; a block goes on to its next tile until none are left.
+// A thread processes `items` rows per tile; a block loops over its tiles.
 inline Grid make_grid(int64_t rows, int64_t columns, int items, const DeviceLimits& limits) {
   Grid grid;
   BlockShape& shape = grid.shape;

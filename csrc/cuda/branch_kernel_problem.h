@@ -1,6 +1,5 @@
-// A BranchProblem as the CUDA kernels take it, by value, and which part of it a block and a thread do. Host and device:
-// tests walk the same functions through maps that no machine could hold. Indices inside an image have 32 bits, where an image
-// begins has 64.
+// A BranchProblem as a kernel argument, passed by value, and the mapping of blocks and threads to work. Host and device: tests
+// call the same functions for maps larger than any memory. Indices inside an image have 32 bits, the offset of an image has 64.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +15,8 @@ struct Token {
   int32_t w;
 };
 
-// A token of an image while a thread walks over several: `number` counts tokens row after row, and is the image's last one or beyond
-// where there are no more. Offsets are in vectors; those beyond the last token wrap and mean nothing.
+// The current token of a thread. `number` counts the tokens of an image row by row; beyond the image's last token there is no work.
+// Offsets are in vectors; those beyond the last token may wrap and are not used.
 struct Place {
   int32_t number;
   int32_t w;
@@ -25,9 +24,9 @@ struct Place {
   uint32_t combined;
 };
 
-// Channels from `channel_begin` on move by (dh, dw) tokens. What direct tokens take from the other side is one token, `distance`
-// vectors away, whatever the padding mode: `tokens` tokens from `token_begin` on, whole rows, that are in one of `columns` columns
-// from `column_begin` on. There may be none.
+// Channels from `channel_begin` on move by (dh, dw) tokens. A direct token has exactly one source, `distance` vectors away,
+// whatever the padding mode. Direct are those of the `tokens` tokens from `token_begin` on (whole rows) that lie in the `columns`
+// columns from `column_begin` on. There may be none.
 struct BranchGroup {
   int32_t channel_begin;
   int32_t dh;
@@ -38,7 +37,7 @@ struct BranchGroup {
   int32_t column_begin;
   uint32_t columns;
 
-  // Without branches: & for &&.
+  // & instead of && avoids a branch.
   S2MLP_HOST_DEVICE bool is_direct(const Place& place) const {
     return (static_cast<uint32_t>(place.number - token_begin) < tokens) & (static_cast<uint32_t>(place.w - column_begin) < columns);
   }
@@ -57,8 +56,8 @@ struct BranchMap {
   }
 };
 
-// A launch takes the same channels of every branch, because sums go over the branches. Channels and the strides of maps
-// count vectors; the strides of weights and sums count numbers.
+// A launch processes the same channels of every branch, because it sums over the branches. Channels and map strides are in
+// vectors; the strides of weights and sums are in elements.
 struct BranchKernelProblem {
   PaddingMode mode;
   int32_t group_count;
@@ -69,28 +68,28 @@ struct BranchKernelProblem {
   int32_t channels;  // of a branch
   int32_t first_channel;
   int32_t launch_channels;
-  int32_t lane_bits;     // log2 of the lanes of a block that sums over tokens
+  int32_t lane_bits;     // log2 of the lanes of a block, in kernels that sum over tokens
   int32_t piece_tokens;
-  Place step;  // from a thread's token to its next
-  Place wrap;  // and further, where that leaves the row
+  Place step;  // from a thread's token to its next one
+  Place wrap;  // added if the step leaves the row
   Divider<int32_t> by_width;
   Divider<int32_t> by_launch_channels;
   Divider<int32_t> by_tiles;  // blocks are counted by tile, line, piece, image
   Divider<int32_t> by_lines;
   Divider<int32_t> by_pieces;
   int64_t blocks;
-  int64_t piece_sums;  // numbers that the blocks of one piece write
+  int64_t piece_sums;  // elements that the blocks of one piece write
   BranchMap expanded;
   BranchMap combined;
   int64_t weights;
   int64_t pool_grad;
-  BranchGroup groups[kMaxGroups];  // cut to the channels of this launch, of all branches in order
+  BranchGroup groups[kMaxGroups];  // of all branches in order, restricted to the channels of this launch
 };
 
 struct BranchBlock {
   int32_t tile;
-  int32_t line;   // a branch, where each has a block of its own
-  int32_t piece;  // of the tokens
+  int32_t line;   // the branch, if each branch has its own blocks
+  int32_t piece;  // of the image's tokens
   int32_t image;
 };
 
@@ -111,7 +110,7 @@ S2MLP_HOST_DEVICE Place locate_place(const BranchKernelProblem& p, int32_t numbe
   return {number, token.w, p.expanded.offset(token), p.combined.offset(token)};
 }
 
-// To a thread's next token.
+// Moves on to a thread's next token.
 S2MLP_HOST_DEVICE void advance(const BranchKernelProblem& p, Place& place) {
   place.number += p.step.number;
   place.w += p.step.w;
@@ -124,10 +123,10 @@ S2MLP_HOST_DEVICE void advance(const BranchKernelProblem& p, Place& place) {
   }
 }
 
-// What a thread does that writes maps: one vector of channels of kBranchTokens tokens that follow each other.
+// The work of a thread in kernels that write maps: one vector of channels of kBranchTokens consecutive tokens.
 struct BranchItem {
   int32_t channel;
-  Place first;  // this token and others may lie behind the image's last one
+  Place first;  // this token and the following ones may lie beyond the image's last token
 };
 
 S2MLP_HOST_DEVICE BranchItem locate_item(const BranchKernelProblem& p, int32_t tile, int32_t thread) {
@@ -135,12 +134,12 @@ S2MLP_HOST_DEVICE BranchItem locate_item(const BranchKernelProblem& p, int32_t t
   return {p.first_channel + item.remainder, locate_place(p, item.quotient * kBranchTokens)};
 }
 
-// What a thread does that sums over tokens: one vector of channels of every p.step-th token of a piece.
+// The work of a thread in kernels that sum over tokens: one vector of channels of every p.step-th token of a piece.
 struct SumItem {
   int32_t channel;
-  Place first;  // may lie behind the piece's last token
+  Place first;  // may lie beyond the piece's last token
   int32_t end;  // of the piece
-  bool inside;  // the channel is one of the launch
+  bool inside;  // whether the channel belongs to the launch
 };
 
 S2MLP_HOST_DEVICE SumItem locate_sum(const BranchKernelProblem& p, const BranchBlock& block, int32_t thread) {
@@ -152,8 +151,8 @@ S2MLP_HOST_DEVICE SumItem locate_sum(const BranchKernelProblem& p, const BranchB
       lane < p.launch_channels};
 }
 
-// Where in the table the group of channel `c` of branch `k` is. `next` is where the branch's groups begin, and is moved on to those
-// of the next branch: a loop over the branches looks at each group once.
+// The index of the group of channel `c` of branch `k`. `next` is the index of the branch's first group and is advanced to that of
+// the next branch, so that a loop over the branches visits each group once.
 S2MLP_HOST_DEVICE int branch_group(const BranchKernelProblem& p, int32_t k, int32_t c, int& next) {
   int group = next;
   const int32_t begin = k * p.channels;
@@ -165,7 +164,7 @@ S2MLP_HOST_DEVICE int branch_group(const BranchKernelProblem& p, int32_t k, int3
   return group;
 }
 
-// Where in the table the group of a channel of the expanded map is.
+// The index of the group of a channel of the expanded map.
 S2MLP_HOST_DEVICE int group_of_channel(const BranchKernelProblem& p, int32_t expanded_channel) {
   int group = 0;
   for (int g = 1; g < p.group_count; ++g) {
@@ -174,7 +173,7 @@ S2MLP_HOST_DEVICE int group_of_channel(const BranchKernelProblem& p, int32_t exp
   return group;
 }
 
-// Forward: where in an image of a branch the input is that a token reads; negative where it reads a zero.
+// Forward: the offset, in an image of a branch, of the input that a token reads; negative if it reads zero padding.
 S2MLP_HOST_DEVICE int32_t source_offset(const BranchKernelProblem& p, const BranchGroup& group, const Token& token) {
   const int32_t h = source_index(token.h, group.dh, p.height, p.mode);
   const int32_t w = source_index(token.w, group.dw, p.width, p.mode);
@@ -193,9 +192,9 @@ S2MLP_HOST_DEVICE TokenReaders readers_of(const BranchKernelProblem& p, const Br
   return {readers(token.h, group.dh, p.height, p.mode), readers(token.w, group.dw, p.width, p.mode)};
 }
 
-// ---- Made on the host ------------------------------------------------------------------------------------------------
+// ---- Host only -------------------------------------------------------------------------------------------------------
 
-// The groups of channels [begin, end) of every branch, cut to them; channels count elements.
+// The groups of every branch, restricted to channels [begin, end) of it, in elements.
 inline std::vector<ShiftGroup> groups_within(const BranchProblem& p, int64_t begin, int64_t end) {
   std::vector<ShiftGroup> groups;
   for (ShiftGroup group : p.groups) {
@@ -219,7 +218,7 @@ inline BranchGroup branch_kernel_group(
   const Range<int64_t> columns = direct(group.dw, p.width);
   BranchGroup result = {
       static_cast<int32_t>(group.channel_begin / vector), static_cast<int32_t>(group.dh), static_cast<int32_t>(group.dw)};
-  // Where no token is direct, the distance may lie outside of the map and of 32 bits.
+  // If no token is direct, the distance may exceed the map and 32 bits.
   if (rows.size() > 0 && columns.size() > 0) {
     const BranchMap& map = adjoint ? kernel.combined : kernel.expanded;
     const int64_t forth = group.dh * map.row + group.dw * map.column;
@@ -232,14 +231,14 @@ inline BranchGroup branch_kernel_group(
   return result;
 }
 
-// Axes of size 1 have a stride of 0, whatever the tensor's is.
+// Axes of size 1 get a stride of 0, whatever the tensor's stride.
 inline BranchMap branch_map(const BranchProblem& p, const MapStrides& map, int vector) {
   return {
       p.images > 1 ? map.image / vector : 0, p.height > 1 ? static_cast<int32_t>(map.row / vector) : 0,
       p.width > 1 ? static_cast<int32_t>(map.column / vector) : 0};
 }
 
-// What all launches have in common.
+// The fields that all launches have in common.
 inline BranchKernelProblem branch_kernel_problem(
     const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work) {
   BranchKernelProblem kernel;
@@ -268,7 +267,8 @@ inline BranchKernelProblem branch_kernel_problem(
   return kernel;
 }
 
-// use(BranchKernelProblem) for each stretch of channels, as long as its groups, of all branches, fit into a table.
+// Calls use(BranchKernelProblem) for ranges of channels, each as long as possible while its groups, of all branches, fit into a
+// table.
 template <typename Use>
 void for_each_branch_table(
     const BranchProblem& p, const BranchStrides& strides, const BranchPlan& plan, BranchWork work, const Use& use) {

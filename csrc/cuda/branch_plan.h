@@ -1,6 +1,6 @@
-// How a call of a branch op is launched: bytes per access, and what its blocks do. Decided from numbers alone, so that it can be
-// tested without a GPU and for maps that no machine could hold, and never from the device: sums are added in an order that is the
-// same on every GPU.
+// How a call of a branch op is launched: bytes per access, and the work of its blocks. The plan depends on sizes and strides only,
+// so that it can be tested without a GPU and for maps larger than any memory. It does not depend on the device: the order of
+// summation is the same on every GPU.
 #pragma once
 
 #include <algorithm>
@@ -11,32 +11,32 @@
 
 namespace s2mlp {
 
-constexpr int kBranchTokens = 4;      // whose loads a thread has in flight together
-constexpr int64_t kEnoughBlocks = 256;  // that sum over tokens: with fewer, an image's tokens are divided among blocks
-constexpr int64_t kBranchLimit = int64_t{1} << 30;  // of what is counted in 32 bits: one bit is kept for sums
+constexpr int kBranchTokens = 4;      // per thread, with their loads in flight together
+constexpr int64_t kEnoughBlocks = 256;  // in kernels that sum over tokens; with fewer, an image's tokens are divided among blocks
+constexpr int64_t kBranchLimit = int64_t{1} << 30;  // for 32-bit counts: one bit is kept for sums
 
-// Element strides of what a branch op reads and writes; zeros stand for what it does not have.
+// Element strides of the tensors of a branch op; zeros for tensors that it does not have.
 struct BranchStrides {
-  MapStrides expanded;  // of all branches
-  MapStrides combined;  // of one
-  int64_t weights;      // from image to image
+  MapStrides expanded;  // of the map with all branches
+  MapStrides combined;  // of the map with the channels of one branch
+  int64_t weights;  // from image to image
   int64_t pool_grad;
 };
 
 enum class BranchWork : int32_t { kPool, kCombine, kCombineBackward, kCombineBackwardWeights };
 
-// Whether a thread sums over tokens of an image; otherwise it writes kBranchTokens tokens of a map.
+// Whether a thread sums over the tokens of an image; otherwise it writes kBranchTokens tokens of a map.
 constexpr bool sums_tokens(BranchWork work) { return work == BranchWork::kPool || work == BranchWork::kCombineBackwardWeights; }
 
-// Whether tokens are looked at as inputs, with the outputs that read them; otherwise as outputs.
+// Whether tokens are inputs, whose readers are looked up; otherwise they are outputs.
 constexpr bool is_adjoint(BranchWork work) { return work == BranchWork::kPool || work == BranchWork::kCombineBackward; }
 
 struct BranchPlan {
-  int vector;    // elements per access: 16 bytes, or one
-  int lanes;     // of a block that sums over tokens: vectors of channels side by side; its other threads are for other tokens
-  int64_t pieces;        // blocks among which the tokens of an image are divided
-  int64_t piece_tokens;  // of each; the last piece may have fewer
-  bool fits;  // indices inside an image, and the number of blocks, fit into 32 bits, and any table into kMaxGroups
+  int vector;  // elements per access: 16 bytes, or one element
+  int lanes;  // vectors of channels side by side in a block that sums over tokens; its other threads process other tokens
+  int64_t pieces;  // parts into which the tokens of an image are divided, with blocks of their own
+  int64_t piece_tokens;  // tokens per piece; the last piece may have fewer
+  bool fits;  // whether indices inside an image, and the number of blocks, fit into 32 bits, and any table into kMaxGroups
 };
 
 inline int64_t divide_up(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }
@@ -45,14 +45,14 @@ inline int64_t branch_lines(const BranchProblem& p, BranchWork work) {
   return work == BranchWork::kCombineBackwardWeights ? p.branches : 1;
 }
 
-// Blocks for one piece of one image, or of one branch of it, of a launch over `channels` vectors of channels.
+// The number of blocks for one piece of one image, or of one branch of it, in a launch over `channels` vectors of channels.
 inline int64_t branch_tiles(const BranchProblem& p, const BranchPlan& plan, BranchWork work, int64_t channels) {
   return sums_tokens(work) ? divide_up(channels, plan.lanes)
                            : divide_up(divide_up(p.height * p.width, kBranchTokens) * channels, kBlockThreads);
 }
 
-// The number of lanes with which a block's threads do the least: rounds of kBranchTokens tokens, with or without work, and about as
-// much as one round takes before and after them.
+// The number of lanes that minimizes the work of all blocks: rounds of kBranchTokens tokens, idle ones included, plus an overhead
+// of about one round per block.
 inline int choose_lanes(int64_t tokens, int64_t channels, int vector) {
   const int narrowest = vector > 1 ? 8 : 32;
   const auto cost = [&](int lanes) {
@@ -65,8 +65,8 @@ inline int choose_lanes(int64_t tokens, int64_t channels, int vector) {
   return best;
 }
 
-// Divides the tokens of an image where there are fewer than kEnoughBlocks blocks, into pieces of which each thread has kBranchTokens
-// tokens or a multiple: what a thread loads together is then of one piece.
+// Divides the tokens of an image into pieces if there are fewer than kEnoughBlocks blocks. Each thread has kBranchTokens tokens of
+// a piece or a multiple, so that tokens that a thread loads together belong to one piece.
 inline void divide_tokens(const BranchProblem& p, BranchWork work, BranchPlan& plan) {
   const int64_t rounds = divide_up(p.height * p.width, kBlockThreads / plan.lanes * kBranchTokens);
   const int64_t blocks = p.images * branch_lines(p, work) * branch_tiles(p, plan, work, p.channels / plan.vector);
@@ -78,8 +78,8 @@ inline void divide_tokens(const BranchProblem& p, BranchWork work, BranchPlan& p
   plan.piece_tokens = piece_rounds * (kBlockThreads / plan.lanes) * kBranchTokens;
 }
 
-// The largest power of two of channels that can move at once, if it is a full vector; 1 otherwise. `misalignment` is that of all base
-// addresses, of maps and of numbers, or'ed together.
+// The number of channels per access: a full vector if all accesses are aligned, otherwise 1. `misalignment` is the bitwise OR of
+// the misalignments of all base addresses, of maps and of per-channel values.
 inline int branch_vector(const BranchProblem& p, const BranchStrides& strides, int64_t element_size, int misalignment) {
   const int full = widest_computed(element_size);
   int64_t bits = misalignment == 0 ? 0 : 1;
@@ -93,7 +93,7 @@ inline int branch_vector(const BranchProblem& p, const BranchStrides& strides, i
   return bits % full == 0 ? full : 1;
 }
 
-// Vectors from the first to the last of an image of these strides and channels.
+// The number of vectors that an image of these strides and channels spans, from its first to its last.
 inline int64_t image_extent(const BranchProblem& p, const MapStrides& map, int64_t channels, int vector) {
   return ((p.height - 1) * map.row + (p.width - 1) * map.column + channels) / vector;
 }

@@ -1,4 +1,4 @@
-// Conversion of the elements of a vector to the accumulator type and back. Elements of 16 bits are converted two to a 32-bit word.
+// Conversion of the elements of a vector to the accumulator type and back. 16-bit elements are converted as pairs in 32-bit words.
 #pragma once
 
 #include <torch/headeronly/util/BFloat16.h>
@@ -51,7 +51,7 @@ __device__ Accumulators<T, kVector> to_accumulators(const VectorOf<T, kVector>& 
   return accumulators;
 }
 
-// Rounded to nearest, ties to even: one instruction for two elements.
+// Rounds to nearest, ties to even: one instruction for two elements.
 template <typename T, int kVector>
 __device__ VectorOf<T, kVector> to_elements(const Accumulators<T, kVector>& accumulators) {
   VectorOf<T, kVector> vector;

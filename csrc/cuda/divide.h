@@ -1,7 +1,7 @@
-// Division by a number that is the same for a whole launch. Host and device.
+// Division by a divisor that is constant for a launch. Host and device.
 //
-// 32 bits: multiply and shift, with numbers made on the host (Granlund and Montgomery 1994, fig. 4.1); a GPU has no
-// integer divide instruction. 64 bits: plain division, for maps beyond 2^31 elements only.
+// 32 bits: multiply and shift, with constants computed on the host (Granlund and Montgomery 1994, fig. 4.1); GPUs have no
+// integer divide instruction. 64 bits: plain division, only for maps beyond 2^31 elements.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ class Divider<int32_t> {
   }
 
  private:
-  uint32_t negative_ = ~uint32_t{0};  // minus the divisor, which saves an instruction
+  uint32_t negative_ = ~uint32_t{0};  // the negated divisor saves an instruction
   uint32_t multiplier_ = 1;
   uint32_t shift_ = 0;
 };

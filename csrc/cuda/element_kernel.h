@@ -1,5 +1,5 @@
-// The shift and its adjoint of maps of any strides, and what is fused with them: element by element. For maps that the other kernels
-// do not take, so it is as simple as it can be.
+// The shift and its adjoint, with a fused epilogue, for maps of any strides: element by element. This kernel is only for maps that
+// the other kernels do not support, so it is kept simple.
 #pragma once
 
 #include "../accumulator.h"
@@ -9,7 +9,7 @@
 
 namespace s2mlp {
 
-// What an element takes, by the definition. `in` is the address of its channel.
+// The value of an output element, by the definition. `in` is the address of its channel.
 template <typename T, bool kAdjoint>
 __device__ T element_value(uint64_t in, const ElementProblem& p, const ElementPlace& place) {
   const ElementGroup& group = p.groups[find_group(p, place.channel)];

@@ -1,7 +1,7 @@
-// Maps of any strides: one launch as numbers, and where in the maps an element lies. Host and device, as token_problem.h.
+// Maps of any strides: the parameters of one launch, and the offsets of elements. Host and device, like token_problem.h.
 //
-// Work is counted in lines along the inner axis, which is the channels or the width, whichever the output has innermost. Offsets have 64
-// bits, the numbers of lines and of elements of a line have 31.
+// The unit of work is a line along the inner axis of the output: channels or width. Offsets have 64 bits; the number of lines and
+// the number of elements per line have 31.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace s2mlp {
 
-constexpr int kMaxLeading = 31;  // axes of size 2 and more of an index that fits into 31 bits
+constexpr int kMaxLeading = 31;  // an index of 31 bits has no more axes of size 2 or more
 
 // Strides in bytes.
 struct ElementAxis {
@@ -38,7 +38,7 @@ struct ElementProblem {
   ElementAxis channel;
   int32_t leading_count;
   ElementAxis leading[kMaxLeading];  // the innermost one last
-  BlockShape shape;  // rows are lines, columns are the elements of one
+  BlockShape shape;  // rows are lines, columns are the elements of a line
   int32_t group_count;
   int32_t search_step;
   ElementGroup groups[kMaxGroups];
@@ -48,12 +48,12 @@ struct ElementPlace {
   int32_t h;
   int32_t w;
   int32_t channel;
-  int64_t in;  // offset of channel and leading axes, without row and column
-  int64_t out;  // of the element
+  int64_t in;  // the offset of channel and leading axes, without row and column
+  int64_t out;  // the offset of the element
 };
 
 S2MLP_HOST_DEVICE ElementPlace locate(const ElementProblem& p, int32_t line, int32_t inner) {
-  // A line is counted by (leading, h, w), or by (leading, channel, h).
+  // Lines are numbered by (leading, h, w) or by (leading, channel, h).
   const QuotientRemainder<int32_t> middle = p.channels_innermost ? p.column.by_size(line) : p.row.by_size(line);
   const QuotientRemainder<int32_t> outer =
       p.channels_innermost ? p.row.by_size(middle.quotient) : p.channel.by_size(middle.quotient);
@@ -76,7 +76,7 @@ S2MLP_HOST_DEVICE ElementPlace locate(const ElementProblem& p, int32_t line, int
   return place;
 }
 
-// use(ElementProblem, Grid) for each launch.
+// Calls use(ElementProblem, Grid) for each launch.
 template <typename Use>
 void for_each_element_launch(const ShiftProblem& p, int64_t element_size, int items, const DeviceLimits& limits, const Use& use) {
   ElementProblem kernel;

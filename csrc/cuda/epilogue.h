@@ -1,4 +1,4 @@
-// An element-wise operation that is fused with a shift, as the kernels apply it: to the vector of an item.
+// The element-wise operation that is fused with a shift, applied to the vector of an item.
 #pragma once
 
 #include <type_traits>
@@ -17,12 +17,12 @@ struct Epilogue {
   using Operand = std::conditional_t<Op::kHasOperand, Packed<T, kVector>, Nothing>;
 
   Op op;
-  const void* operand;  // the map of second operands, where the operation has them
+  const void* operand;  // the map of second operands, if the operation has one
 
-  // From the output's address to that map's, which lies in memory as the output does.
+  // The distance from the output to that map, which has the strides of the output.
   __device__ uint64_t from_output(uint64_t out) const { return Op::kHasOperand ? global_address(operand) - out : 0; }
 
-  // Called with the address of an item's second operand when the item's own load is issued.
+  // Called with the address of an item's second operand, next to the load of the item itself.
   __device__ Operand load(uint64_t address) const {
     if constexpr (Op::kHasOperand) {
       return reinterpret_bits<Operand>(load_global<sizeof(Operand)>(address));

@@ -1,4 +1,4 @@
-// The messages for errors of CUDA. Where versions do not fit, one sentence that names them and says what to do.
+// Messages for CUDA errors. If versions are incompatible, the message names them and says what to do.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -21,7 +21,7 @@ inline std::string capability_text(int capability) {
   return std::to_string(capability / 10) + "." + std::to_string(capability % 10);
 }
 
-// nvcc lists what it compiles for: 750, 800, ...
+// nvcc lists the architectures that it compiles for: 750, 800, ...
 inline std::string compiled_capabilities() {
   std::string text;
   for (const int architecture : {__CUDA_ARCH_LIST__}) {
@@ -30,7 +30,7 @@ inline std::string compiled_capabilities() {
   return text;
 }
 
-// Whether there is machine code for such a GPU: code runs on later minor versions of its major version.
+// Whether the binary has machine code for a GPU: code also runs on later minor versions of its major version.
 inline bool is_compiled_for(int capability) {
   for (const int architecture : {__CUDA_ARCH_LIST__}) {
     if (architecture / 100 == capability / 10 && architecture / 10 <= capability) {
@@ -40,7 +40,7 @@ inline bool is_compiled_for(int capability) {
   return false;
 }
 
-// Of the current device; 0 if CUDA cannot tell.
+// The compute capability of the current device; 0 if it cannot be queried.
 inline int current_capability() {
   int device = 0;
   int major = 0;
@@ -87,7 +87,7 @@ inline std::string cuda_error_message(cudaError_t error, const char* call) {
 inline void check_cuda(cudaError_t error, const char* call) {
   if (error != cudaSuccess) {
     const std::string message = cuda_error_message(error, call);
-    cudaGetLastError();  // otherwise the next call that asks for it gets this error again
+    cudaGetLastError();  // clears the error, which the next call would otherwise return
     throw std::runtime_error(message);
   }
 }

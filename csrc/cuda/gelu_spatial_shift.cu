@@ -1,5 +1,5 @@
-// gelu_spatial_shift and its adjoint on a GPU: the kernels of spatial_shift, with GELU, or the product with its slope, fused. Which
-// approximation is a run-time branch, the same for all threads: half the kernels to compile.
+// gelu_spatial_shift and its backward op on a GPU: the kernels of spatial_shift, fused with GELU or with the product with its
+// slope. The approximation is a run-time branch, uniform over all threads, which halves the number of kernels.
 #include "../shift_ops.h"
 #include "shift_launch.h"
 
@@ -28,7 +28,7 @@ struct Cuda {
     with_floating_type(x, [&](auto element) { launch<false, decltype(element)>(call, Gelu<bool>{tanh}); });
   }
 
-  // x lies in memory as out does.
+  // x has the strides of out.
   static void gelu_spatial_shift_backward(
       const ShiftProblem& problem, const Tensor& grad, const Tensor& x, const Tensor& out, bool tanh) {
     const Call call = plan_call(problem, grad, x.const_data_ptr(), out, true);

@@ -1,4 +1,4 @@
-// The shift table as the CUDA kernels take it: by value, a few groups per launch.
+// The shift table as a kernel argument: passed by value, a few groups per launch.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +14,13 @@ struct alignas(16) KernelGroup {
   int32_t channel_begin;
   int32_t dh;
   int32_t dw;
-  int32_t distance;  // from a position of the input to the one that is taken, inside the ranges below
+  int32_t distance;  // from a position to its source, inside the ranges below
   int32_t row_begin;
   int32_t row_count;
   int32_t column_begin;
   int32_t column_count;
 
-  // Whether position (h, w) takes exactly one input, at `distance`. Elsewhere the padding mode decides.
+  // Whether position (h, w) has exactly one source, at `distance`. Elsewhere the padding mode decides.
   S2MLP_HOST_DEVICE bool is_direct(int32_t h, int32_t w) const {
     return (static_cast<uint32_t>(h - row_begin) < static_cast<uint32_t>(row_count)) &
         (static_cast<uint32_t>(w - column_begin) < static_cast<uint32_t>(column_count));
@@ -45,7 +45,7 @@ KernelGroup kernel_group(const ShiftProblem& p, const ShiftGroup& group, int64_t
   return kernel;
 }
 
-// The group of `channel`, by binary search: the last one that begins at or before it.
+// The group of `channel`, by binary search: the last group that begins at or before it.
 template <typename Problem>
 S2MLP_HOST_DEVICE int32_t find_group(const Problem& p, int32_t channel) {
   int32_t found = 0;
@@ -58,7 +58,7 @@ S2MLP_HOST_DEVICE int32_t find_group(const Problem& p, int32_t channel) {
   return found;
 }
 
-// The largest power of two below `count`, at which a binary search begins; 0 for one group.
+// The first step of a binary search: the largest power of two below `count`; 0 for one group.
 inline int32_t search_step_of(int32_t count) {
   int32_t step = 0;
   while (std::max(1, 2 * step) < count) {
@@ -67,7 +67,7 @@ inline int32_t search_step_of(int32_t count) {
   return step;
 }
 
-// Channels [begin, end) of a launch and the groups that they belong to, [first_group, last_group).
+// Channels [begin, end) of a launch and their groups, [first_group, last_group).
 struct TableSlice {
   int64_t begin;
   int64_t end;
@@ -75,7 +75,7 @@ struct TableSlice {
   size_t last_group;
 };
 
-// use(TableSlice) for slices of at most kMaxGroups groups, at multiples of `vector` channels.
+// Calls use(TableSlice) for slices of at most kMaxGroups groups, cut at multiples of `vector` channels.
 template <typename Use>
 void for_each_slice(const ShiftProblem& p, int64_t vector, const Use& use) {
   TableSlice slice = {0, 0, 0, 0};

@@ -1,6 +1,6 @@
-// How a kernel is launched here: on the tensor's device, on PyTorch's current stream, with the launch error checked, and
-// with no synchronisation. Tests compile this tree as C++ with S2MLP_CUDA_ON_CPU, and a CPU plays the GPU. The code for a GPU is
-// tested by tests/cuda_on_cpu/launch_check.cpp.
+// Kernel launches: on the tensor's device, on PyTorch's current stream, with the launch error checked and without synchronization.
+// With S2MLP_CUDA_ON_CPU, tests compile the kernels as C++ for an emulated GPU. tests/cuda_on_cpu/launch_check.cpp tests the code
+// for real GPUs.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -22,13 +22,13 @@
 
 #define S2MLP_LAUNCH(kernel, grid, block, stream, ...) s2mlp::launch_kernel(kernel, grid, block, stream, __VA_ARGS__)
 
-// Only libtorch_cuda defines this one. Weak, so that the same binary loads beside a CPU build of PyTorch.
+// Defined only by libtorch_cuda. Weak, so that the same binary also loads with a CPU build of PyTorch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);
 
 namespace s2mlp {
 
-// kernel<<<grid, block, 0, stream>>>(arguments...), checked. Written without the chevrons, so that any C++ compiler takes it, and with
-// the launch's own error: cudaGetLastError could return one from before.
+// kernel<<<grid, block, 0, stream>>>(arguments...), checked. Without the chevrons, any C++ compiler accepts it, and the launch
+// returns its own error: cudaGetLastError could return an earlier one.
 template <typename... Parameters>
 void launch_kernel(
     void (*kernel)(Parameters...), int64_t grid, int block, cudaStream_t stream, std::common_type_t<Parameters>... arguments) {
@@ -39,7 +39,7 @@ void launch_kernel(
   check_cuda(error, "cudaLaunchKernel");
 }
 
-// What a launch on a tensor's device needs. Makes that device the current one while it lives.
+// The state that a launch on a tensor's device needs. The device is current during the lifetime of this object.
 class LaunchContext {
  public:
   explicit LaunchContext(const torch::stable::Tensor& tensor) : guard_(device_of(tensor)) {
@@ -55,7 +55,7 @@ class LaunchContext {
   const DeviceLimits& limits() const { return limits_; }
 
  private:
-  // Checked before the guard is made: in a build of PyTorch without CUDA that fails too, and does not say what to do.
+  // Checked before the guard is constructed, which also fails in a CPU build of PyTorch, but without saying what to do.
   static int32_t device_of(const torch::stable::Tensor& tensor) {
     if (aoti_torch_get_current_cuda_stream == nullptr) {
       throw std::runtime_error(kTorchWithoutCuda);

@@ -1,5 +1,5 @@
-// Which kernel a call takes and how many bytes its accesses have: decided from numbers alone, so that it can be tested without a GPU
-// and for maps that no machine could hold.
+// The choice of the kernel and of the bytes per access. It depends on sizes and strides only, so that it can be tested without a
+// GPU and for maps larger than any memory.
 #pragma once
 
 #include <algorithm>
@@ -16,8 +16,8 @@
 namespace s2mlp {
 
 constexpr int kVectorBytes = 16;  // the widest access
-constexpr int kItemsPerThread = 4;  // whose loads are in flight together
-constexpr int kElementItemsPerThread = 2;  // the same, where each has two loads or is a single element
+constexpr int kItemsPerThread = 4;  // with their loads in flight together
+constexpr int kElementItemsPerThread = 2;  // the same, for items with two loads or of a single element
 
 enum class ShiftKernel : int32_t {
   kTokens,  // channels innermost: `vector` channels of a token per access
@@ -26,10 +26,10 @@ enum class ShiftKernel : int32_t {
   kTooLarge,
 };
 
-// Bytes by which tensors miss a 16-byte boundary.
+// The addresses of the tensors modulo 16 bytes.
 struct Misalignment {
   int in;
-  int out;  // and what lies in memory as the output does
+  int out;  // of the output and of tensors with its strides
 };
 
 struct LaunchPlan {
@@ -37,7 +37,8 @@ struct LaunchPlan {
   int vector;
 };
 
-// The largest power of two of channels, of at most 16 bytes, that divides their number, all strides and both base addresses.
+// Channels per access: the largest power of two, of at most 16 bytes, that divides their number, all strides and both base
+// addresses.
 inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment) {
   if (p.channel.in_stride != 1 || p.channel.out_stride != 1) {
     return 1;
@@ -56,11 +57,11 @@ inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Mi
   return static_cast<int>(bits & -bits);
 }
 
-// Of what is counted in 32 bits. A block goes on by less than 2^25 rows before it sees that there are no more.
+// The limit of 32-bit counters. A block advances by less than 2^25 rows before it checks for the end.
 constexpr int64_t kCountLimit = (int64_t{1} << 31) - (int64_t{1} << 25);
 constexpr int64_t kOffsetLimit = int64_t{1} << 31;
 
-// Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted.
+// Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted in 32 bits.
 inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
   const auto span = [&](int64_t Axis::* stride) {
     const auto of_axis = [&](const Axis& axis) { return (axis.size - 1) * axis.*stride; };
@@ -70,7 +71,7 @@ inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
       p.channel.size < kCountLimit && span(&Axis::in_stride) < kOffsetLimit && span(&Axis::out_stride) < kOffsetLimit;
 }
 
-// Rows that follow each other without a gap, in both tensors, and output planes that do.
+// Whether rows are contiguous in both tensors, and planes are contiguous in the output.
 inline bool has_dense_planes(const ShiftProblem& p) {
   const int64_t plane = p.height.size * p.width.size;
   const bool dense_rows = (p.width.size == 1 || (p.width.in_stride == 1 && p.width.out_stride == 1)) &&
@@ -80,7 +81,7 @@ inline bool has_dense_planes(const ShiftProblem& p) {
   return dense_rows && dense_output;
 }
 
-// Whether the planes of a period are of two images at most and span less than 2 GiB, and planes can be counted.
+// Whether the planes of a period belong to two images at most and span less than 2 GiB, and planes can be counted in 32 bits.
 inline bool fits_planes(const ShiftProblem& p, int64_t element_size) {
   const int64_t planes = period_planes_of(p, element_size);
   const int64_t next_image = p.leading.empty() ? 0 : std::abs(p.leading[0].in_stride - p.channel.size * p.channel.in_stride);
@@ -95,13 +96,14 @@ inline bool fits_elements(const ShiftProblem& p) {
       std::max({p.height.size, p.width.size, p.channel.size}) < kCountLimit;
 }
 
-// Elements in the vectors of kernels that compute with them. float64 computes for longer than it loads: one at a time.
+// The vector size of kernels that compute with elements. float64 takes longer to compute than to load: one element at a time.
 constexpr int widest_computed(int64_t element_size) { return element_size < 8 ? static_cast<int>(kVectorBytes / element_size) : 1; }
 
 template <typename T>
 constexpr int kWidestComputed = widest_computed(sizeof(T));
 
-// Where elements are computed with on their way (GELU), kernels exist for full vectors of channels and for single ones.
+// `computed`: an epilogue computes with the elements (GELU). Its kernels exist for full vectors of channels and for single
+// channels.
 inline LaunchPlan plan_launch(const ShiftProblem& p, int64_t element_size, const Misalignment& misalignment, bool computed) {
   if (p.channels_innermost() && fits_tokens(p, element_size)) {
     const int vector = vector_channels(p, element_size, misalignment);

@@ -1,4 +1,4 @@
-// The leading axes of a map as the CUDA kernels take them: at most two that do not merge into one.
+// The leading axes of a map as a kernel argument: at most two that do not merge into one.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +11,14 @@ namespace s2mlp {
 
 constexpr size_t kMaxLeadingAxes = 2;
 
-// A pair of strides or of offsets, of the input and of the output, in bytes.
+// Strides or offsets of the input and the output, in bytes.
 struct BytePair {
   int64_t in;
   int64_t out;
 };
 
-// Nearly all maps are flat: from each token to the next it is one stride. In others, what the row of a token, counted through all
-// images, and its image add to the offset is found here. Up to two leading axes that do not merge.
+// Nearly all maps are flat: all tokens are one stride apart. For other maps this adds the offsets of the row, counted through all
+// images, and of the image. Up to two leading axes that do not merge.
 struct LeadingAxes {
   bool flat;
   BytePair row;
@@ -37,7 +37,7 @@ S2MLP_HOST_DEVICE BytePair row_and_image_offsets(const LeadingAxes& leading, int
       r * leading.row.out + outer * leading.outer.out + inner * leading.inner.out};
 }
 
-// Offsets beyond those of tokens that follow each other with the stride of a column.
+// Offsets in addition to the token's number times the stride of a column.
 inline LeadingAxes leading_axes(const ShiftProblem& p, int64_t element_size) {
   LeadingAxes leading = {};
   const auto beyond = [&](const Axis& axis, const Axis& inner, int64_t count) {

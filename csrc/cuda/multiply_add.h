@@ -1,4 +1,4 @@
-// The multiplication of which addresses are made.
+// The multiply-add of address arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace s2mlp {
 
-// a * b + c for a and b that are not negative. One instruction of a GPU, which the compiler would not always find.
+// a * b + c for non-negative a and b. One instruction on a GPU, which the compiler does not always emit by itself.
 S2MLP_HOST_DEVICE uint64_t multiply_add(uint32_t a, uint32_t b, uint64_t c) {
 #if defined(__CUDA_ARCH__)
   uint64_t sum;

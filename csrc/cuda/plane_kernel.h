@@ -1,7 +1,7 @@
-// The shift and its adjoint of dense planes, and what is fused with them: width innermost.
+// The shift and its adjoint, with a fused epilogue, for dense planes: width innermost.
 //
-// A thread has one item of the period and goes through periods. Where the item's elements come from is found once for a group; then an
-// item is as many loads of single elements, which neighbouring threads make from the same cache lines, and one store.
+// A thread has one item of the period and loops over periods. The sources of the item's elements are found once per group; an item
+// is then one load per element, from cache lines shared with neighbouring threads, and one store.
 #pragma once
 
 #include "../accumulator.h"
@@ -11,15 +11,15 @@
 
 namespace s2mlp {
 
-// What the elements of an item take, as distances from the period's first plane in bytes. Bits of the masks are elements.
+// The sources of an item's elements, as distances from the period's first plane in bytes. The masks have one bit per element.
 template <int kElements>
 struct ItemSources {
   int32_t first[kElements];
-  int32_t second[kElements];  // adjoint: where `two` says so
+  int32_t second[kElements];  // adjoint: valid for the elements in `two`
   uint32_t none;
   uint32_t two;
-  uint32_t more;  // than two, each of which is looked for every time
-  bool contiguous;  // one element after the other, and no zeros
+  uint32_t more;  // than two sources, which are looked up every time
+  bool contiguous;  // whether all sources are contiguous, without zeros
 };
 
 template <int kElements>
@@ -30,17 +30,17 @@ __device__ __forceinline__ void set_source(int32_t (&sources)[kElements], int e,
   }
 }
 
-// What a row of the item takes: up to two rows of the input, given by where their first elements would be if they lay below the item's
-// first element, in columns that take one.
+// The sources of a row of the item: up to two input rows, given by the source of the item's first element, extrapolated from the
+// columns with a single source.
 struct RowSources {
   int32_t first;
   int32_t second;
   int32_t count;
-  int32_t column_begin;  // as elements of the item
+  int32_t column_begin;  // counted in elements of the item
   int32_t column_count;
 };
 
-// Of the row that element `begin` of the item lies in.
+// The sources of the row of the item's element `begin`.
 template <bool kAdjoint>
 __device__ __forceinline__ RowSources
 find_row(const PlaneProblem& p, const PeriodPlace& period, const PlaneElement& place, int32_t begin) {
@@ -53,7 +53,7 @@ find_row(const PlaneProblem& p, const PeriodPlace& period, const PlaneElement& p
       place.plane < period.planes ? rows.size() : 0, group.column_begin - place.w + begin, group.column_count};
 }
 
-// The elements of `border`, one by one.
+// Finds the sources of the elements in `border`, one by one.
 template <bool kAdjoint, int kElements>
 __device__ __forceinline__ void find_each(
     ItemSources<kElements>& found, const PlaneProblem& p, const PeriodPlace& period, int32_t first_element, uint32_t border) {
@@ -77,7 +77,7 @@ __device__ __forceinline__ void find_each(
   }
 }
 
-// An item lies in one row, or in two if rows are not shorter than it.
+// An item spans at most two rows, unless rows are shorter than the item.
 template <bool kAdjoint, int kElements>
 __device__ __forceinline__ ItemSources<kElements> find_sources(
     const PlaneProblem& p, const PeriodPlace& period, int32_t first_element) {
@@ -87,7 +87,7 @@ __device__ __forceinline__ ItemSources<kElements> find_sources(
   uint32_t border = kAll;
   if (p.width >= kElements) {
     const PlaneElement place = locate_element(p, first_element);
-    const int32_t next = p.width - place.w;  // the element that begins the next row
+    const int32_t next = p.width - place.w;  // the first element of the next row
     const RowSources row = find_row<kAdjoint>(p, period, place, 0);
     RowSources next_row = row;
     if (next < kElements) {
@@ -122,7 +122,7 @@ __device__ __forceinline__ T load_element(uint64_t plane, int32_t distance) {
   return reinterpret_bits<T>(load_global<sizeof(T)>(plane + distance));
 }
 
-// The first source of each element: in words where they lie in memory as in the output.
+// Loads the first source of each element: as words if the sources are contiguous.
 template <typename T, int kElements>
 __device__ __forceinline__ VectorOf<T, kElements> load_item(uint64_t in, const ItemSources<kElements>& sources) {
   VectorOf<T, kElements> values;
@@ -150,7 +150,7 @@ __device__ __forceinline__ VectorOf<T, kElements> load_item(uint64_t in, const I
   return values;
 }
 
-// The sum of all that an element takes, by the definition.
+// The sum of all sources of an element, by the definition.
 template <typename T>
 __device__ T sum_element(const PlaneProblem& p, const PeriodPlace& period, uint64_t in, int32_t element) {
   const PlaneElement place = locate_element(p, element);
@@ -169,7 +169,7 @@ __device__ T sum_element(const PlaneProblem& p, const PeriodPlace& period, uint6
   return static_cast<T>(sum);
 }
 
-// Adjoint: adds what the border folds onto elements of the item.
+// Adjoint: adds the sources beyond the first one, which exist near the border.
 template <typename T, int kElements>
 __device__ __forceinline__ void add_folded(
     VectorOf<T, kElements>& values,
@@ -205,7 +205,7 @@ __device__ __forceinline__ void add_folded(
   }
 }
 
-// The last item of a map need not be whole: the elements of the planes that there are, one by one.
+// Stores the last item of a map, which may be partial, element by element.
 template <typename T, int kElements, typename Op>
 __device__ void store_some(
     uint64_t to,
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) plane_kernel(
   const uint64_t operand_map = epilogue.from_output(global_address(out_data));
   const uint64_t out = multiply_add(thread.column, kBytes, global_address(out_data));
   ItemSources<kElements> sources;
-  int32_t known_group = -1;  // for which `sources` are those of all periods
+  int32_t known_group = -1;  // the group for which `sources` is valid in uniform periods
   for (int32_t tile = first_period(p, thread); tile < p.shape.rows; tile += p.shape.next_tile) {
     const int32_t end = tile + p.periods_per_tile < p.shape.rows ? tile + p.periods_per_tile : p.shape.rows;
 #pragma unroll 1

@@ -1,8 +1,8 @@
-// Maps in dense planes: one launch as numbers, and where in the maps an item lies. Host and device, as token_problem.h.
+// Maps in dense planes: the parameters of one launch, and the offsets of items. Host and device, like token_problem.h.
 //
-// An item is one store, of up to 16 bytes. Where a plane is not a whole number of items, items straddle planes in the same way every
-// few planes: that is a period. What the elements of an item take, as distances from the first plane of the period, is the same in
-// all periods of a group.
+// An item is one store, of up to 16 bytes. If a plane is not a whole number of items, items straddle planes in a pattern that
+// repeats every few planes: this is a period. The sources of an item's elements, as distances from the first plane of the period,
+// are the same in all periods of a group.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@
 
 namespace s2mlp {
 
-constexpr int kMostItemElements = 8;  // of an item, of whatever size
+constexpr int kMostItemElements = 8;  // the most elements of an item, of any element size
 
 S2MLP_HOST_DEVICE constexpr int item_elements(int64_t element_size) {
   return element_size * kMostItemElements < 16 ? kMostItemElements : static_cast<int>(16 / element_size);
@@ -25,17 +25,17 @@ struct PlaneProblem {
   int32_t height;
   int32_t width;
   int32_t channels;
-  int32_t planes;  // of all images
+  int32_t planes;  // in all images
   int32_t period_planes;
   uint32_t period_bytes;  // of the output
   int32_t element_bytes;
-  int32_t channel_stride;  // of the input, in bytes, as the next
+  int32_t channel_stride;  // of the input, in bytes, like image_stride
   int64_t image_stride;
-  int32_t periods_per_tile;  // of a thread
+  int32_t periods_per_tile;  // per thread
   Divider<int32_t> by_width;
   Divider<int32_t> by_plane;
   Divider<int32_t> by_channels;
-  BlockShape shape;  // rows are periods, columns are the items of one
+  BlockShape shape;  // rows are periods, columns are the items of a period
   int32_t group_count;
   int32_t search_step;
   KernelGroup groups[kMaxGroups];  // distances in bytes
@@ -56,13 +56,13 @@ S2MLP_HOST_DEVICE PeriodPlace locate_period(const PlaneProblem& p, int32_t perio
       image.quotient * p.image_stride + int64_t{image.remainder} * p.channel_stride};
 }
 
-// The first period of a thread, whose periods of a tile follow each other: most of them are of one group.
+// The first period of a thread in its tile. Its periods are consecutive, so that most of them belong to one group.
 S2MLP_HOST_DEVICE int32_t first_period(const PlaneProblem& p, const ThreadPlace& thread) {
   return (thread.tile * p.shape.rows_of_block + thread.row) * p.periods_per_tile;
 }
 
 struct PlaneElement {
-  int32_t plane;  // in the period
+  int32_t plane;  // within the period
   int32_t h;
   int32_t w;
 };
@@ -73,7 +73,7 @@ S2MLP_HOST_DEVICE PlaneElement locate_element(const PlaneProblem& p, int32_t ele
   return {plane.quotient, row.quotient, row.remainder};
 }
 
-// From the first plane of a period that begins at `channel` to another one of it, in the input, in bytes.
+// The distance, in bytes of the input, from the first plane of a period that begins at `channel` to another plane of the period.
 S2MLP_HOST_DEVICE int32_t plane_distance(const PlaneProblem& p, int32_t channel, int32_t plane) {
   const bool next_image = channel + plane >= p.channels;
   return plane * p.channel_stride +
@@ -89,7 +89,7 @@ S2MLP_HOST_DEVICE int32_t position_in_plane(const PlaneProblem& p, int32_t h, in
   return (h * p.width + w) * p.element_bytes;
 }
 
-// Whether all planes of a period are of one group and one image.
+// Whether all planes of a period belong to one group and one image.
 S2MLP_HOST_DEVICE bool is_uniform(const PlaneProblem& p, const PeriodPlace& period, int32_t group) {
   const int32_t end = group + 1 < p.group_count ? p.groups[group + 1].channel_begin : p.channels;
   return period.planes == p.period_planes && period.channel + p.period_planes <= end;
@@ -100,10 +100,10 @@ inline int64_t period_planes_of(const ShiftProblem& p, int64_t element_size) {
   return item_bytes / std::gcd(p.height.size * p.width.size * element_size, item_bytes);
 }
 
-// use(PlaneProblem, Grid)
+// Calls use(PlaneProblem, Grid).
 template <bool kAdjoint, typename Use>
 void with_plane_launch(const ShiftProblem& p, int64_t element_size, const DeviceLimits& limits, const Use& use) {
-  constexpr int64_t kLeastPeriods = 4;  // of a thread, before the next tile: finding sources takes as long as several items
+  constexpr int64_t kLeastPeriods = 4;  // per thread and tile: finding sources takes as long as several items
   constexpr int64_t kMostPeriods = 16;
   PlaneProblem kernel;
   const int64_t plane = p.height.size * p.width.size;

@@ -1,4 +1,4 @@
-// From a plan to the launches of its kernel.
+// The kernel launches of a plan.
 #pragma once
 
 #include "element_kernel.h"
@@ -23,7 +23,7 @@ inline Call plan_call(const ShiftProblem& problem, const Tensor& in, const void*
   const int64_t element_size = static_cast<int64_t>(in.element_size());
   const void* from = in.const_data_ptr();
   void* to = out.mutable_data_ptr();
-  // Only the lowest bit that is set counts, so one number speaks for both.
+  // Only the lowest set bit matters, so one number can represent both tensors.
   const Misalignment misalignment = {misalignment_of(from), misalignment_of(to) | misalignment_of(operand)};
   const LaunchPlan plan = plan_launch(problem, element_size, misalignment, computed);
   STD_TORCH_CHECK(

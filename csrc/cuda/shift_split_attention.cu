@@ -1,13 +1,13 @@
-// The branch ops of the split attention on a GPU: gathers without atomics, and sums over tokens in a fixed order.
+// The branch ops of split attention on a GPU: gathers without atomics, and sums over tokens in a fixed order.
 //
 // Kernels that write maps: a thread has one vector of channels of four neighbouring tokens, so that weights are loaded
-// once for four tokens and neighbouring threads are at neighbouring channels. Kernels that sum over tokens: a block has a
-// few vectors of channels and all tokens of an image, or a piece of them where images are few; a second kernel then adds the
-// sums of the pieces. Blocks of one image follow each other, so that what two of them read comes from the L2 cache the
+// once for four tokens and neighbouring threads access neighbouring channels. Kernels that sum over tokens: a block has a
+// few vectors of channels and all tokens of an image, or a piece of them if there are few images; a second kernel then adds
+// the sums of the pieces. Blocks of one image are consecutive, so that data read by two of them comes from the L2 cache the
 // second time.
 //
-// Most tokens are direct: what they take from the other side lies at a distance that is the same for all of a group. The
-// others, at the border, are the rare and slow path, which alone asks the padding mode.
+// Most tokens are direct: their source is at a distance that is constant for a group. The others, at the border, take the
+// slow path, the only one that evaluates the padding mode.
 #include <initializer_list>
 
 #include "../branch_ops.h"
@@ -18,7 +18,7 @@
 namespace s2mlp {
 namespace {
 
-// Weights or sums that belong to a vector of channels, 16 bytes at a time.
+// Weights or sums of a vector of channels, accessed 16 bytes at a time.
 template <int kVector, typename Acc>
 __device__ void load_numbers(const Acc* from, Acc (&numbers)[kVector]) {
   constexpr int kAtOnce = kVector == 1 ? 1 : kVectorBytes / sizeof(Acc);
@@ -60,7 +60,7 @@ __device__ VectorOf<T, kVector> rounded(const accumulator_t<T> (&numbers)[kVecto
 template <typename T, int kVector>
 __device__ accumulator_t<T> element(const Packed<T, kVector>& packed, int v) {
   if constexpr (kVector > 1 && std::is_same_v<T, torch::headeronly::BFloat16>) {
-    // One instruction each; through BFloat16 the upper half of a word takes two.
+    // One instruction each; conversion via BFloat16 takes two for the upper half of a word.
     const uint32_t words[] = {packed.x, packed.y, packed.z, packed.w};
     const uint32_t bits = v % 2 == 0 ? words[v / 2] << 16 : words[v / 2] & 0xffff0000u;
     float value;
@@ -79,8 +79,8 @@ __device__ void add_product(const Packed<T, kVector>& packed, accumulator_t<T> f
   }
 }
 
-// A thread's kBranchTokens tokens from `first` on, a bit in `border` for each that is not direct: takes one out, and is false when
-// none is left before `end`.
+// Takes the next token that is not direct from `border`, which has a bit for each of the kBranchTokens tokens of a thread from
+// `first` on. Returns false if none is left before `end`.
 __device__ bool take_border_token(const BranchKernelProblem& p, const Place& first, int32_t end, int& border, Token& token) {
   const int32_t number = first.number + (__ffs(border) - 1) * p.step.number;
   if (border == 0 || number >= end) {
@@ -93,7 +93,7 @@ __device__ bool take_border_token(const BranchKernelProblem& p, const Place& fir
 
 // ---- Maps ------------------------------------------------------------------------------------------------------------
 
-// Loads what the tokens of an item read of one branch.
+// Loads the sources of an item's tokens in one branch.
 template <typename T, int kVector>
 __device__ void load_sources(
     const VectorOf<T, kVector>* branch,
@@ -127,7 +127,7 @@ __device__ void load_sources(
   }
 }
 
-// Adds what four tokens read of one branch, times the branch's weights.
+// Adds the sources of four tokens in one branch, times the branch's weights.
 template <typename T, int kVector>
 __device__ void add_weighted(
     const Packed<T, kVector> (&values)[kBranchTokens],
@@ -135,7 +135,7 @@ __device__ void add_weighted(
     accumulator_t<T> (&sums)[kBranchTokens][kVector]) {
   using Acc = accumulator_t<T>;
   constexpr int kFactors = kVector < 4 ? kVector : 4;
-  // A few weights at a time, and elements taken out of their words when their turn comes: registers are short.
+  // To save registers, weights are loaded a few at a time, and elements are extracted from their words as late as possible.
 #pragma unroll
   for (int first = 0; first < kVector; first += kFactors) {
     Acc factors[kFactors];
@@ -184,16 +184,16 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_kernel(
   }
 }
 
-// What a thread of combine_backward_kernel has of its channels; `grad`, `factors` and `pooled` may be missing: null, and zeros.
+// The per-channel state of a thread of combine_backward_kernel. A missing `grad` is null, missing `factors` and `pooled` are zeros.
 template <typename T, int kVector>
 struct BackwardChannels {
   const VectorOf<T, kVector>* grad;
-  VectorOf<T, kVector>* out;  // of a branch
+  VectorOf<T, kVector>* out;  // of one branch
   accumulator_t<T> factors[kVector];
   accumulator_t<T> pooled[kVector];
 };
 
-// The tokens of an item that are in `border`: sums over all readers.
+// Writes the tokens of an item that are in `border`: sums over all readers.
 template <typename T, int kVector>
 __device__ void store_border(
     const BackwardChannels<T, kVector>& channels,
@@ -291,9 +291,9 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_ke
 
 // ---- Sums over tokens ------------------------------------------------------------------------------------------------
 
-// A block's threads are counted by lane, a vector of channels, and then by token; each has summed up every so many tokens. Now the
-// first threads, as many as the lanes have channels, get the sum of all for one channel each, in an order that is always the same.
-// For all threads to call.
+// Threads are numbered by lane (a vector of channels), then by token; each holds the sums of its tokens. Returns, in the first
+// threads of the block, one per channel of the lanes, the block's sum for that channel. The order of summation is fixed. All
+// threads of the block must call this.
 template <int kVector, typename Acc>
 __device__ Acc sum_tokens_of_block(const Acc (&sums)[kVector], int lane_bits) {
   alignas(kVectorBytes) __shared__ Acc of_threads[kBlockThreads * kVector];
@@ -304,7 +304,7 @@ __device__ Acc sum_tokens_of_block(const Acc (&sums)[kVector], int lane_bits) {
   const unsigned int channel = threadIdx.x & (channels - 1);
   Acc sum = 0;
 #pragma unroll
-  for (unsigned int v = 0; v < kVector; ++v) {  // a part of the threads, one kVector-th of a lane's
+  for (unsigned int v = 0; v < kVector; ++v) {  // a kVector-th of a lane's threads per part
     sum += of_threads[(threadIdx.x - channel) * kVector + v * channels + channel];
   }
   of_parts[threadIdx.x] = sum;
@@ -318,7 +318,7 @@ __device__ Acc sum_tokens_of_block(const Acc (&sums)[kVector], int lane_bits) {
   return sum;
 }
 
-// Writes a block's sums; `line` counts the rows of p.channels vectors of sums.
+// Writes a block's sums; `line` is the row of the output, of p.channels vectors.
 template <int kVector, typename Acc>
 __device__ void store_sums(
     const BranchKernelProblem& p, const BranchBlock& block, int64_t line, const Acc (&sums)[kVector], Acc* out) {
@@ -471,7 +471,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) combine_backward_we
   store_sums(p, block, int64_t{block.image} * p.branches + block.line, sums, out);
 }
 
-// Sums of pieces of the tokens, piece after piece, to sums of all.
+// Adds the sums of the pieces, in order.
 template <typename Acc>
 __global__ void __launch_bounds__(kBlockThreads)
     add_pieces_kernel(const Acc* __restrict__ pieces, Acc* __restrict__ out, int64_t count, int64_t piece_count) {
@@ -487,7 +487,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 // ---- Launch ----------------------------------------------------------------------------------------------------------
 
-// The plan of a call; `map` is any of the maps, `addresses` are those of all tensors that are read or written 16 bytes at a time.
+// The plan of a call. `map` is any of the maps; `addresses` are those of all tensors that are accessed 16 bytes at a time.
 BranchPlan checked_plan(
     const BranchProblem& p,
     const BranchStrides& strides,
@@ -506,7 +506,7 @@ BranchPlan checked_plan(
   return plan;
 }
 
-// launch(T{}, std::integral_constant<int, vector>, BranchKernelProblem) for each table of groups.
+// Calls launch(T{}, std::integral_constant<int, vector>, BranchKernelProblem) for each table of groups.
 template <typename Launch>
 void for_each_launch(
     const BranchProblem& p,
@@ -522,7 +522,7 @@ void for_each_launch(
   });
 }
 
-// Runs sum(tensor for the sums) with `out`, or with a tensor for the sums of each piece, which are then added.
+// Calls sum(tensor for the sums) with `out`, or with a tensor for the sums of each piece, and then adds these.
 template <typename Sum>
 void sum_in_pieces(const BranchPlan& plan, const Tensor& out, cudaStream_t stream, const Sum& sum) {
   if (plan.pieces == 1) {

@@ -1,5 +1,5 @@
-// spatial_shift and its adjoint on a GPU: any strides, gathers only (no atomics, no barriers). The forward pass only moves bits, so it is
-// compiled per access size, not per dtype.
+// spatial_shift and its adjoint on a GPU: any strides, gathers only (no atomics, no barriers). The forward pass only copies bits,
+// so it is compiled per access size, not per dtype.
 #include "../shift_ops.h"
 #include "shift_launch.h"
 

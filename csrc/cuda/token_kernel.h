@@ -1,9 +1,9 @@
-// The shift and its adjoint where channels are innermost, and what is fused with them. In the adjoint `in` is the gradient of the
-// output and `out` that of the input.
+// The shift and its adjoint, with a fused epilogue, for maps with channels innermost. In the adjoint, `in` is the gradient of the
+// output and `out` the gradient of the input.
 //
-// A thread has one access of channels in every token that it works on, so its group, and how far away that group's input is, are
-// found once. Tokens near a border, which the padding mode decides on, are the rare case. An access that belongs to several groups
-// is read once for each of them.
+// A thread accesses the same channels in all its tokens, so its group and the distance to that group's input are found once. Tokens
+// near a border, which depend on the padding mode, are the rare case. An access that spans several groups is read once for each of
+// them.
 #pragma once
 
 #include "../accumulator.h"
@@ -13,7 +13,7 @@
 
 namespace s2mlp {
 
-// What one group takes of a token, by the definition. `in` is the address of the token's own channels.
+// The value of a token for one group, by the definition. `in` is the address of the token's own channels.
 template <typename T, int kVector, bool kAdjoint>
 __device__ AccessOf<T, kVector> group_value(uint64_t in, const TokenProblem& p, const KernelGroup& group, const TokenPlace& place) {
   constexpr int kBytes = sizeof(AccessOf<T, kVector>);
@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
     Access<kBytes> values[kItems];
     Operand operands[kItems];
     uint64_t to[kItems];
-    bool direct[kItems];  // whether all groups take one token, at the distance of each
+    bool direct[kItems];  // whether all groups have a single source, at their distance
     uint32_t border = 0;  // bit u: token u is left to the slow path
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {

@@ -1,5 +1,5 @@
-// Maps whose channels are innermost: one launch as numbers, and where in the maps a token lies. Host and device: tests walk the same
-// functions through maps of more than 2^31 elements.
+// Maps with channels innermost: the parameters of one launch, and the addresses of tokens. Host and device: tests call the same
+// functions for maps of more than 2^31 elements.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ struct TokenStrides {
 struct TokenProblem {
   PaddingMode mode;
   int32_t vector;  // channels per access
-  int32_t element_bytes;  // of a channel
+  int32_t element_bytes;
   int32_t first_column;  // of the launch, in accesses
   int32_t height;
   int32_t width;
@@ -49,7 +49,7 @@ S2MLP_HOST_DEVICE TokenPlace locate_token(const TokenProblem& p, int32_t token) 
   return {token, image.quotient, row.quotient, image.remainder, row.remainder};
 }
 
-// The address of a token, `base` being that of the first one.
+// The address of a token; `base` is the address of the first token.
 template <bool kInput>
 S2MLP_HOST_DEVICE uint64_t at_token(const TokenProblem& p, uint64_t base, const TokenPlace& place) {
   uint64_t address = multiply_add(place.token, kInput ? p.in.column : p.out.column, base);
@@ -60,12 +60,12 @@ S2MLP_HOST_DEVICE uint64_t at_token(const TokenProblem& p, uint64_t base, const 
   return address;
 }
 
-// The address of another token of the same image, in the input.
+// The address of another input token of the same image.
 S2MLP_HOST_DEVICE uint64_t move_token(const TokenProblem& p, uint64_t address, const TokenPlace& place, int32_t h, int32_t w) {
   return address + int64_t{h - place.h} * p.in.row + int64_t{w - place.w} * p.in.column;
 }
 
-// The channels of a thread's access, and the groups [group, group_end) that have some of them.
+// The channels of a thread's access, and the groups [group, group_end) that they belong to.
 struct TokenChannels {
   int32_t begin;
   int32_t group;
@@ -82,12 +82,12 @@ S2MLP_HOST_DEVICE TokenChannels token_channels(const TokenProblem& p, int32_t co
   return {begin, group, group_end};
 }
 
-// Group g, after the first one, has the channels from this byte of the access on.
+// The byte of the access at which group g, not the first group, begins.
 S2MLP_HOST_DEVICE int32_t first_byte_of_group(const TokenProblem& p, const TokenChannels& channels, int32_t g) {
   return (p.groups[g].channel_begin - channels.begin) * p.element_bytes;
 }
 
-// The strides of rows or columns of which there is one do not matter: here they are such that the map is flat if it can be.
+// The stride of an axis of size 1 does not matter: it is chosen so that the map is flat if possible.
 inline ShiftProblem with_useful_strides(ShiftProblem p) {
   if (p.width.size == 1) {
     p.width = p.height.size == 1 ? Axis{1, 0, 0} : Axis{1, p.height.in_stride, p.height.out_stride};
@@ -98,7 +98,7 @@ inline ShiftProblem with_useful_strides(ShiftProblem p) {
   return p;
 }
 
-// use(TokenProblem, Grid) for each launch.
+// Calls use(TokenProblem, Grid) for each launch.
 template <bool kAdjoint, typename Use>
 void for_each_token_launch(
     const ShiftProblem& problem, int vector, int64_t element_size, int items, const DeviceLimits& limits, const Use& use) {

@@ -1,4 +1,4 @@
-// Several neighbouring elements that are read and written at once, and the alignment that this takes.
+// Neighbouring elements that are read and written at once, with the alignment that this requires.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ struct alignas(sizeof(T) * kVector) VectorOf {
   T values[kVector];
 };
 
-// A vector as it is loaded: in 32-bit words, which are taken apart where they are used. (The compiler would take bfloat16
-// vectors apart at once, into twice the registers.)
+// A loaded vector: 32-bit words, which are unpacked where they are used. (The compiler would unpack bfloat16 vectors at once, into
+// twice the registers.)
 template <typename T, int kVector>
 using Packed = std::conditional_t<kVector == 1, VectorOf<T, 1>, uint4>;
 
@@ -31,7 +31,7 @@ __device__ VectorOf<T, kVector> unpack(const Packed<T, kVector>& packed) {
   return vector;
 }
 
-// use(std::integral_constant<int, vector>{}) for one of the vectors that kernels are compiled for.
+// Calls use(std::integral_constant<int, vector>{}) for one of the vector sizes that kernels are compiled for.
 template <int kFirst, int... kRest, typename Use>
 void with_vector(int vector, const Use& use) {
   if (vector == kFirst) {

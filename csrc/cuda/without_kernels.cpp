@@ -1,4 +1,5 @@
-// The operators on a GPU in a build without CUDA kernels, in place of the .cu files: each says how to get them.
+// The CUDA operators of a build without CUDA kernels, in place of the .cu files. Each raises an error that says how to get the
+// kernels.
 #include "../branch_ops.h"
 #include "../library.h"
 #include "../shift_ops.h"
@@ -19,7 +20,7 @@ struct WithoutKernels {
   static constexpr Refuse spatial_shift{}, spatial_shift_backward{}, gelu_spatial_shift{}, gelu_spatial_shift_backward{};
   static constexpr Refuse pool{}, combine{}, combine_backward_weights{};
 
-  // Called with {} for the strides, which has no type to deduce.
+  // Strides are passed as {}, which has no type to deduce.
   template <typename... Arguments>
   static void combine_backward(const BranchProblem&, const Tensor*, const MapStrides&, const Arguments&...) {
     Refuse()();

@@ -1,5 +1,5 @@
-// A kernel with a barrier, to see that the emulator honours it and that its absence shows: reverses each block's tile
-// through shared memory.
+// A kernel with a barrier, which reverses each block's tile through shared memory. It shows that the emulator implements
+// barriers and that a missing one is detected.
 #include "cuda/launch.h"
 
 int s2mlp_switch = 0;
@@ -17,7 +17,7 @@ __global__ void reverse_kernel(const int* in, int* out) {
 
 }  // namespace
 
-// Elements that are wrong under a thread order.
+// The number of wrong elements under a thread order.
 extern "C" int s2mlp_probe_barrier(int order) {
   s2mlp::emulator::Block::current().order = static_cast<s2mlp::emulator::Order>(order);
   constexpr int kBlocks = 3;

@@ -1,11 +1,11 @@
-// The launch planner of the branch ops and their kernels' index arithmetic, callable from Python with numbers alone.
+// The launch planner of the branch ops and their kernels' index arithmetic, callable from Python without tensors.
 #include "cuda/branch_kernel_problem.h"
 
 using namespace s2mlp;
 
 namespace {
 
-// Calls wrong(block) for the first and last blocks and every `step`-th between; returns how many are.
+// Calls wrong(block) for the first and last blocks and every `step`-th one in between; returns the number of wrong blocks.
 template <typename Wrong>
 int64_t visit_blocks(int64_t blocks, int64_t step, const Wrong& wrong) {
   int64_t violations = 0;
@@ -18,7 +18,7 @@ int64_t visit_blocks(int64_t blocks, int64_t step, const Wrong& wrong) {
   return violations;
 }
 
-// One call, and the launches' arithmetic done once more in 64 bits and in elements.
+// One call, whose index arithmetic is checked against 64-bit arithmetic in elements.
 struct Checker {
   const BranchProblem& p;
   const BranchStrides& strides;
@@ -51,7 +51,7 @@ struct Checker {
          (place.w == w && is_offset(place.expanded, strides.expanded, h, w) && is_offset(place.combined, strides.combined, h, w)));
   }
 
-  // Whether a group's direct tokens are those of the index functions, and take what these say.
+  // Whether a group's direct tokens and their sources agree with the index functions.
   bool is_right(const BranchKernelProblem& kernel, const BranchGroup& found, int64_t channel, const Place& place) const {
     const ShiftGroup& group = group_of(channel);
     const int64_t h = place.number / p.width;
@@ -76,7 +76,8 @@ struct Checker {
         (readers.size() == 1 && kernel.combined.offset({readers.rows[0], readers.columns[0]}) == place.combined + found.distance);
   }
 
-  // The places of a thread, from `number` on in steps, until `end`: the first few and the end, with the group of every branch.
+  // Checks the places of a thread, from `number` on in steps until `end`: the first few and the last, with the group of every
+  // branch.
   bool are_places(
       const BranchKernelProblem& kernel, Place place, int64_t number, int64_t step, int64_t end, int32_t channel, bool inside)
       const {
@@ -97,7 +98,7 @@ struct Checker {
     return number < tokens() || !inside || none_is_direct(kernel, place, channel);
   }
 
-  // Whether a thread that is behind the image's last token finds nothing more to read without looking.
+  // Whether a thread beyond the image's last token finds no token direct, so that it reads nothing unchecked.
   bool none_is_direct(const BranchKernelProblem& kernel, Place place, int32_t channel) const {
     for (int u = 0; u < kBranchTokens; ++u, advance(kernel, place)) {
       for (int32_t k = 0; k < kernel.branches; ++k) {
@@ -152,7 +153,7 @@ struct Checker {
     });
   }
 
-  // The blocks and threads of all launches, every `step`-th block; how many are wrong.
+  // Checks the threads of every `step`-th block of all launches; returns the number of wrong blocks.
   int64_t check(int64_t step) const {
     int64_t violations = plan.pieces * plan.piece_tokens < tokens() || (plan.pieces - 1) * plan.piece_tokens >= tokens();
     violations += plan.pieces > 1 && plan.piece_tokens % (256 / plan.lanes * kBranchTokens) != 0;

@@ -1,4 +1,4 @@
-"""What the emulated kernels are run on: every kernel, element size, vector width, padding mode and memory layout."""
+"""The test cases of the emulated kernels: every kernel, element size, vector width, padding mode and memory layout."""
 
 import mmap
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TABLES = {
     "a group for each channel": tuple((i % 7 - 3, i % 2) for i in range(50)),
 }
 STAY = ((0, 0),)
-#: Tables of the branches of a split attention.
+#: Shift tables of the branches of split attention.
 BRANCHES = {
     "one": (offsets.SS1,),
     "two": (TABLES["far"], offsets.V1),
@@ -35,7 +35,7 @@ def many_offsets(count: int) -> tuple[tuple[int, int], ...]:
 def make_map(
     shape: tuple[int, ...], dtype: torch.dtype, data_format: str, memory: str, device: str = "cpu", seed: int = 0
 ) -> torch.Tensor:
-    """A random map. Whatever the memory, its last element is the last of its allocation."""
+    """A random map. In every memory layout, its last element is the last one of its allocation."""
     torch.manual_seed(seed)
 
     def empty(shape) -> torch.Tensor:
@@ -49,13 +49,13 @@ def make_map(
     count = torch.Size(shape).numel()
     if memory == "exact":
         return fill(empty(shape))
-    if memory.startswith("skip "):  # the first element is so many elements into an aligned buffer
+    if memory.startswith("skip "):  # the first element is this many elements into an aligned buffer
         skip = int(memory.removeprefix("skip "))
         return fill(empty(count + skip)[skip:].view(shape))
     if memory == "slice":  # a corner of a larger map, along every axis
         larger = empty([n + 3 for n in shape])
         return fill(larger[tuple(slice(3, None) for _ in shape)])
-    if memory == "every other":  # channel and image of a larger map
+    if memory == "every other":  # every other channel and image of a larger map
         channel = -1 if data_format == "channels_last" else -3
         larger = list(shape)
         larger[0] *= 2
@@ -67,18 +67,18 @@ def make_map(
         return empty(shape).copy_(torch.randn(shape).sign() * torch.inf)
     if memory == "frames":  # all frames of each image but the last: the two leading axes do not merge
         return fill(empty((shape[0], shape[1] + 1, *shape[2:]))[:, :-1])
-    if memory == "transposed":  # the other data format's memory
+    if memory == "transposed":  # the memory layout of the other data format
         last = data_format == "channels_last"
         inner = (shape[-1], *shape[-3:-1]) if last else (*shape[-2:], shape[-3])
         dense = fill(empty((*shape[:-3], *inner)))
         return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
-    if memory == "sparse":  # from one index of the first axis to the next 2^30 elements, nearly all of them never touched
+    if memory == "sparse":  # the first axis has a stride of 2^30 elements, nearly all of them never touched
         dense = torch.empty(shape[1:], device="meta").stride()
         step = 2**30
         return fill(empty(step * (shape[0] - 1) + count // shape[0]).as_strided(shape, (step, *dense)))
-    if memory == "leading axes swapped":  # two of them, which do not merge
+    if memory == "leading axes swapped":  # two axes that do not merge
         return fill(empty((shape[1], shape[0], *shape[2:]))).transpose(0, 1)
-    if memory == "images far apart":  # by 2^31 elements; on a CPU, what lies between is never touched, and takes no memory
+    if memory == "images far apart":  # 2^31 elements apart; on a CPU, the gap is never touched and takes no memory
         return fill(far_apart(shape, dtype, device))
     assert memory == "expanded"
     return fill(empty((1, *shape[1:]))).expand(shape)
@@ -98,7 +98,7 @@ def far_apart(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.
 
 @dataclass(frozen=True)
 class Case:
-    """``memory`` says how the map lies in its buffer: see ``make_map``."""
+    """``memory`` is the memory layout of the map in its buffer: see ``make_map``."""
 
     table: str
     mode: str
@@ -126,7 +126,7 @@ class Case:
 
     @property
     def group_sizes(self) -> list[int] | None:
-        """Channels of each group of the table "unequal": one group is empty, and no vector divides the others."""
+        """Channels per group of the table "unequal": one group is empty, the others are no multiple of any vector."""
         return [self.channels // 5, 0, self.channels - self.channels // 5 - 3, 3] if self.table == "unequal" else None
 
     def make(self, device: str = "cpu") -> torch.Tensor:
@@ -135,7 +135,7 @@ class Case:
 
 @dataclass(frozen=True)
 class GeluCase(Case):
-    """The shift with GELU before it; ``grad_memory`` is the gradient's."""
+    """The shift after GELU; ``grad_memory`` is the memory layout of the gradient."""
 
     grad_memory: str = "exact"
     approximate: str = "none"
@@ -150,7 +150,7 @@ class GeluCase(Case):
 
 @dataclass(frozen=True)
 class BranchCase:
-    """The branch ops of a split attention; ``shape`` is that of one branch's map, (..., H, W, C)."""
+    """The branch ops of split attention; ``shape`` is the shape of one branch's map, (..., H, W, C)."""
 
     table: str  # of BRANCHES
     mode: str
@@ -168,13 +168,13 @@ class BranchCase:
 
     @property
     def tables(self) -> tuple[tuple[tuple[int, int], ...], ...]:
-        if self.table == "many groups":  # more than a launch takes
+        if self.table == "many groups":  # more than fit into one launch
             return many_offsets(40), STAY, many_offsets(40)[::-1]
         return BRANCHES[self.table]
 
     @property
     def group_sizes(self) -> list[int]:
-        """Through all branches."""
+        """Channels per group, through all branches."""
         sizes = []
         for table in self.tables:
             borders = group_borders(self.shape[-1], table)
@@ -197,7 +197,7 @@ class BranchCase:
 
 
 def all_cases() -> Iterator[Case]:
-    """Of the plain shift."""
+    """Cases of the shift alone."""
     for dtype in DTYPES:
         full = 16 // dtype.itemsize
         for mode in PADDING_MODES:
@@ -220,15 +220,15 @@ def all_cases() -> Iterator[Case]:
             yield Case("V1", mode, dtype, "channels_last", (3, 5, 4, 4 * full), "every other")
             yield Case("V1", mode, dtype, "channels_first", (3, 8, 5, 4), "every other")
             yield Case("V1", mode, dtype, "channels_first", (3, 2, 8, 5, 4), "frames")
-            yield Case("V1", mode, dtype, "channels_last", (1, 1, 4 * full + 1))  # no stride counts, the number of channels does
-            yield Case("V1", mode, dtype, "channels_first", (3, 5, 3, 3))  # the last period of planes is not whole
-            yield Case("V1", mode, dtype, "channels_first", (5, 4, 3, 3))  # periods of more planes than an image has
+            yield Case("V1", mode, dtype, "channels_last", (1, 1, 4 * full + 1))  # no stride matters, the number of channels does
+            yield Case("V1", mode, dtype, "channels_first", (3, 5, 3, 3))  # the last period of planes is partial
+            yield Case("V1", mode, dtype, "channels_first", (5, 4, 3, 3))  # a period has more planes than an image
             for data_format, shape in (("channels_last", (2, 5, 6, 50)), ("channels_first", (1, 50, 5, 6))):
                 yield Case("a group for each channel", mode, dtype, data_format, shape)
             for table in ("V1", "eight-way", "far"):
                 for height, width in ((14, 14), (5, 7), (4, 33)):
                     yield Case(table, mode, dtype, "channels_first", (2, 8, height, width))
-            for table in ("V1", "eight-way"):  # enough planes of a group in a row for the CPU to blend them
+            for table in ("V1", "eight-way"):  # enough consecutive planes per group for the CPU to blend them
                 yield Case(table, mode, dtype, "channels_first", (1, 24, 14, 14))
             for height, width in ((1, 1), (1, 9), (9, 1), (32, 32)):
                 yield Case("V1", mode, dtype, "channels_first", (2, 4, height, width))
@@ -293,7 +293,7 @@ def branch_cases() -> Iterator[BranchCase]:
 
 
 def far_cases() -> Iterator[BranchCase]:
-    """Where an image begins takes 64 bits: in vectors of one element, and in bytes."""
+    """Image offsets need 64 bits: in vectors of one element, and in bytes."""
     far = "images far apart"
     for dtype in (torch.bfloat16, torch.float32):
         yield BranchCase("paper", "replicate", dtype, (2, 4, 5, 13), far, far)

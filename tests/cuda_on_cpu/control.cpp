@@ -1,4 +1,4 @@
-// What Python sets and asks of the emulator.
+// The emulator's interface for Python.
 #include <torch/csrc/stable/tensor.h>
 
 #include "cuda/launch.h"

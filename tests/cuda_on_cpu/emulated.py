@@ -1,4 +1,4 @@
-"""Builds the .cu files as C++: to run them on the CPU, in processes of their own, or to record their launches (recorder.h).
+"""Builds the .cu files as C++, to run them on the CPU in separate processes, or to record their launches (recorder.h).
 
 The CPU kernels are checked in the same way.
 """
@@ -35,7 +35,7 @@ WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
 
 
 class Kind(NamedTuple):
-    """A library: its sources, what can be switched on in them, how they are compiled, the namespace of its operators."""
+    """A library: its sources, their switches, the compiler flags, and the namespace of its operators."""
 
     pattern: str
     switches: dict[str, Switch]
@@ -82,7 +82,7 @@ def compile_shared(sources: list[Path], out: Path, *flags: str) -> Path:
 
 
 def torch_headers(folder: Path) -> list[str]:
-    """With which the sources in ``folder``, and what they include of Python and PyTorch, are compiled."""
+    """Compiler flags for the sources in ``folder`` and the Python and PyTorch headers that they include."""
     return [
         "-DTORCH_TARGET_VERSION=0x020b000000000000",
         f"-I{folder / 'csrc'}",
@@ -106,7 +106,7 @@ def _edit(number: int, switch: Switch) -> Edit:
 
 
 def _key(kind: str) -> str:
-    """Of everything that a library is made of."""
+    """A hash of everything that a library depends on."""
     digest = hashlib.sha256(repr((kind, KERNELS, WARNINGS, torch.__version__, sys.version)).encode())
     digest.update(subprocess.check_output(["g++", "--version"]))
     for path in sorted([*ROOT.glob("csrc/**/*.*"), *HERE.glob("*.[ch]*"), Path(__file__)]):
@@ -117,7 +117,7 @@ def _key(kind: str) -> str:
 def build_kernels(kind: str) -> Path:
     """All kernels of one kind, with their switches, as a library of operators.
 
-    Built once for the same sources, whichever test, process or run asks first.
+    The build is cached across tests, processes and runs for as long as the sources are the same.
     """
     pattern, edits, others, flags, namespace = KERNELS[kind]
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -137,11 +137,11 @@ def build_kernels(kind: str) -> Path:
 
 
 def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str = "") -> dict[str, str]:
-    """Runs the cases whose names contain ``only`` under one thread order; returns the failures, name: what happened.
+    """Runs the cases whose names contain ``only`` under one thread order. Returns the failures, as name: text.
 
-    A run of CUDA kernels that launched fewer emulated kernels than it had cases is a failure, too.
+    A run of CUDA kernels with fewer emulated launches than cases is a failure, too.
 
-    A sanitizer ends the process at its first finding; the finding is then the failure of the case that ran.
+    A sanitizer ends the process at its first finding, which is reported as the failure of the running case.
     """
 
     def runtime(name: str) -> str:
@@ -179,7 +179,7 @@ def load_plan_check(folder: Path, edits: Iterable[Edit] = ()) -> ctypes.CDLL:
 
 
 def build_launch_check(folder: Path, *flags: str, edits: Iterable[Edit] = ()) -> Path:
-    """launch_check.cpp as a program, without PyTorch's libraries: it plays what it needs of them."""
+    """Builds launch_check.cpp as a program without PyTorch's libraries: it has stand-ins for the functions that it needs."""
     copy_sources(folder, edits)
     program = folder / "launch_check"
     source = str(folder / "launch_check.cpp")
@@ -189,7 +189,7 @@ def build_launch_check(folder: Path, *flags: str, edits: Iterable[Edit] = ()) ->
 
 
 def build_without_kernels(folder: Path) -> Path:
-    """What a build without CUDA kernels has for tensors on a GPU, as a library: ``torch.ops.s2mlp_cuda_without_kernels``."""
+    """Builds the CUDA operators of a build without CUDA kernels, as ``torch.ops.s2mlp_cuda_without_kernels``."""
     copy_sources(folder, [])
     sources = [folder / "csrc" / "registration.cpp", folder / "csrc" / "cuda" / "without_kernels.cpp"]
     flags = ("-DS2MLP_LIBRARY=s2mlp_cuda_without_kernels", *torch_headers(folder), *torch_libraries())

@@ -1,12 +1,11 @@
-// A CPU in the part of a GPU: enough of CUDA C++ to compile this repository's .cu files as C++ and run their kernels.
+// Emulates a GPU on the CPU: enough of CUDA C++ to compile this repository's .cu files as C++ and run their kernels.
 //
-// Each CUDA thread is a fiber (ucontext). Blocks run one after the other; within a block a fiber runs until it meets a
-// barrier or ends. The order in which fibers take their turn is chosen from Python: ascending, descending or shuffled,
-// so that a missing barrier shows as a result that depends on it. Compiled with AddressSanitizer and UBSan, every load
-// and store is checked for bounds and alignment.
+// Each CUDA thread is a fiber (ucontext). Blocks run one after the other; within a block, a fiber runs until it reaches a
+// barrier or ends. Python selects the order in which fibers run: ascending, descending or shuffled. A missing barrier shows
+// as a result that depends on the order. AddressSanitizer and UBSan check the bounds and alignment of every load and store.
 //
-// Not faithful in: shuffles under a partial mask, inline PTX, approximate intrinsics, and anything that goes on between
-// blocks. A result obtained here is not a result obtained on a GPU.
+// Not emulated faithfully: shuffles under a partial mask, inline PTX, approximate intrinsics, and interaction between blocks.
+// A result obtained here is not a result obtained on a GPU.
 #pragma once
 
 #include <ucontext.h>
@@ -82,7 +81,7 @@ class Block {
     }
   }
 
-  // __syncthreads(): the fiber waits until every fiber of the block that has not ended waits too.
+  // __syncthreads(): waits until every fiber of the block that has not ended is waiting, too.
   void barrier() { to_scheduler(current_, /*ended=*/false); }
 
  private:
@@ -183,7 +182,7 @@ class Block {
 
 namespace s2mlp {
 
-// What launch.h gives on a GPU. The device is small, so that grids are capped and their loops run more than once.
+// The counterpart of launch.h's class. The device is small, so that grids are capped and their loops run more than once.
 class LaunchContext {
  public:
   explicit LaunchContext(const torch::stable::Tensor&) {}

@@ -1,5 +1,5 @@
-// The memory of CPU tensors, of which it is known where each allocation begins and ends: what a kernel may access.
-#undef TORCH_TARGET_VERSION  // the allocator's interface is not part of the stable one
+// An allocator for CPU tensors that knows the bounds of each allocation, to check the accesses of kernels.
+#undef TORCH_TARGET_VERSION  // the allocator's interface is not part of the stable ABI
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
 
@@ -12,7 +12,7 @@ int s2mlp_switch = 0;
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kSparse = size_t{1} << 26;  // from here on pages come when they are first touched
+constexpr size_t kSparse = size_t{1} << 26;  // from this size on, pages are mapped when they are first touched
 
 class Allocator final : public c10::Allocator {
  public:
@@ -31,7 +31,7 @@ class Allocator final : public c10::Allocator {
       TORCH_CHECK(memory != MAP_FAILED, "no ", size, " bytes");
     } else {
       TORCH_CHECK(posix_memalign(&memory, kAlignment, size) == 0, "no ", size, " bytes");
-      std::memset(memory, 0xff, size);  // not a number: what a kernel forgets to write shows
+      std::memset(memory, 0xff, size);  // NaN: shows elements that a kernel does not write
     }
     const std::lock_guard<std::mutex> lock(mutex_);
     sizes_[reinterpret_cast<uint64_t>(memory)] = size;
@@ -41,7 +41,7 @@ class Allocator final : public c10::Allocator {
   c10::DeleterFnPtr raw_deleter() const override { return &release; }
   void copy_data(void* to, const void* from, size_t size) const override { std::memcpy(to, from, size); }
 
-  // The allocation that holds an address; size 0 if there is none.
+  // The allocation that contains an address; size 0 if there is none.
   void find(uint64_t address, uint64_t& begin, uint64_t& size) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto next = sizes_.upper_bound(address);

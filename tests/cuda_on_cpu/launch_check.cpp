@@ -1,9 +1,11 @@
-// What launch.h does for a GPU, run without one. This program stands in for the CUDA runtime and for what launch.h calls of PyTorch, on
-// a machine with two GPUs of which 0 is current. It launches one kernel and prints what is launched and what the state is afterwards.
+// Runs the GPU code of launch.h without a GPU. This program has stand-ins for the CUDA runtime and the PyTorch functions that
+// launch.h calls, for a machine with two GPUs of which 0 is current. It launches one kernel and prints the launch and the state
+// afterwards.
 //
 //   launch_check DEVICE [launch=ERROR] [attribute=ERROR] [driver=VERSION] [capability=NUMBER]
 //
-// DEVICE is the tensor's, NUMBER its compute capability. ERROR is what CUDA returns for the launch, or for the limits of the device.
+// DEVICE is the tensor's device, NUMBER its compute capability. ERROR is returned by the launch, or by the query of the device's
+// limits.
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdio>

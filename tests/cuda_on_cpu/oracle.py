@@ -1,4 +1,4 @@
-"""Whether one namespace of operators is right on one case."""
+"""Checks the operators of a namespace on one case."""
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,14 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, tor
 
 
 def failure_of(case: Case | BranchCase, ops, device: str = "cpu") -> str:
-    """What is wrong; empty when all is right."""
+    """A description of what is wrong; empty if nothing is."""
     if isinstance(case, BranchCase):
         return branch_failure(case, ops, device)
     return gelu_failure(case, ops, device) if isinstance(case, GeluCase) else shift_failure(case, ops, device)
 
 
 def shift_failure(case: Case, ops, device: str) -> str:
-    """Forward bitwise, adjoint within rounding, against the slice reference."""
+    """Compares with the slice reference: forward bitwise, adjoint up to rounding."""
     x = case.make(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
@@ -38,7 +38,7 @@ def shift_failure(case: Case, ops, device: str) -> str:
 
 
 def close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> bool:
-    """To the rounding of the dtype, twice half a unit, and a few units of float32 (float64) for the computation."""
+    """Tolerance: twice half a unit for rounding to the dtype, and a few units of float32 (float64) for the computation."""
     if ours.shape != expected.shape or ours.dtype not in (dtype, torch.float32):
         return False
     few = 16 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
@@ -47,13 +47,13 @@ def close(ours: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> boo
 
 
 def exact_gelu(x: torch.Tensor, approximate: str) -> torch.Tensor:
-    """In float64. At minus infinity zero, where PyTorch has NaN; the derivative there is zero, too."""
+    """GELU in float64. Value and derivative at minus infinity are zero, where PyTorch has NaN."""
     inside = x.detach().isfinite()
     return torch.where(inside, F.gelu(x.where(inside, 0), approximate=approximate), x.relu())
 
 
 def gelu_failure(case: GeluCase, ops, device: str) -> str:
-    """Against PyTorch's own GELU in float64 and the slice reference."""
+    """Compares with PyTorch's GELU in float64 and the slice reference."""
     x, grad = case.make(device), case.make_grad(device)
     flat = [d for pair in case.offsets for d in pair]
     keywords = {"padding_mode": case.mode, "data_format": case.data_format}
@@ -72,7 +72,7 @@ def gelu_failure(case: GeluCase, ops, device: str) -> str:
 
 
 def branch_failure(case: BranchCase, ops, device: str) -> str:
-    """Every op against the slice reference in float64 and its gradients."""
+    """Compares every op with the slice reference in float64 and its gradients."""
     tensors = case.make(device)
     x, weights, grad, pool_grad = tensors.values()
     tables = case.tables

@@ -1,16 +1,16 @@
-// The launch planner and the kernels' index arithmetic of the shift, callable from Python with numbers alone: no tensors, no PyTorch.
+// The shift's launch planner and its kernels' index arithmetic, callable from Python without tensors and without PyTorch.
 #include "cuda/launch_plan.h"
 
 using namespace s2mlp;
 
 namespace {
 
-// Where things are, computed in 64 bits from the definition. Offsets are in bytes.
+// Reference offsets in bytes, computed in 64 bits from the definition.
 struct Truth {
   const ShiftProblem& p;
   int64_t element_size;
 
-  // Of channel 0 of the map with this leading index.
+  // The offset of channel 0 of the map with this leading index.
   int64_t map_offset(int64_t index, int64_t Axis::* stride) const {
     int64_t offset = 0;
     for (auto axis = p.leading.rbegin(); axis != p.leading.rend(); ++axis) {
@@ -36,7 +36,7 @@ struct Checked {
   void expect(bool right) { violations += !right; }
 };
 
-// visit(block) for every `step`-th block and the last ones.
+// Calls visit(block) for every `step`-th block and the last ones.
 template <typename Visit>
 void visit_blocks(int64_t blocks, int64_t step, const Visit& visit) {
   for (int64_t block = 0; block < blocks; block += step) {
@@ -47,7 +47,7 @@ void visit_blocks(int64_t blocks, int64_t step, const Visit& visit) {
   }
 }
 
-// visit(row) for the rows at which a block's tiles begin: all of them, or the first and the last ones.
+// Calls visit(row) for the rows at which a block's tiles begin: all of them, or the first and the last ones.
 template <typename Visit>
 void visit_tiles(const BlockShape& shape, int32_t first, bool all, const Visit& visit) {
   for (int64_t row = first; row < shape.rows; row += shape.next_tile) {
@@ -271,8 +271,8 @@ void s2mlp_plan(const Numbers* n, Plan* result) {
   }
 }
 
-// Of every `step`-th block of the planned launches: how much of what its threads compute is wrong, and for how many elements of the
-// output it was computed.
+// Counts, in every `step`-th block of the planned launches, wrong results of its threads and the output elements that they
+// computed.
 void s2mlp_check(const Numbers* n, int64_t adjoint, int64_t step, int64_t* violations, int64_t* elements) {
   const ShiftProblem p = problem_of(*n);
   const LaunchPlan plan = plan_of(*n);
@@ -290,7 +290,7 @@ void s2mlp_check(const Numbers* n, int64_t adjoint, int64_t step, int64_t* viola
   *elements = checked.elements;
 }
 
-// Numbers n for which Divider<int32_t>(divisor) is wrong, of those given.
+// The number of given numbers n for which Divider<int32_t>(divisor) is wrong.
 int64_t s2mlp_wrong_quotients(int64_t divisor, const int64_t* numbers, int64_t count) {
   const Divider<int32_t> divide(divisor);
   int64_t wrong = 0;

@@ -1,4 +1,4 @@
-// What Python sets of the recorder.
+// The recorder's interface for Python.
 #include <torch/csrc/stable/tensor.h>
 
 #include "cuda/launch.h"

@@ -1,5 +1,5 @@
-// Launches that are not run here but handed to Python, with the parameters as the machine code of the kernel takes them.
-// Included by emulator.h in place of its own launches.
+// Passes launches to Python instead of running them, with the parameters in the layout that the kernel's machine code expects.
+// emulator.h includes this in place of its own launches.
 #pragma once
 
 #include <tuple>
@@ -9,7 +9,7 @@
 namespace s2mlp {
 namespace recorder {
 
-// Kernel: a mangled type name that contains the kernel's. Const pointers: the pointers to const among its parameters.
+// Kernel: a mangled type name that contains the kernel's name. Const pointers: the pointers to const among its parameters.
 using Callback = void (*)(
     const char* kernel,
     const uint32_t* grid,
@@ -28,7 +28,7 @@ struct Named {};
 inline dim3 extent_of(const dim3& size) { return size; }
 inline dim3 extent_of(int64_t size) { return dim3(static_cast<unsigned int>(size)); }
 
-// Parameters one behind the other, each at its own alignment.
+// Packs parameters one after the other, each at its own alignment.
 template <typename T>
 void append(std::vector<uint8_t>& bytes, std::vector<uint64_t>& const_pointers, const T& value) {
   bytes.resize((bytes.size() + alignof(T) - 1) / alignof(T) * alignof(T));

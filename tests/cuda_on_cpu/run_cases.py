@@ -1,8 +1,8 @@
-"""Runs the cases on one library of emulated kernels, in a process that has the sanitizers loaded.
+"""Runs the cases on one library of emulated kernels, in a process with the sanitizers loaded.
 
     python run_cases.py LIBRARY ORDER SWITCH [NAME]
 
-One JSON object per line: {"case": name} before a case runs, {"case": name, "failure": text} when it was wrong, and
+Prints one JSON object per line: {"case": name} before a case runs, {"case": name, "failure": text} if it failed, and
 {"finished": number of cases, "launches": number of emulated launches} at the end.
 """
 

@@ -1,10 +1,10 @@
-"""What tests switch on at run time in their copies of the sources: bugs, and what only maps beyond the ordinary take."""
+"""Run-time switches in the tests' copies of the sources: bugs, and code paths that otherwise only unusual maps take."""
 
 from typing import NamedTuple
 
 
 class Switch(NamedTuple):
-    """An edit. ``new`` is ``old`` with ``{on}`` in it, which is true where the switch is on."""
+    """An edit. ``new`` is ``old`` with ``{on}`` in it, which is true if the switch is on."""
 
     file: str
     old: str

@@ -1,4 +1,4 @@
-"""The launch planner of the branch ops and their kernels' index arithmetic, from numbers alone."""
+"""The launch planner of the branch ops and their kernels' index arithmetic, tested without tensors."""
 
 import ctypes
 
@@ -46,7 +46,7 @@ def load(folder, edits=()):
 
 
 def cut(channels: int, tables) -> list[int]:
-    """Group sizes through all branches, each cut evenly."""
+    """Group sizes through all branches, each split evenly."""
     borders = [[g * channels // len(table) for g in range(len(table) + 1)] for table in tables]
     return [end - begin for row in borders for begin, end in zip(row, row[1:])]
 
@@ -54,7 +54,7 @@ def cut(channels: int, tables) -> list[int]:
 def branch_numbers(
     shape, work=COMBINE, dtype=torch.bfloat16, tables=BRANCHES["paper"], mode="replicate", misalignment=0, **strides
 ) -> BranchNumbers:
-    """Dense maps (images, H, W, C) of each branch; ``strides`` replaces some."""
+    """Dense maps (images, H, W, C) of each branch; ``strides`` overrides some strides."""
     images, height, width, channels = shape
     sizes = cut(channels, tables)
     flat = [d for table in tables for pair in table for d in pair]
@@ -118,7 +118,7 @@ def test_weights_shared_by_all_images(library):
 
 
 def test_branch_grids(library):
-    """Maps: 256 threads of four tokens. Sums: lanes of vectors, or of elements, per block, for each branch where it must be."""
+    """Maps: 256 threads of four tokens. Sums: lanes of vectors, or of elements, per block, with blocks per branch if necessary."""
     for work in (COMBINE, COMBINE_BACKWARD):
         assert branch_plan(library, (2, 14, 14, 384), work).blocks == 2 * -(-49 * 48 // 256)
     assert branch_plan(library, (128, 14, 14, 384), POOL).blocks == 128 * 3
@@ -127,7 +127,7 @@ def test_branch_grids(library):
 
 
 def test_lanes_leave_few_threads_without_work(library):
-    """8 vectors side by side, or 16 or 32 where these suit the channels and the map is small; 32 elements or more."""
+    """8 vectors side by side, or 16 or 32 if these suit the channels and the map is small; 32 elements or more."""
     for shape, lanes in (((56, 56, 192), 8), ((14, 14, 384), 16), ((7, 7, 384), 16), ((1, 1, 384), 32)):
         assert branch_plan(library, (128, *shape), POOL).lanes == lanes
     assert branch_plan(library, (128, 56, 56, 30), POOL).lanes == 32
@@ -137,7 +137,7 @@ def test_lanes_leave_few_threads_without_work(library):
 
 @pytest.mark.parametrize("work", SUMS)
 def test_tokens_are_divided_where_blocks_are_few(library, work):
-    """Into pieces with four tokens per thread or a multiple; only where images and channels alone give fewer than 256 blocks."""
+    """Pieces have four tokens per thread or a multiple, and only exist if images and channels alone give fewer than 256 blocks."""
     assert branch_plan(library, (128, 56, 56, 192), work).pieces == 1
     assert branch_plan(library, (1, 56, 56, 192), work).pieces == 25
     assert branch_plan(library, (8, 56, 56, 192), work).blocks >= 256
@@ -146,7 +146,7 @@ def test_tokens_are_divided_where_blocks_are_few(library, work):
 
 
 def test_tables_of_branches_take_as_many_launches_as_they_need(library):
-    """Cut at the same channels of every branch, with at most 64 groups each."""
+    """Launches have the same channels of every branch and at most 64 groups."""
     many = many_offsets(40)
     assert branch_plan(library, (2, 4, 4, 320), tables=(many,)).launches == 1
     assert branch_plan(library, (2, 4, 4, 320), tables=(many, many)).launches == 2
@@ -168,14 +168,14 @@ LARGE = [
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("shape, tables", LARGE)
 def test_branches_of_large_maps(library, shape, tables, work):
-    """Sampled blocks: every thread at the channel and the tokens that counting in 64 bits gives it, with their shifts."""
+    """Sampled blocks: the channel, tokens and shifts of every thread agree with 64-bit arithmetic."""
     for mode in PADDING_MODES:
         assert branch_plan(library, shape, work, tables=tables, mode=mode).fits
         assert violations(library, shape, work, tables=tables, mode=mode, step=100_003) == 0
 
 
 def test_rows_far_apart(library):
-    """Steps beyond the last token leave 32 bits; no token of the image does."""
+    """Steps beyond the last token overflow 32 bits; no token of the image does."""
     row = 8 * (2**30 - 200)
     for work in WORKS:
         far = MapStrides(2 * row, row, 192)
@@ -198,7 +198,7 @@ def test_branches_too_large_are_refused(library):
 
 
 def test_every_block_of_the_emulated_branch_cases(library):
-    """And between them they reach both vector widths of every dtype, tables for several launches, and tokens in pieces."""
+    """The cases also reach both vector widths of every dtype, tables that need several launches, and divided tokens."""
     reached = set()
     for case in branch_cases():
         tensors = case.make()

@@ -1,6 +1,6 @@
 """Every CUDA kernel, run on the CPU under AddressSanitizer and UBSan, against the slice reference.
 
-Emulated is not "on a GPU": see emulator.h for what this cannot show.
+Emulation cannot show everything that a GPU would: see emulator.h.
 """
 
 import pytest
@@ -21,7 +21,7 @@ def failures(request):
 def check(failures, cases):
     names = {case.name for case in cases}
     assert names
-    # A failure outside any case (a crash at the start, say) fails every test.
+    # A failure outside any case (such as a crash at the start) fails every test.
     assert {name: text for name, text in failures.items() if name in names or name.startswith("(")} == {}
 
 
@@ -51,7 +51,7 @@ def test_no_case_failed_unseen(failures):
 
 @pytest.mark.parametrize("capability", ["avx512", "avx2", "default"])
 def test_cpu_kernels_under_the_same_sanitizers(capability, monkeypatch):
-    """With the instructions of each capability that this processor has; of a wider one it takes its own."""
+    """With the instruction set of each capability; the processor's own one if the capability is wider."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
     assert run_cases("cpu") == {}
 

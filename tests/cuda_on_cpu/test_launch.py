@@ -1,4 +1,4 @@
-"""What launch.h does on a GPU: device, stream, limits, errors. launch_check.cpp stands in for the CUDA runtime and PyTorch."""
+"""The GPU code of launch.h: device, stream, limits, errors. launch_check.cpp stands in for the CUDA runtime and PyTorch."""
 
 import subprocess
 
@@ -22,7 +22,7 @@ def program(tmp_path_factory):
 
 
 def launches(program) -> bool:
-    """On both devices: launched there, on that device's stream, with a grid for its limits, and with the kernel's arguments."""
+    """On both devices: the launch uses the device, its current stream, a grid for its limits, and the kernel's arguments."""
     return [run(program, device) for device in "01"] == [
         ["launch on device 0, stream 100: 101024 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
         ["launch on device 1, stream 101: 202048 x 256 threads, 0 bytes shared", "kernel((nil), 3)", AS_BEFORE],
@@ -30,7 +30,7 @@ def launches(program) -> bool:
 
 
 def reports_errors(program) -> bool:
-    """Of the launch and of what comes before: the previous device is current again, and CUDA has no error left to report."""
+    """After errors of the launch or before it, the previous device is current again, and CUDA has no pending error."""
     return [run(program, "1", f"{call}={INVALID_VALUE}")[-2:] for call in ("launch", "attribute")] == [
         ["error: cudaLaunchKernel: CUDA's words", AS_BEFORE],
         ["error: cudaDeviceGetAttribute: CUDA's words", AS_BEFORE],
@@ -80,14 +80,14 @@ def test_reports_errors(program):
             )
             for error in (NO_KERNEL_IMAGE, INVALID_DEVICE_FUNCTION)
         ),
-        # There is code for these: something else is wrong.
+        # The binary has code for these GPUs: the cause is something else.
         (INVALID_DEVICE_FUNCTION, ["capability=75"], "{call}: CUDA's words"),
         (INVALID_DEVICE_FUNCTION, ["capability=89"], "{call}: CUDA's words"),
     ],
 )
 @pytest.mark.parametrize("call", ["launch", "attribute"])
 def test_errors_say_what_to_do(program, call, error, options, message):
-    """Whichever call CUDA reports it for."""
+    """For every call that may return the error."""
     name = {"launch": "cudaLaunchKernel", "attribute": "cudaDeviceGetAttribute"}[call]
     assert run(program, "1", f"{call}={error}", *options)[-2:] == ["error: " + message.format(call=name), AS_BEFORE]
 
@@ -135,7 +135,7 @@ def test_a_wrong_error_is_seen(tmp_path, edits):
 
 
 def test_build_without_kernels(tmp_path):
-    """Every operator. Tensors of the CPU are sent where those of a GPU would go."""
+    """Every operator raises an error. CPU tensors are dispatched to the CUDA implementations."""
     torch.ops.load_library(build_without_kernels(tmp_path))
     x, branches, weights, sums = (torch.zeros(shape) for shape in ((1, 2, 2, 4), (1, 2, 2, 8), (1, 2, 4), (1, 4)))
     offsets, table = [0, 1], ([0, 1, 1, 0], [4, 4])

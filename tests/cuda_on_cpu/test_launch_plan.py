@@ -1,4 +1,4 @@
-"""The launch planner and the index arithmetic of the shift's kernels, from numbers alone: for maps of any size."""
+"""The launch planner and the index arithmetic of the shift's kernels, tested without tensors: for maps of any size."""
 
 import ctypes
 import random
@@ -59,7 +59,7 @@ def library(tmp_path_factory):
 
 
 def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H200, sizes=None, computed=0) -> Numbers:
-    """A map as the planner sees it; a meta tensor will do."""
+    """The planner's view of a map, which may be a meta tensor."""
     out = torch.empty_like(x)
     axes = [Axis(*axis) for axis in zip(x.shape, x.stride(), out.stride())]
     height, width, channel = (-3, -2, -1) if data_format == "channels_last" else (-2, -1, -3)
@@ -80,7 +80,7 @@ def plan(library, *args, **kwargs) -> Plan:
 
 
 def check(library, request: Numbers, adjoint: int, step: int) -> tuple[int, int]:
-    """Of every ``step``-th block: wrong results of the index arithmetic, and elements of the output that were computed."""
+    """Counts, in every ``step``-th block, wrong results of the index arithmetic and output elements that were computed."""
     violations, elements = ctypes.c_int64(), ctypes.c_int64()
     library.s2mlp_check(
         ctypes.byref(request), ctypes.c_int64(adjoint), ctypes.c_int64(step), ctypes.byref(violations), ctypes.byref(elements)
@@ -97,7 +97,7 @@ def test_channels_last_takes_the_widest_vector_that_divides_the_channels(library
         full = 16 // dtype.itemsize
         vector = full
         while vector >= 1:
-            for channels in (13 * vector, 20 * vector):  # the groups need not be multiples of it
+            for channels in (13 * vector, 20 * vector):  # groups need not be multiples of the vector
                 result = plan(library, meta((2, 14, 14, channels), dtype), "channels_last")
                 assert (result.name, result.vector) == ("tokens", min(full, channels & -channels))
             vector //= 2
@@ -140,7 +140,7 @@ def test_gelu_takes_full_vectors_or_single_channels(library, dtype, full):
 
 
 def test_leading_axes_are_merged_in_any_order(library):
-    """Of a permuted dense map there is one image after the other; slices of the inner axis do not merge, and count by two axes."""
+    """The leading axes of a permuted dense map merge into one; those of slices of the inner axis stay two."""
     video = meta((4, 8, 14, 14, 384))
     for x in (video, video.transpose(0, 1), video[:, :5], video.transpose(0, 1)[:3]):
         result = plan(library, x, "channels_last")
@@ -182,7 +182,7 @@ BEYOND = {
 @pytest.mark.parametrize("adjoint", [0, 1])
 @pytest.mark.parametrize("name", BEYOND)
 def test_beyond_2_to_the_31_elements(library, name, adjoint):
-    """Sampled blocks: each thread writes its own outputs, and reads what the problem says."""
+    """Sampled blocks: each thread writes its own outputs and reads the sources that the problem defines."""
     x, data_format, kernel = BEYOND[name]
     for mode, table in (("replicate", V1), ("circular", ((3, -5), (0, 0), (-700, 1))), ("reflect", ((1, 0), (0, -2)))):
         assert plan(library, x, data_format, table, mode).name == kernel
@@ -191,7 +191,7 @@ def test_beyond_2_to_the_31_elements(library, name, adjoint):
 
 
 def test_every_element_of_a_map_beyond_2_to_the_31_bytes(library):
-    """Not sampled: every access of the launch, and each output once."""
+    """Not sampled: all accesses of the launch are right, and each output is written once."""
     x = meta((42, 200, 256, 1024), torch.uint8)
     assert x.numel() > 2**31 and plan(library, x, "channels_last").vector == 16
     assert check(library, numbers(x, "channels_last", V1), 0, 1) == (0, x.numel())
@@ -214,7 +214,7 @@ def test_every_element_of_the_emulated_cases(library):
 
 
 def test_emulated_cases_reach_every_kernel_and_vector_width(library):
-    """What test_kernels.py runs is all there is: each access size of the forward kernels, each vector of the adjoint's."""
+    """test_kernels.py covers each access size of the forward kernels and each vector of the adjoint kernels."""
     reached = set()
     for case in all_cases():
         x = case.make()
@@ -232,7 +232,7 @@ def test_emulated_gelu_cases_reach_every_kernel(library):
     reached = set()
     for case in gelu_cases():
         x, grad = case.make(), case.make_grad()
-        for misalignment in (x.data_ptr() % 16, grad.data_ptr() % 16):  # forward, and backward where x is no worse
+        for misalignment in (x.data_ptr() % 16, grad.data_ptr() % 16):  # forward, and backward if x is aligned at least as well
             result = plan(
                 library, x, case.data_format, case.offsets, case.mode, misalignment, sizes=case.group_sizes, computed=1
             )  # fmt: skip
@@ -246,7 +246,7 @@ def test_emulated_gelu_cases_reach_every_kernel(library):
 
 
 def test_tables_take_as_many_launches_as_they_need(library):
-    """At most 64 groups in each, cut at multiples of the vector."""
+    """Launches have at most 64 groups and begin at multiples of the vector."""
     for groups, channels, launches in ((64, 512, 1), (65, 520, 2), (150, 1200, 3), (384, 384, 6)):
         x = meta((2, 5, 6, channels))
         table = many_offsets(groups)
@@ -255,7 +255,7 @@ def test_tables_take_as_many_launches_as_they_need(library):
 
 
 def test_division_by_multiplication(library):
-    """Every divisor near a power of two and random ones, at the edges of 31 bits, of their multiples, and at random."""
+    """Divisors near powers of two and random ones; dividends at the edges of 31 bits, near multiples, and random."""
     generator = random.Random(0)
     largest = 2**31 - 1
     divisors = {max(1, min(largest, 2**k + d)) for k in range(32) for d in (-1, 0, 1)}
@@ -276,7 +276,7 @@ OFFSETS_OF_32_BITS = [
 
 @pytest.mark.parametrize("edit", OFFSETS_OF_32_BITS, ids=["tokens", "planes"])
 def test_the_checker_sees_offsets_of_32_bits(tmp_path, edit):
-    """Maps within 2^31 bytes do not show them."""
+    """Maps within 2^31 bytes do not show such bugs."""
     library = load_plan_check(tmp_path, [edit])
     name = "channels-last bfloat16" if "multiply" in edit[0] else "channels-first bfloat16"
     x, data_format, _ = BEYOND[name]

@@ -1,4 +1,4 @@
-"""Bugs put into a copy of the sources on purpose: the emulation must catch each, in the way it should."""
+"""Bugs planted in a copy of the sources: the emulation must catch each of them, in the expected way."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ import switches
 from emulated import ORDERS, compile_shared, copy_sources, emulation_flags, run_cases
 from switches import ELEMENTS
 
-#: The switch of each bug: the cases that are run, what is found.
+#: The switch of each bug: the cases to run, the expected finding.
 PLANTED = {
     "one row too far": ("shift channels_last", "AddressSanitizer: heap-buffer-overflow"),
     "a vector at an address that is no multiple of it": ("shift channels_last", "misaligned address"),
@@ -53,7 +53,7 @@ def test_planted_bug_is_caught(name):
 
 
 def test_forgotten_padding_mode_does_not_compile(tmp_path):
-    """A new enumerator alone: every function that has a case for each mode is named."""
+    """After adding an enumerator, the compiler names every function that has a case for each mode."""
     edit = ("csrc/padding.h", "kCircular, kReflect };", "kCircular, kReflect, kNew };")
     folder = copy_sources(tmp_path / "sources", [edit])
     with pytest.raises(AssertionError) as failure:
@@ -62,7 +62,7 @@ def test_forgotten_padding_mode_does_not_compile(tmp_path):
 
 
 def wrong_results(folder, edits) -> dict[str, int]:
-    """Elements that the barrier probe gets wrong, per thread order."""
+    """The number of wrong elements of the barrier probe, per thread order."""
     copy_sources(folder, edits)
     library = ctypes.CDLL(str(compile_shared([folder / "barrier_probe.cu"], folder / "probe.so", *emulation_flags(folder))))
     return {order: library.s2mlp_probe_barrier(ORDERS.index(order)) for order in ORDERS}

@@ -1,4 +1,4 @@
-"""How many warp instructions per KB each row of rows.py may take. A kernel that gets faster lowers its bounds here."""
+"""Upper bounds on the warp instructions per KB of each row of rows.py. Lower them when a kernel gets faster."""
 
 BOUNDS = {
     "shift forward bf16 CL V1 56x56x64": 56,

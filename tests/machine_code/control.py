@@ -1,6 +1,6 @@
-"""Opcodes after which lanes may be elsewhere: branches, calls, barriers, the end.
+"""Control flow opcodes: branches, calls, barriers, exit.
 
-``run(machine, number, lanes, active)``: ``active`` are those of ``lanes`` for which the guard holds, None if there are none.
+``run(machine, number, lanes, active)``: ``active`` are the lanes of ``lanes`` whose guard is true, None if there are none.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from decoding import CONTROL, I64, OTHER, U32, Reader, operation
 
 
 def _rest(lanes, active):
-    """Of ``lanes`` those that are not ``active``."""
+    """The lanes of ``lanes`` that are not ``active``."""
     if active is None:
         return lanes
     return lanes.split(~np.isin(lanes.numbers, active.numbers, assume_unique=True))[0] if active is not lanes else None
@@ -39,7 +39,7 @@ def bra(rd: Reader):
 
 
 def _jump(address):
-    """To an address that differs from lane to lane."""
+    """A jump to an address that may differ from lane to lane."""
 
     def run(m, number, lanes, active):
         m.go(number + 1, _rest(lanes, active))
@@ -75,7 +75,7 @@ def _register_and_offset(rd: Reader):
 
 @operation("CALL", kind=CONTROL, control=True)
 def call(rd: Reader):
-    """The code before it has put the return address into a register."""
+    """A call. Preceding code has written the return address into a register."""
     rd.choice("REL")
     rd.choice("NOINC")
     target = rd.immediate() // INSTRUCTION_BYTES
@@ -106,7 +106,7 @@ def _barrier(rd: Reader) -> int:
 
 @operation("BSSY", kind=CONTROL)
 def bssy(rd: Reader):
-    """The lanes that are here meet again at the BSYNC of this barrier."""
+    """The current lanes reconverge at the BSYNC of this barrier."""
     rd.ignore("RELIABLE", "RECONVERGENT")
     barrier = _barrier(rd)
     rd.immediate()
@@ -138,7 +138,7 @@ def _wait_for_warp(m, barrier, number, lanes):
 
 @operation("BREAK", kind=CONTROL, control=True)
 def break_(rd: Reader):
-    """The lanes that are here leave a barrier: others no longer wait for them."""
+    """The current lanes leave a barrier: others no longer wait for them."""
     condition = rd.predicate() if rd.more() > 1 else None
     barrier = _barrier(rd)
 
@@ -152,7 +152,7 @@ def break_(rd: Reader):
     return run
 
 
-#: A barrier of this interpreter's own, which no BSSY names.
+#: A barrier that only this interpreter uses; no BSSY names it.
 WARPSYNC_BARRIER = 15
 
 
@@ -175,7 +175,7 @@ def warpsync(rd: Reader):
 
 @operation("BAR", kind=CONTROL, control=True)
 def bar(rd: Reader):
-    """Of all threads of the block, or of as many as the second operand says. ARV: arrives, but does not wait."""
+    """A barrier of all threads of the block, or of as many as the second operand says. ARV: arrives, but does not wait."""
     waits = rd.choice("SYNC", "ARV") == "SYNC"
     rd.ignore("DEFER_BLOCKING")
     barrier = rd.immediate()
@@ -194,7 +194,7 @@ def bar(rd: Reader):
     return run
 
 
-# ---- Nothing that shows
+# ---- Without effect here
 
 
 @operation("NOP", "YIELD", "ERRBAR", "CGAERRBAR", "NANOSLEEP", "PREEXIT", kind=OTHER)
@@ -205,13 +205,13 @@ def nothing(rd: Reader):
 
 @operation("DEPBAR", "LDGDEPBAR", kind=OTHER)
 def wait_for_copies(rd: Reader):
-    """Asynchronous copies are done at once here."""
+    """Asynchronous copies complete immediately here."""
     rd.ignore("LE")
     return nothing(rd)
 
 
 @operation("MEMBAR", "CCTL", "FENCE", kind=OTHER)
 def fence(rd: Reader):
-    """Accesses take effect at once and in order here."""
+    """Accesses take effect immediately and in order here."""
     rd.modifiers.clear()
     return nothing(rd)

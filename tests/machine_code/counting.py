@@ -1,7 +1,7 @@
 """Warp instructions, memory requests and bank conflicts of a row.
 
-Of launches with more than BLOCKS blocks so many are run, and what they take is scaled by the number of blocks. The blocks, and with
-them the counts, are the same in every run.
+Of launches with more than BLOCKS blocks, BLOCKS are run, and their counts are scaled by the number of blocks. The blocks, and
+therefore the counts, are the same in every run.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from device import HOPPER, Device, Record
 from rows import Row
 
 BLOCKS = 256
-#: Issue slots that all multiprocessors have in the time in which a copy moves a KB: 132 x 4 schedulers, the clock, the copy rate.
+#: Issue slots of all multiprocessors in the time in which a copy moves a KB, from 132 x 4 schedulers, the clock and the copy rate.
 ISSUE_SLOTS_PER_KB = {"H100": 363, "H200": 249}
 
 
 @dataclass
 class Count:
-    """Of one row. Everything but the ratios is per KB that it must move."""
+    """The counts of one row. All but the ratios are per KB that it must move."""
 
     name: str
     blocks: int
@@ -37,7 +37,7 @@ class Count:
         return sum(self.by_class.values())
 
     def predicted_share(self, gpu: str) -> float:
-        """Of the copy rate, if nothing but the issue of instructions is in the way."""
+        """The share of the copy rate if instruction issue is the only limit."""
         return min(1.0, ISSUE_SLOTS_PER_KB[gpu] / self.instructions)
 
 
@@ -48,7 +48,7 @@ def _ratio(records: list[Record], opcodes: tuple[str, ...], what: str) -> float:
 
 
 def issued_by_class(record: Record) -> Counter:
-    """Warp instructions of the sampled blocks."""
+    """Warp instructions of the sampled blocks, by class."""
     counts: Counter = Counter()
     for text, issued in zip(record.kernel.listing, record.statistics.issued.tolist()):
         if issued:
@@ -77,7 +77,7 @@ def count(row: Row, blocks: int = BLOCKS) -> Count:
 
 
 def profile(record: Record) -> str:
-    """The listing of a kernel, each instruction with how many times a warp issued it, per warp of the sampled blocks."""
+    """The listing of a kernel, with how many times each instruction was issued, per warp of the sampled blocks."""
     issued = record.statistics.issued
     warps = max(1, int(issued[0]))
     opcodes: Counter = Counter()

@@ -1,6 +1,6 @@
 """The machine code in the installed binary: each kernel's instructions, constants, parameters and shared memory.
 
-cuobjdump extracts the ELF files and disassembles them; both are kept under build/ for as long as the binary is the same.
+cuobjdump extracts the ELF files and disassembles them; both are cached under build/ until the binary changes.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ ARCHITECTURE = "sm_90"
 CACHE = Path(__file__).parent.parent.parent / "build" / "machine-code"
 INSTRUCTION_BYTES = 16
 NOBITS = 8  # the type of an ELF section that has a size but no contents
-PARAMETER_BANK = 0x0A  # an attribute in a kernel's .nv.info section: where the parameters lie in constant bank 0
+PARAMETER_BANK = 0x0A  # an attribute in a kernel's .nv.info section: the location of the parameters in constant bank 0
 
 
 @dataclass
 class Kernel:
     """``listing[i]`` is the instruction at address 16 * i."""
 
-    name: str  # kernel<arguments>, as in sass.short_name
+    name: str  # kernel<arguments>, see sass.short_name
     listing: list[str]
-    parameter_base: int = 0  # where the parameters begin in constant bank 0
+    parameter_base: int = 0  # the offset of the parameters in constant bank 0
     parameter_bytes: int = 0
     constants: dict[int, bytes] = field(default_factory=dict)  # of other banks
     shared_bytes: int = 0
@@ -47,7 +47,7 @@ def _sections(elf: bytes) -> Iterator[tuple[str, bytes, int]]:
 
 
 def _attributes(info: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and value of each attribute of a .nv.info section that has a value of its own."""
+    """Number and value of the attributes of a .nv.info section that are stored with a value."""
     position = 0
     while position < len(info):
         form, number, size = struct.unpack_from("<BBH", info, position)
@@ -80,7 +80,7 @@ def _read_elf(elf: bytes, kernels: dict[str, Kernel]) -> None:
 
 
 def _listings(text: str) -> dict[str, list[str]]:
-    """Mangled name to instructions, from what cuobjdump -sass prints."""
+    """Instructions by mangled name, from the output of cuobjdump -sass."""
     listings: dict[str, list[str]] = {}
     current: list[str] = []
     for line in text.splitlines():
@@ -116,7 +116,7 @@ def _extracted() -> Path:
 
 
 def compiler() -> str:
-    """What ptxas says of itself in the binary."""
+    """The ptxas version recorded in the binary."""
     elf = next(iter(sorted(_extracted().glob("*.cubin")))).read_bytes()
     found = re.search(rb"release [\d.]+, V[\d.]+", elf)
     return f"CUDA {found.group().decode()}" if found else "unknown"
@@ -124,7 +124,7 @@ def compiler() -> str:
 
 @cache
 def kernels() -> dict[str, Kernel]:
-    """Every kernel that the binary has for sm_90, by name."""
+    """All sm_90 kernels of the binary, by name."""
     folder = _extracted()
     listings = json.loads((folder / "listings.json").read_text())
     names = {mangled: sass.short_name(plain) for mangled, plain in zip(listings, sass.demangle(listings))}

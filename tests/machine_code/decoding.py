@@ -1,7 +1,7 @@
-"""From the text of an instruction to functions of the machine and the lanes: what all opcodes share.
+"""Decodes the text of instructions into functions of the machine and the lanes: the part that all opcodes share.
 
-A decoder takes its modifiers and operands from a Reader, in the order in which the disassembly has them, and returns what the
-instruction does. Whatever it leaves over is unknown to it, which is an error.
+A decoder takes its modifiers and operands from a Reader, in the order of the disassembly, and returns a function that executes
+the instruction. Modifiers and operands that it does not take are unknown, which is an error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ U32, U64, I32, I64, F32, F64 = np.uint32, np.uint64, np.int32, np.int64, np.floa
 LOW_WORD = U64(0xFFFFFFFF)
 WORD_BITS = U64(32)
 
-#: A value is one number per lane (in instructions of the uniform datapath: per warp), or one for all.
+#: A value is one number per lane (per warp in instructions of the uniform datapath), or one for all.
 Value = Any
 Fetch = Callable[["Machine", Lanes], Value]
 Write = Callable[["Machine", Lanes, Value], None]
@@ -38,16 +38,16 @@ INTEGER, FLOAT, MEMORY, CONTROL, UNIFORM, OTHER = CLASSES = (
 class Operation:
     decode: Callable[[Reader], Any]
     kind: str  # of CLASSES
-    control: bool  # decides what runs next: see control.py
+    control: bool  # affects control flow: see control.py
 
 
 OPERATIONS: dict[str, Operation] = {}
-#: Opcodes of the uniform datapath do not all begin with U.
+#: Opcodes of the uniform datapath that do not begin with U.
 UNIFORM_RESULT = ("S2UR", "R2UR", "VOTEU")
 
 
 def operation(*opcodes: str, kind: str = INTEGER, control: bool = False):
-    """Registers a decoder. Opcodes that begin with U, and S2UR and its like, compute once per warp."""
+    """Registers a decoder. Opcodes that begin with U and those in UNIFORM_RESULT compute once per warp."""
 
     def register(decode):
         for opcode in opcodes:
@@ -91,7 +91,7 @@ def real_number(text: str) -> float:
 
 
 def split_operands(text: str) -> list[str]:
-    """At commas; a constant's brackets hold none."""
+    """Splits at commas; the brackets of constants contain none."""
     return [part.strip() for part in text.split(",")] if text.strip() else []
 
 
@@ -109,7 +109,7 @@ def _constant(value: Value) -> Fetch:
 
 
 class Reader:
-    """Hands out an instruction's modifiers and operands."""
+    """Reads an instruction's modifiers and operands."""
 
     def __init__(self, text: str, next_address: int):
         _, self.opcode, self.modifiers, operands = parse_text(text)
@@ -144,7 +144,7 @@ class Reader:
         return default
 
     def ignore(self, *names: str) -> None:
-        """Modifiers that do not change results: caching, scheduling."""
+        """Skips modifiers that do not change results: caching, scheduling."""
         for name in names:
             self.flag(name)
 
@@ -162,7 +162,7 @@ class Reader:
         return bool(self.operands) and re.fullmatch(r"U?P[0-9T]", self.operands[0].body) is not None
 
     def raw(self, operand: Operand, part: int = 0) -> Fetch:
-        """A 32-bit word without its sign; ``part`` 1 is the upper one of a pair."""
+        """A 32-bit word without its sign; ``part`` 1 is the upper word of a pair."""
         body = operand.body
         if body in ("RZ", "URZ"):
             return _constant(U32(0))
@@ -198,7 +198,7 @@ class Reader:
         return operand
 
     def word(self) -> Fetch:
-        """An integer of 32 bits, as uint32, with its sign."""
+        """A 32-bit integer, as uint32, with its sign applied."""
         return self.word_of(self._plain(self.take()))
 
     def word_of(self, operand: Operand) -> Fetch:
@@ -212,7 +212,7 @@ class Reader:
         return raw
 
     def pair(self) -> Fetch:
-        """An integer of 64 bits, as uint64, with its sign."""
+        """A 64-bit integer, as uint64, with its sign applied."""
         operand = self._plain(self.take())
         low, high = self.raw(operand), self.raw(operand, 1)
         if operand.body in ("RZ", "URZ"):
@@ -284,7 +284,7 @@ class Reader:
     # ---- Results
 
     def result(self, part: int = 0, operand: Operand | None = None) -> Write:
-        """Of 32 bits; wider integers are cut."""
+        """A 32-bit result; wider integers are truncated."""
         operand = operand or self.take()
         body = self._plain(operand).body
         if body in ("RZ", "URZ"):
@@ -302,7 +302,7 @@ class Reader:
         return write
 
     def pair_result(self) -> Write:
-        """Of 64 bits."""
+        """A 64-bit result."""
         operand = self.take()
         low, high = self.result(0, operand), self.result(1, operand)
 

@@ -1,4 +1,4 @@
-"""A device that is not there: operators whose kernels are launched by the host code and interpreted from their machine code."""
+"""A virtual device: the host code launches kernels, whose machine code is interpreted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_char_p, WORDS, WORDS, BYTES, ctypes.c
 
 @dataclass(frozen=True)
 class Limits:
-    """Of a device. Grids are made for them."""
+    """Limits of a device, from which grids are computed."""
 
     multiprocessors: int
     threads_per_multiprocessor: int
@@ -37,7 +37,7 @@ HOPPER = Limits(132, 2048)
 
 @dataclass
 class Record:
-    """A launch that was interpreted: ``sampled`` of its blocks."""
+    """An interpreted launch: ``sampled`` of its blocks were run."""
 
     kernel: Kernel
     blocks: int
@@ -46,10 +46,10 @@ class Record:
 
 
 def sampled_blocks(blocks: int, sample: int | None) -> list[int]:
-    """Numbers of ``sample`` blocks; of all, where no sample is asked for.
+    """The numbers of ``sample`` blocks; of all blocks if ``sample`` is None.
 
-    One at a random place of each of as many equal parts of the grid: at equal distances they would fall into step with the rows
-    of the maps. The same in every run.
+    One block at a random place in each of ``sample`` equal parts of the grid: equal distances could be in step with the rows of
+    the maps. The same in every run.
     """
     if sample is None or sample >= blocks:
         return list(range(blocks))
@@ -81,8 +81,8 @@ def installed_program(name: str) -> Program:
 class Device:
     """While it is open, ``ops`` are the package's operators for CPU tensors, computed by interpreted machine code.
 
-    ``sample``: of each launch only so many blocks are run, which is enough to count, not for results. ``program`` gives the
-    program of a kernel's name; tests put changed ones in.
+    ``sample``: only this many blocks of each launch are run, which suffices for counts, but not for results. ``program`` maps the
+    name of a kernel to its program; tests replace it.
     """
 
     limits: Limits = SMALL
@@ -123,21 +123,21 @@ class Device:
             self._failure = failure
 
     def raise_failure(self) -> None:
-        """What a launch ended with since the last call."""
+        """Raises the failure of a launch since the last call, if any."""
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
 
 
 def _allocation(address: int) -> tuple[int, int] | None:
-    """Begin and size of the tensor memory that holds an address."""
+    """Begin and size of the tensor memory that contains an address."""
     begin, size = ctypes.c_uint64(), ctypes.c_uint64()
     _library().s2mlp_allocation_of(ctypes.c_uint64(address), ctypes.byref(begin), ctypes.byref(size))
     return (begin.value, size.value) if size.value else None
 
 
 def _ranges(parameters: bytes, const_pointers: set[int]) -> list[Range]:
-    """The allocations that any word of the parameters points into. Read-only: those that only pointers to const point into."""
+    """The allocations that any word of the parameters points into. Those with pointers to const only are read-only."""
     words = np.frombuffer(parameters[: len(parameters) // 8 * 8], np.uint64)
     writable: dict[tuple[int, int], bool] = {}
     for address in set(words.tolist()):
@@ -148,7 +148,7 @@ def _ranges(parameters: bytes, const_pointers: set[int]) -> list[Range]:
 
 @dataclass
 class Operators:
-    """``torch.ops.s2mlp_machine_code``, but that a failure of a launch is raised."""
+    """``torch.ops.s2mlp_machine_code``, except that the failure of a launch is raised."""
 
     device: Device
 

@@ -1,9 +1,9 @@
-"""What stops an interpreted kernel."""
+"""Exceptions of interpreted kernels."""
 
 
 class Fault(Exception):
-    """Something that a kernel must not do, such as an access outside of every tensor."""
+    """An invalid operation of a kernel, such as an access outside of all tensors."""
 
 
 class UnknownInstruction(Fault):
-    """An opcode, modifier or operand that the interpreter does not have."""
+    """An opcode, modifier or operand that the interpreter does not support."""

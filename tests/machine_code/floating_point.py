@@ -1,7 +1,8 @@
 """float32 and float64 arithmetic, comparisons, conversions and the special function unit.
 
-Rounded correctly, but for: a float32 multiply-add is rounded to float64 first; a float64 one may be one unit off in rare cases;
-the special function unit's results are the correctly rounded ones, where the hardware's are off by a unit or two.
+Results are correctly rounded, with three exceptions: a float32 multiply-add is rounded to float64 first; a float64 multiply-add may
+be one unit off in rare cases; results of the special function unit are correctly rounded, unlike the hardware's, which are off by a
+unit or two.
 """
 
 import numpy as np
@@ -15,12 +16,12 @@ WIDER = np.longdouble  # holds every 64-bit integer
 
 
 def flush(value):
-    """Subnormal float32 values to zero, with their sign."""
+    """Flushes subnormal float32 values to zero and keeps their sign."""
     return np.where(np.abs(value) <= LARGEST_SUBNORMAL, np.copysign(F32(0), value), value)
 
 
 def narrow(value, rounding: str):
-    """Of float64 (or wider) to float32 with a rounding: N, M (down), P (up), Z."""
+    """Rounds float64 (or wider) to float32 in a rounding mode: N, M (down), P (up), Z."""
     nearest = value.astype(F32)
     if rounding == "N":
         return nearest
@@ -42,7 +43,7 @@ def saturate(value):
 
 
 def _arithmetic(rd: Reader, operands: int, compute, compute_exactly):
-    """``compute`` rounds to the nearest; ``compute_exactly`` gets float64."""
+    """``compute`` rounds to nearest; ``compute_exactly`` gets float64."""
     flushes, saturates, rounding = rd.flag("FTZ"), rd.flag("SAT"), rounding_of(rd)
     write = rd.single_result()
     sources = [rd.single() for _ in range(operands)]
@@ -150,7 +151,7 @@ def fsetp(rd: Reader):
 
 @operation("FCHK", kind=FLOAT)
 def fchk(rd: Reader):
-    """Whether a quotient takes the slow path: some exponent is near its limits."""
+    """Whether a division takes the slow path, because an exponent is near its limits."""
     rd.ignore("DIVIDE")
     write, a, b = rd.predicate_result(), rd.single(), rd.single()
 
@@ -198,7 +199,7 @@ def mufu(rd: Reader):
 
 
 def _of_half(rd: Reader, function):
-    """Of the lower half of a word, or (H1) the upper one; the result is in the lower half."""
+    """Applies a function to the lower half of a word, or (H1) the upper half; the result is in the lower half."""
     write, operand = rd.result(), rd.take()
     if operand.suffix not in ("", "H0", "H1", "H0_H0", "H1_H1") or operand.absolute or operand.negated:
         raise rd.unknown(f"unknown operand {operand}")
@@ -207,7 +208,7 @@ def _of_half(rd: Reader, function):
 
 
 def _of_upper_word(rd: Reader, function):
-    """The upper word of a float64 result, whose operand is given by its upper word."""
+    """Computes the upper word of a float64 result from the upper word of the operand."""
     write, upper = rd.result(), rd.word()
 
     def run(m, s):
@@ -229,14 +230,14 @@ def _halves(value):
 
 
 def product_error(a, b, product):
-    """What rounding took from a product (Dekker); zero where it cannot be told."""
+    """The rounding error of a product (Dekker); zero if it cannot be determined."""
     (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
     error = a_low * b_low - (((product - a_high * b_high) - a_low * b_high) - a_high * b_low)
     return np.where(np.isfinite(error), error, 0)
 
 
 def multiply_add(a, b, c):
-    """The sum, and what rounding took from it."""
+    """The sum and its rounding error."""
     product = a * b
     total = product + c
     part = total - product
@@ -247,7 +248,7 @@ def multiply_add(a, b, c):
 
 
 def towards(nearest, error, rounding: str):
-    """The float64 that a rounding takes where ``error`` was left out of the nearest one."""
+    """The float64 that a rounding mode gives for the exact value ``nearest`` + ``error``."""
     if rounding == "N":
         return nearest
     if rounding == "Z":
@@ -302,7 +303,7 @@ def dsetp(rd: Reader):
 
 
 def _select_extreme(rd: Reader, beats):
-    """Whether the first operand is the result of fmax or fmin, and whether the result is no number."""
+    """Whether the first operand is the result of fmax or fmin, and whether the result is NaN."""
     rd.choice("AND")
     write_first, write_nan = rd.predicate_result(), rd.predicate_result()
     a, b, condition = rd.double(), rd.double(), rd.predicate()
@@ -321,7 +322,7 @@ def _select_extreme(rd: Reader, beats):
 
 
 def _integer_source(rd: Reader, kind: str):
-    """As a signed or unsigned number of its width."""
+    """A source as a signed or unsigned integer of its width."""
     width = int(kind[1:])
     if width == 64:
         pair = rd.pair()
@@ -354,7 +355,7 @@ ROUND_TO_INTEGER = {"TRUNC": np.trunc, "FLOOR": np.floor, "CEIL": np.ceil, "": n
 
 @operation("F2I", kind=FLOAT)
 def f2i(rd: Reader):
-    """Out of range gives the nearest integer that there is; what is no number gives zero."""
+    """Out-of-range values saturate; NaN gives zero."""
     rd.ignore("FTZ", "NTZ")
     from_double = rd.flag("F64")
     kind = rd.choice("U64", "S64", "U32", "S32", "U16", "S16", "U8", "S8", default="S32")
@@ -375,7 +376,7 @@ def f2i(rd: Reader):
 
 @operation("F2F", kind=FLOAT)
 def f2f(rd: Reader):
-    """To and from float64, or of one float32 to 16 bits; the result's type comes first."""
+    """Converts to and from float64, or from one float32 to 16 bits; the result's type comes first."""
     rd.ignore("FTZ")
     if rd.modifiers[:1] in (["BF16"], ["F16"]):
         to_bits = HALF_FORMATS[rd.choice("BF16", "F16")][1]

@@ -34,5 +34,5 @@ def from_float16(bits):
     return np.asarray(bits).astype(np.uint16).view(np.float16).astype(F32)
 
 
-#: How each becomes float32, and back.
+#: Conversions to float32 and back.
 HALF_FORMATS = {"BF16": (from_bfloat16, to_bfloat16), "F16": (from_float16, to_float16)}

@@ -1,4 +1,4 @@
-"""float16 and bfloat16: packing, and arithmetic on two at a time."""
+"""float16 and bfloat16: packing, and packed arithmetic."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from half_formats import HALF_BITS, HALF_FORMATS, cut_to_bfloat16
 
 
 def format_of(rd: Reader):
-    """How halves of a word become float32 and back: bfloat16, or float16 where nothing is said."""
+    """Conversions of the halves of a word to float32 and back: bfloat16, or float16 without a modifier."""
     return HALF_FORMATS["BF16" if rd.flag("BF16_V2") or rd.flag("BF16") else "F16"]
 
 
 @operation("F2FP", kind=FLOAT)
 def f2fp(rd: Reader):
-    """Two numbers into a word, the first into its upper half."""
+    """Packs two numbers into a word, the first into its upper half."""
     name = rd.choice("BF16", "F16")
     convert = HALF_FORMATS[name][1]
     rd.choice("F32")
@@ -31,7 +31,7 @@ def f2fp(rd: Reader):
 
 
 def _halves(rd: Reader, unpack, pack):
-    """A source as (lower, upper), float32. Two literals in a row are upper and lower."""
+    """A source as (lower, upper), float32. Two consecutive literals are upper and lower."""
     operand = rd.take()
     if is_number(operand.body) and "0x" not in operand.body:
         upper = real_number(operand.body)
@@ -55,7 +55,7 @@ def _halves(rd: Reader, unpack, pack):
 
 
 def _arithmetic(rd: Reader, operands: int, compute):
-    """``compute`` gets float64, in which products of halves, and nearly all sums, are exact."""
+    """``compute`` gets float64, in which products of halves and nearly all sums are exact."""
     rd.ignore("MMA", "FTZ")
     unpack, pack = format_of(rd)
     one_single = rd.flag("F32")
@@ -81,7 +81,7 @@ def _arithmetic(rd: Reader, operands: int, compute):
 
 @operation("HADD2", kind=FLOAT)
 def hadd2(rd: Reader):
-    """With .F32, one float32: the way to convert a float16."""
+    """With .F32, the result is one float32: this converts a float16."""
     return _arithmetic(rd, 2, np.add)
 
 
@@ -136,7 +136,7 @@ def hsetp2(rd: Reader):
 
 @operation("HSET2", kind=FLOAT)
 def hset2(rd: Reader):
-    """For each half all ones, or (BF) the number 1, where a comparison holds."""
+    """Sets each half to all ones, or (BF) the number 1, if a comparison holds."""
     unpack, pack = format_of(rd)
     true = pack(F32(1)) if rd.flag("BF") else U32(0xFFFF)
     compare = COMPARISONS[rd.choice(*COMPARISONS)]

@@ -1,4 +1,4 @@
-"""Integer arithmetic, logic, comparisons and moves, on registers of lanes and on the uniform ones."""
+"""Integer arithmetic, logic, comparisons and moves, on per-lane and uniform registers."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def signed(value):
 @operation("MOV", "UMOV")
 def mov(rd: Reader):
     write, value = rd.result(), rd.word()
-    if rd.more():  # which bytes: all
+    if rd.more():  # the byte mask: all
         assert rd.immediate() == 0xF
     return lambda m, s: write(m, s, value(m, s))
 
@@ -95,14 +95,14 @@ def cs2r(rd: Reader):
 
 @operation("R2UR")
 def r2ur(rd: Reader):
-    """Of the first active lane."""
+    """Reads the register of the first active lane."""
     while rd.at_predicate() and rd.more() > 2:
         rd.take()
     write = rd.result()
     if rd.at_predicate():
         rd.take()
     operand = rd.take()
-    rd.uniform = False  # its source is
+    rd.uniform = False  # the source is per lane
     value = rd.word_of(operand)
     return lambda m, s: write(m, s, np.broadcast_to(value(m, s), s.warp_of.shape)[s.first_of_warp])
 
@@ -111,7 +111,7 @@ def r2ur(rd: Reader):
 
 
 def _term(rd: Reader):
-    """An addend, as uint64, for the sake of carries: -x is ~x + 1."""
+    """An addend, as uint64, so that carries are kept: -x is ~x + 1."""
     operand = rd.take()
     raw = rd.raw(Operand(operand.body))
     if operand.negated:
@@ -171,7 +171,7 @@ def imad(rd: Reader):
 
 
 def _product_and_sum(rd: Reader):
-    """Of two words and a pair: the sum and whether it carries out of 64 bits."""
+    """The product of two words plus a pair, and whether the sum carries out of 64 bits."""
     unsigned = rd.flag("U32")
     a, b, c = rd.word(), rd.word(), rd.pair()
     carry = rd.predicate() if rd.flag("X") else None
@@ -251,7 +251,7 @@ def lea(rd: Reader):
 
 
 def look_up(table: int, a, b, c, zero):
-    """The function of three bits, of words or of truth values, whose results are the bits of ``table``."""
+    """The function of three bits with the truth table ``table``, applied to words or truth values."""
     value = zero
     for case in range(8):
         if table >> case & 1:
@@ -316,7 +316,7 @@ def shf(rd: Reader):
 
 @operation("PRMT", "UPRMT")
 def prmt(rd: Reader):
-    """Picks bytes of the pair (a, b)."""
+    """Selects bytes of the pair (a, b)."""
     write, a, selector, b = rd.result(), rd.word(), rd.word(), rd.word()
 
     def run(m, s):
@@ -333,13 +333,13 @@ def prmt(rd: Reader):
 
 
 def _bit_length(value):
-    """Of a uint32; float64 holds it exactly."""
+    """The bit length of a uint32, which float64 represents exactly."""
     return np.where(value == 0, 0, np.frexp(np.asarray(value, F64))[1]).astype(U32)
 
 
 @operation("FLO", "UFLO")
 def flo(rd: Reader):
-    """The place of the highest bit that differs from the sign, or (SH) the shift that moves it to the top."""
+    """The position of the highest bit that differs from the sign, or (SH) the shift that moves it to the top."""
     unsigned, as_shift = rd.flag("U32"), rd.flag("SH")
     write, source = rd.result(), rd.word()
 
@@ -439,7 +439,7 @@ def viaddmnmx(rd: Reader):
 
 @operation("ISETP", "UISETP")
 def isetp(rd: Reader):
-    """``EX`` compares upper words; the last operand is what came of the lower ones."""
+    """``EX`` compares upper words; the last operand is the result for the lower words."""
     compare = rd.choice(*COMPARISONS)
     unsigned = rd.flag("U32")
     combine = COMBINATIONS[rd.choice(*COMBINATIONS)]
@@ -471,7 +471,7 @@ def isetp(rd: Reader):
 
 @operation("R2P")
 def r2p(rd: Reader):
-    """Bits of a register to predicates."""
+    """Copies bits of a register to predicates."""
     rd.take()
     operand = rd.take()
     shift = 8 * int(operand.suffix.removeprefix("B") or 0)
@@ -488,7 +488,7 @@ def r2p(rd: Reader):
 
 @operation("P2R")
 def p2r(rd: Reader):
-    """Predicates to bits of a register, the other bits from a second one."""
+    """Copies predicates to bits of a register; the other bits come from a second register."""
     write = rd.result()
     rd.take()
     rest, mask = rd.word(), rd.immediate()

@@ -1,4 +1,4 @@
-"""Sets of lanes. A lane is one CUDA thread of the blocks that are interpreted together; a warp is 32 neighbouring ones."""
+"""Sets of lanes. A lane is one CUDA thread of the blocks that are interpreted together; a warp is 32 neighbouring lanes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WARP = 32
 
 
 class Lanes:
-    """Some of ``total`` lanes, never none. ``index`` selects them in an array over all: a slice if it is all of them."""
+    """A non-empty subset of ``total`` lanes. ``index`` selects them in an array over all lanes; it is a slice if they are all."""
 
     def __init__(self, index: np.ndarray | slice, total: int):
         self.index = index
@@ -18,7 +18,7 @@ class Lanes:
 
     @classmethod
     def of(cls, index: np.ndarray, total: int) -> Lanes | None:
-        """Of sorted lane numbers; None if there are none."""
+        """From sorted lane numbers; None if there are none."""
         if index.size == 0:
             return None
         return cls(slice(None), total) if index.size == total else cls(index, total)
@@ -38,7 +38,7 @@ class Lanes:
 
     @cached_property
     def warps(self) -> np.ndarray | slice:
-        """The warps that have one of these lanes, as an index into an array over all warps."""
+        """The warps of these lanes, as an index into an array over all warps."""
         return slice(None) if self.everywhere else self.warp_of[self._first_of_warp]
 
     @cached_property
@@ -53,12 +53,12 @@ class Lanes:
 
     @cached_property
     def first_of_warp(self) -> np.ndarray:
-        """Of each of these warps, its first lane here, as a position among these lanes."""
+        """For each of these warps, the position of its first lane among these lanes."""
         return np.flatnonzero(self._first_of_warp)
 
     @cached_property
     def bits(self) -> np.ndarray:
-        """One word per warp of the machine: which of its lanes are here."""
+        """One word per warp of the machine: the mask of its lanes in this set."""
         if self.everywhere:
             return np.full(self.total // WARP, 0xFFFFFFFF, np.uint32)
         flags = np.zeros(self.total, np.uint8)
@@ -66,7 +66,7 @@ class Lanes:
         return np.packbits(flags, bitorder="little").view("<u4")
 
     def split(self, mask: np.ndarray | np.bool_) -> tuple[Lanes | None, Lanes | None]:
-        """Those where ``mask``, one value per lane here or one for all, is true, and the others."""
+        """The lanes where ``mask`` (one value per lane of this set, or one for all) is true, and the others."""
         if np.ndim(mask) == 0:
             return (self, None) if mask else (None, self)
         if mask.all():
@@ -80,7 +80,7 @@ class Lanes:
         return self.split(mask)[0]
 
     def __or__(self, other: Lanes) -> Lanes:
-        """Of lanes that are in one of the two."""
+        """The union of two sets."""
         numbers = np.concatenate([self.numbers, other.numbers])
         numbers.sort()
         return Lanes(slice(None), self.total) if numbers.size == self.total else Lanes(numbers, self.total)

@@ -8,7 +8,7 @@ from decoding import F32, I32, I64, MEMORY, U32, U64, WORD_BITS, Operand, Reader
 from faults import UnknownInstruction
 from machine_memory import WORD_BYTES, count_conflicts, count_sectors
 
-#: Modifiers that say how caches are used, in which scope, and that addresses have 64 bits.
+#: Modifiers for cache policy, scope and 64-bit addresses.
 CACHING = (
     "E", "CONSTANT", "STRONG", "WEAK", "GPU", "SYS", "CTA", "SM", "VC", "PRIVATE", "BYPASS", "ACCESS",
     "EF", "EL", "LU", "EU", "NA", "LTC64B", "LTC128B", "LTC256B",
@@ -16,13 +16,13 @@ CACHING = (
 
 
 def element_of(rd: Reader) -> tuple[int, bool]:
-    """Bytes, and whether they are a signed integer."""
+    """The bytes of an element, and whether it is a signed integer."""
     kind = rd.choice("U8", "S8", "U16", "S16", "32", "64", "128", default="32")
     return int(kind.lstrip("US")) // 8, kind[0] == "S"
 
 
 def address_of(rd: Reader, operand: Operand):
-    """``desc[UR4][R2.64+0x10]``, ``[R2+UR4+0x10]``: as uint64. What a descriptor says is left out."""
+    """``desc[UR4][R2.64+0x10]``, ``[R2+UR4+0x10]``, as uint64. Descriptors are ignored."""
     match = re.fullmatch(r"(?:desc\[UR\d+\])?\[(.*)\]", operand.body)
     if match is None:
         raise rd.unknown(f"unknown address {operand.body}")
@@ -54,7 +54,7 @@ def _address_term(rd: Reader, term: str, pair_of_uniform: bool):
 
 
 def _registers(rd: Reader, width: int):
-    """What is stored: a row for each lane, as memory takes it."""
+    """The data to store: a row for each lane, in memory layout."""
     operand = rd.take()
     if width < WORD_BYTES:
         word = rd.raw(operand)
@@ -174,7 +174,7 @@ def sts(rd: Reader):
 
 @operation("LDGSTS", kind=MEMORY)
 def ldgsts(rd: Reader):
-    """From global to shared memory, at once."""
+    """Copies from global to shared memory, immediately."""
     rd.ignore(*CACHING)
     width, _ = element_of(rd)
     to, source = address_of(rd, rd.take()), address_of(rd, rd.take())
@@ -207,7 +207,7 @@ ATOMIC = {
 
 @operation("RED", "REDG", "ATOM", "ATOMG", "ATOMS", kind=MEMORY)
 def atomic(rd: Reader):
-    """One lane after the other."""
+    """Lanes are processed one after the other."""
     in_shared, returns = rd.opcode == "ATOMS", rd.opcode.startswith("ATOM")
     rd.ignore(*CACHING, "FTZ", "RN")
     compares = rd.flag("CAS")

@@ -1,8 +1,8 @@
-"""The state of many blocks at once, and which instruction runs next.
+"""The state of many blocks, and the choice of the instruction to run next.
 
-All lanes of all blocks are one array. What runs next is always the lowest address at which lanes are ready, for all lanes that
-are there: each warp then runs its own lowest address first, so a warp's instruction is issued once for all lanes that reach it
-together. Lanes that wait for others of their warp (BSYNC) or of their block (BAR) are not ready.
+All lanes of all blocks are one array. The instruction at the lowest address with ready lanes runs next, for all lanes at this
+address. Each warp therefore runs its own lowest address first, and an instruction is issued once for all lanes of a warp that
+reach it together. Lanes that wait for others of their warp (BSYNC) or of their block (BAR) are not ready.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from lanes import WARP, Lanes
 from machine_memory import GlobalMemory, SharedMemory
 
 REGISTERS, PREDICATES, UNIFORM_REGISTERS, BARRIERS = 256, 8, 64, 16
-#: What a driver sets in constant bank 0 below the parameters.
+#: Offsets in constant bank 0, below the parameters, of values that the driver sets.
 BLOCK_SIZE, GRID_SIZE, STACK_POINTER = 0x0, 0xC, 0x28
 
 
 class MachineError(Exception):
-    """A fault, with the kernel and the instruction."""
+    """A fault, with its kernel and instruction."""
 
 
 class PerWarp:
-    """Registers of which a warp has one: each is one number while all warps agree, else one per warp."""
+    """Per-warp registers: each is one number as long as all warps agree, else one per warp."""
 
     def __init__(self, count: int, warps: int, dtype):
         self.warps = warps
@@ -59,10 +59,10 @@ class PerWarp:
 
 @dataclass(frozen=True)
 class Step:
-    """An instruction, decoded."""
+    """A decoded instruction."""
 
     run: object
-    guard: object  # fetches the predicate it runs under, or None
+    guard: object  # fetches the guard predicate, or None
     kind: str
     control: bool
 
@@ -90,7 +90,7 @@ class Program:
 
 @dataclass
 class Accesses:
-    """Of one kind of memory instruction."""
+    """Access counts of one kind of memory instruction."""
 
     requests: int = 0
     sectors: int = 0  # of global memory
@@ -99,7 +99,7 @@ class Accesses:
 
 @dataclass
 class Statistics:
-    """``issued[i]``: warp instructions of the i-th instruction."""
+    """``issued[i]`` counts how many times warps issued the i-th instruction."""
 
     issued: np.ndarray
     accesses: dict[str, Accesses] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Statistics:
 
 @dataclass
 class Launch:
-    """A kernel's grid and block, as (x, y, z), and its parameters as they lie in constant memory."""
+    """A kernel's grid and block, as (x, y, z), and its parameters in the layout of constant memory."""
 
     program: Program
     grid: tuple[int, int, int]
@@ -123,7 +123,7 @@ class Launch:
         return int(np.prod(self.grid))
 
     def constant_banks(self) -> dict[int, np.ndarray]:
-        """Of each bank, its bytes."""
+        """The bytes of each bank."""
         kernel = self.program.kernel
         assert len(self.parameters) == kernel.parameter_bytes, "the host code passes other parameters than the kernel takes"
         bank = bytearray(kernel.parameter_base) + self.parameters
@@ -151,16 +151,16 @@ class Machine:
         self.uniform_predicates = PerWarp(PREDICATES, self.total // WARP, np.bool_)
         self.memory = launch.memory
         self.shared = SharedMemory(len(blocks), launch.program.kernel.shared_bytes)
-        self.barrier_masks = list(np.zeros((BARRIERS, self.total), np.uint32))  # of BSSY, as each lane knows them
+        self.barrier_masks = list(np.zeros((BARRIERS, self.total), np.uint32))  # of BSSY, for each lane
         self.alive = self.thread < threads
         self.ready: dict[int, Lanes] = {}
         self.waiting_for_warp: dict[tuple[int, int], Lanes] = {}  # (barrier, number of the BSYNC)
         self.waiting_for_block: dict[tuple[int, int | None], dict[int, Lanes]] = {}  # (barrier, count): by number of the BAR
-        self.arrivals: dict[int, np.ndarray] = {}  # of each barrier, at each block: lanes that do not wait
+        self.arrivals: dict[int, np.ndarray] = {}  # by barrier, for each block: the number of lanes that arrived without waiting
         self._banks = launch.constant_banks()
 
     def block_of(self, lanes: Lanes) -> np.ndarray:
-        """The block of each lane, counted among those of this machine."""
+        """The block of each lane, numbered within this machine."""
         return lanes.numbers // self.block_lanes
 
     def constant(self, bank: int, offset, width: int):
@@ -189,7 +189,7 @@ class Machine:
             raise self._error(next(iter(self.waiting_for_warp))[1], "lanes wait here for others that never come")
 
     def _run_from(self, number: int, lanes: Lanes) -> None:
-        """Up to the next instruction that may send lanes elsewhere."""
+        """Runs up to the next control flow instruction."""
         steps, issued = self.launch.program.steps, self.statistics.issued
         try:
             while True:
@@ -216,7 +216,7 @@ class Machine:
         self.release_warps()
 
     def release_warps(self) -> None:
-        """Lets lanes continue behind a BSYNC where every lane of their mask has arrived or ended."""
+        """Lets lanes continue after a BSYNC if every lane of their mask has arrived or ended."""
         ended = ~np.packbits(self.alive, bitorder="little").view("<u4")
         for (barrier, number), lanes in list(self.waiting_for_warp.items()):
             arrived = (lanes.bits | ended)[lanes.warp_of]
@@ -236,7 +236,7 @@ class Machine:
         self.arrivals[barrier] = self.arrivals.get(barrier, 0) + counts
 
     def _release_blocks(self) -> bool:
-        """Nothing is ready: lets the blocks continue of which enough lanes are at a barrier. Whether there is one."""
+        """If nothing is ready: lets blocks with enough lanes at a barrier continue. Returns whether there is one."""
         blocks = len(self.block_numbers)
         running = np.bincount(np.flatnonzero(self.alive) // self.block_lanes, minlength=blocks)
         for (barrier, count), waiting in self.waiting_for_block.items():
@@ -260,7 +260,7 @@ class Machine:
 
 
 def run_launch(launch: Launch, blocks: Sequence[int], lanes_at_once: int = 8192) -> Statistics:
-    """Runs some blocks of a launch, as many at once as make ``lanes_at_once``."""
+    """Runs some blocks of a launch, up to ``lanes_at_once`` lanes at a time."""
     statistics = Statistics(np.zeros(len(launch.program.kernel.listing), np.int64))
     at_once = max(1, lanes_at_once // int(np.prod(launch.block)))
     for first in range(0, len(blocks), at_once):

@@ -7,7 +7,7 @@ import numpy as np
 
 from faults import Fault
 
-SHARED_BASE = 0x400  # sm_90 keeps the first bytes of a block's shared memory for itself
+SHARED_BASE = 0x400  # sm_90 reserves the first bytes of a block's shared memory
 SECTOR_BYTES = 32
 BANKS = 32
 WORD_BYTES = 4
@@ -30,7 +30,7 @@ class Range:
 
 
 def units(memory: np.ndarray, width: int) -> np.ndarray:
-    """Bytes as rows of ``width`` bytes: elements of one or two, or words of four. A part of a row at the end is left out."""
+    """Bytes as rows of ``width`` bytes: elements of one or two bytes, or words of four. A partial row at the end is dropped."""
     rows = memory[: memory.size // width * width].reshape(-1, width)
     return rows.view(np.uint32) if width >= WORD_BYTES else rows.view(f"u{width}")
 
@@ -42,13 +42,13 @@ def _check_aligned(addresses: np.ndarray, width: int) -> None:
 
 
 class GlobalMemory:
-    """``load`` gives a row for each address, of elements as in ``units``; ``store`` takes such rows."""
+    """``load`` returns a row for each address, of elements as in ``units``; ``store`` takes such rows."""
 
     def __init__(self, ranges: list[Range]):
         self.ranges = ranges
 
     def _find(self, addresses: np.ndarray, width: int):
-        """(range, which of the addresses lie in it), until each has been found."""
+        """Yields (range, mask of the addresses in it) until all addresses are found."""
         _check_aligned(addresses, width)
         missing = np.ones(addresses.size, bool)
         for candidate in self.ranges:
@@ -80,7 +80,7 @@ class GlobalMemory:
 
 
 class SharedMemory:
-    """Of every block; addresses come with the number of the block that they belong to."""
+    """The shared memory of all blocks; addresses come with the number of their block."""
 
     def __init__(self, blocks: int, end: int):
         self.end = end
@@ -101,15 +101,15 @@ class SharedMemory:
 
 
 def count_sectors(addresses: np.ndarray, warps: np.ndarray, width: int) -> int:
-    """Sectors of global memory that the requests of all warps touch, each request for itself."""
+    """The number of sectors of global memory that the requests of all warps touch, counted per request."""
     sectors = addresses // np.uint64(SECTOR_BYTES) * np.uint64(warps.max() + 1) + warps.astype(np.uint64)
     return np.unique(sectors).size
 
 
 def count_conflicts(addresses: np.ndarray, warps: np.ndarray, lanes: np.ndarray, width: int) -> int:
-    """Extra cycles of a shared memory instruction: words of one bank that lanes of one part of a warp ask for, beyond the first.
+    """Extra cycles of a shared memory instruction: words beyond the first that lanes of one part of a warp request from one bank.
 
-    Lanes of half a warp are served together where each has 8 bytes, those of a quarter where it has 16.
+    Half a warp is served at a time for accesses of 8 bytes, a quarter for 16 bytes.
     """
     words = max(1, width // WORD_BYTES)
     part = warps * words + lanes % 32 * words // 32

@@ -1,7 +1,7 @@
-"""Prints what the kernels of the installed binary execute per KB that they must move, counted without a GPU.
+"""Prints the warp instructions that the installed binary's kernels execute per KB that they must move, counted without a GPU.
 
     python tests/machine_code/report.py                                   all rows
-    python tests/machine_code/report.py --only "gelu forward bf16"        rows whose names have all these words
+    python tests/machine_code/report.py --only "gelu forward bf16"        rows whose names contain all these words
     python tests/machine_code/report.py --only "gelu forward bf16 CL" --profile    with the listing, annotated
     python tests/machine_code/report.py --save FOLDER                     counts.md and counts.json as well
 

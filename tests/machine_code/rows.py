@@ -1,4 +1,4 @@
-"""What is counted: launches at the sizes of the papers' models, and the least that each must move through memory."""
+"""The counted calls: launches at the sizes of the papers' models, and the least memory traffic of each."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 
 from s2mlp_cuda import offsets
 
-#: AS-MLP and UNeXt: five groups, of which a channel count of 96 makes unequal ones.
+#: AS-MLP and UNeXt: five groups, which are unequal for 96 channels.
 FIVE = tuple((0, d) for d in (-2, -1, 0, 1, 2))
 BRANCHES = (offsets.SS1, offsets.SS2, ((0, 0),))
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-#: Of one map. From this size on, a GPU's memory is what a kernel should be limited by.
+#: The size of one map. From this size on, memory bandwidth should limit a kernel.
 MAP_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class Row:
-    """A call, the operator that it makes, and how many of its maps are read or written once (the memory floor)."""
+    """A call of an operator, and how many maps it must read or write once (the memory floor)."""
 
     name: str
     maps: float  # of ``shape``

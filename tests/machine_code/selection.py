@@ -1,4 +1,4 @@
-"""Which cases the interpreted kernels are run on."""
+"""The test cases of the interpreted kernels."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,9 +9,9 @@ from cases import DTYPES, BranchCase, Case, GeluCase, every_case
 
 
 def half_of_the_cases() -> Iterator[Case | BranchCase]:
-    """Every case of the emulated kernels, each with two of the four padding modes: neighbours in the list with different ones.
+    """Every case of the emulated kernels, each with two of the four padding modes, which differ between neighbouring cases.
 
-    Memory that PyTorch has not allocated, that of images far apart, is not known to the interpreter.
+    Without images far apart: PyTorch did not allocate their memory, so the interpreter does not know it.
     """
     number: dict[Case | BranchCase, int] = {}
     for case in (case for case in every_case() if "far apart" not in case.name):

@@ -1,4 +1,4 @@
-"""Warp instructions per KB that each operator must move, within their bounds: instructions, not memory, would limit slower ones."""
+"""Warp instructions per KB that each operator must move are within bounds, beyond which instructions limit a kernel, not memory."""
 
 import pytest
 
@@ -34,7 +34,7 @@ def test_counts_are_the_same_in_every_run():
 
 
 def test_stores_write_whole_sectors():
-    """The bytes of all sectors that are written are those of the output."""
+    """The sectors that are written have as many bytes as the output."""
     row = ROWS["shift forward fp32 CL V1 32x32x128"]
     (record,) = count(row).records
     written = record.statistics.accesses["STG"].sectors * 32 * record.blocks / record.sampled / 1024

@@ -1,4 +1,4 @@
-"""Single instructions on one warp, against Python's own integers and floats: also those that no kernel of today has."""
+"""Single instructions on one warp, compared with Python's integers and floats; including some that no current kernel has."""
 
 import math
 import struct
@@ -48,7 +48,7 @@ def permuted(a: int, selector: int, b: int) -> int:
     return int.from_bytes(bytes(both[selector >> 4 * n & 7] for n in range(4)), "little")
 
 
-#: Text; what R0 is, of R4, R5, R6 and whether P0 holds.
+#: Text: the value of R0, from R4, R5, R6 and P0.
 INTEGERS = {
     "IADD3 R0, R4, -R5, R6": lambda a, b, c, p: a - b + c,
     "VIADD R0, R4, -0x7": lambda a, b, c, p: a - 7,
@@ -93,7 +93,7 @@ INTEGERS = {
 
 
 def rounded_up(value: int) -> int:
-    """To the next float32."""
+    """Rounds up to the next float32."""
     step = 1 << max(0, value.bit_length() - 24)
     return -(-value // step) * step
 
@@ -110,7 +110,7 @@ def pair(machine: Machine, lane: int) -> int:
     return int(machine.registers[0][lane]) | int(machine.registers[1][lane]) << 32
 
 
-#: Text; what the pair R0, R1 is, of the pairs (R4, R5), (R6, R7) and of (R8, R9).
+#: Text: the value of the pair (R0, R1), from the pairs (R4, R5), (R6, R7) and (R8, R9).
 PAIRS = {
     "IADD3 R0, P1, R4, R6, RZ; IADD3.X R1, R5, R7, RZ, P1, !PT": lambda a, b, c: a + b,
     "IADD3 R0, P1, -R4, R6, RZ; IADD3.X R1, ~R5, R7, RZ, P1, !PT": lambda a, b, c: b - a,
@@ -137,7 +137,7 @@ def floats(seed: int) -> np.ndarray:
 
 
 def as_bfloat16(value: np.float32) -> int:
-    """Rounded to the nearest by Python's integers."""
+    """Rounds to nearest with Python's integers."""
     (bits,) = struct.unpack("<I", struct.pack("<f", value))
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 
@@ -147,7 +147,7 @@ def as_float16(value: np.float32) -> int:
     return bits
 
 
-#: Text; what R0 is, as a word, of floats in R4, R5, R6.
+#: Text: the value of R0, as a word, from floats in R4, R5, R6.
 FLOATS = {
     "F2FP.BF16.F32.PACK_AB R0, R4, R5": lambda a, b, c: as_bfloat16(a) << 16 | as_bfloat16(b),
     "F2F.BF16.F32 R0, R4": lambda a, b, c: as_bfloat16(a),
@@ -202,7 +202,7 @@ def test_special_functions(name, function):
 
 
 def test_float64_multiply_add_is_rounded_once():
-    """1 / 3 has a remainder that a product rounded first does not show."""
+    """The remainder of 1 / 3 is lost if the product is rounded first."""
     kernel = "F2F.F64.F32 R0, R4; F2F.F64.F32 R2, R5; DFMA R0, R0, R2, -1"
     third, three = np.full(LANES, 1 / 3, np.float32), np.full(LANES, 3, np.float32)
     machine = run(kernel, R4=third.view(np.uint32), R5=three.view(np.uint32))
@@ -217,7 +217,7 @@ def test_shuffle_over_a_warp():
 
 
 def test_lanes_meet_again_behind_a_branch():
-    """Those that branch and those that do not: every instruction is issued once."""
+    """Lanes that branch and lanes that do not reconverge: every instruction is issued once."""
     text = "BSSY B0, 0x40; @P0 BRA 0x40; IADD3 R0, R0, 0x1, RZ; NOP; BSYNC B0; IADD3 R0, R0, 0x2, RZ"
     machine = run(text)
     assert machine.registers[0].tolist() == [2, 3] * 16
@@ -233,7 +233,7 @@ def test_what_is_unknown_is_an_error(text):
 
 
 def test_lanes_wait_for_each_other():
-    """The side that jumps over a call of code further down waits at the BSYNC: what follows is issued once."""
+    """The side that jumps over a call of code further down waits at the BSYNC: the following instructions are issued once."""
     text = (
         "BSSY B0, 0x60; MOV R2, 0x40; @!P0 BRA 0x60; CALL.REL.NOINC 0xa0; NOP; NOP; BSYNC B0; IADD3 R0, R0, 0x1, RZ; NOP; EXIT; "
         "IADD3 R0, R0, 0x10, RZ; IMAD.MOV.U32 R3, RZ, RZ, 0x0; RET.REL.NODEC R2 0x0"
@@ -260,7 +260,7 @@ def test_a_barrier_waits_for_the_block():
 
 
 def test_shared_memory_conflicts():
-    """A stride of two words: two lanes for each bank, so one more cycle."""
+    """A stride of two words: two lanes per bank, so one extra cycle."""
     kernel = Kernel(
         "test", ["S2R R0, SR_TID.X", "LEA R1, R0, 0x400, 0x3", "STS [R1], R0", "EXIT"], parameter_base=0x210, shared_bytes=0x600
     )
@@ -270,7 +270,7 @@ def test_shared_memory_conflicts():
 
 
 def test_a_barrier_of_some_threads():
-    """The second half arrives and goes on; the first waits for all 64 and then sees what the second has stored."""
+    """The second half arrives and continues; the first half waits for all 64 threads and then sees the second half's stores."""
     text = (
         "S2R R0, SR_TID.X; LEA R1, R0, 0x400, 0x2; ISETP.GE.AND P1, PT, R0, 0x20, PT; @P1 STS [R1], R0; @P1 BAR.ARV 0x1, 0x40; "
         "@P1 EXIT; BAR.SYNC 0x1, 0x40; LDS R2, [R1+0x80]; EXIT"

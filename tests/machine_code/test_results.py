@@ -1,7 +1,7 @@
-"""Every CUDA kernel of the installed binary, its machine code interpreted, against the slice reference.
+"""The interpreted machine code of every CUDA kernel of the installed binary, compared with the slice reference.
 
-What cuda_on_cpu shows of the sources this shows of what the compiler made of them. Not shown: races. Warps run in step here, so a
-missing barrier changes nothing.
+cuda_on_cpu tests the sources, this tests the compiled code. It cannot detect races: warps run in lockstep here, so a missing
+barrier changes nothing.
 """
 
 import re
@@ -58,21 +58,21 @@ def test_selection():
 
 
 def test_every_instruction_of_the_binary_is_known():
-    """Those that no case reaches, too."""
+    """Including instructions that no case reaches."""
     texts = {text for kernel in kernels().values() for text in kernel.listing}
     program = Program(Kernel("all", sorted(texts)))
     for number in range(len(texts)):
         program.decode(number)
 
 
-# ---- Machine code changed on purpose
+# ---- Deliberately changed machine code
 
 SHIFT = Case("V1", "replicate", torch.float32, "channels_last", (2, 5, 7, 16))
 POOL = BranchCase("paper", "replicate", torch.float32, (2, 5, 7, 16))
 
 
 def outcome(case: Case | BranchCase, listing_of) -> str:
-    """What is found where ``listing_of`` has changed a kernel's listing; empty if nothing is."""
+    """The finding after ``listing_of`` has changed a kernel's listing; empty if there is none."""
 
     def program(name: str) -> Program:
         kernel = installed_program(name).kernel
@@ -86,7 +86,7 @@ def outcome(case: Case | BranchCase, listing_of) -> str:
 
 
 def replaced(pattern: str, new: str):
-    """The first instruction that has the pattern, changed."""
+    """Replaces the pattern in the first instruction that contains it."""
 
     def change(listing: list[str]) -> list[str]:
         number = next(n for n, text in enumerate(listing) if re.search(pattern, text))
@@ -120,7 +120,7 @@ def test_a_store_outside_of_shared_memory_is_found():
 
 def test_a_store_into_an_input_is_found():
     def swapped(listing: list[str]) -> list[str]:
-        """The pointers to the input and to the output change places."""
+        """Swaps the pointers to the input and to the output."""
         names = {"0x210": "0x218", "0x218": "0x210", "0x214": "0x21c", "0x21c": "0x214"}
         return [re.sub(r"(?<=c\[0x0\]\[)0x21[048c]", lambda match: names[match.group()], text) for text in listing]
 
@@ -128,7 +128,7 @@ def test_a_store_into_an_input_is_found():
 
 
 def test_wrong_additions_are_found():
-    """One after the other, each sum of the shift that runs gets one more: results differ, or an access faults."""
+    """Each executed addition of the shift in turn gets 1 added: results differ, or an access faults."""
     with Device() as device:
         assert failure_of(SHIFT, device.ops) == ""
     forward = device.records[0]

@@ -1,4 +1,4 @@
-"""What lanes of a warp tell each other: shuffles, votes and reductions."""
+"""Communication within a warp: shuffles, votes and reductions."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from lanes import WARP
 
 @operation("SHFL", kind=OTHER)
 def shfl(rd: Reader):
-    """As PTX's shfl: ``limits`` holds the segment mask and the last lane that counts. A lane that is not active sends nothing."""
+    """Like PTX's shfl: ``limits`` holds the segment mask and the clamp value. Inactive lanes send nothing."""
     mode = rd.choice("IDX", "UP", "DOWN", "BFLY")
     write_valid, write = rd.predicate_result(), rd.result()
     value, distance, limits = rd.word(), rd.word(), rd.word()
@@ -37,11 +37,11 @@ def shfl(rd: Reader):
 
 @operation("VOTE", "VOTEU", kind=OTHER)
 def vote(rd: Reader):
-    """Over the active lanes: a truth value, and a word with the bits of those that say yes."""
+    """Over the active lanes: a truth value, and a mask of the lanes whose condition is true."""
     mode = rd.choice("ANY", "ALL", "EQ")
     write = None if rd.at_predicate() else rd.result()
     write_truth = rd.predicate_result() if rd.more() > 1 else None
-    uniform, rd.uniform = rd.uniform, False  # its source is not
+    uniform, rd.uniform = rd.uniform, False  # the source is per lane
     condition = rd.predicate()
 
     def run(m, s):
@@ -75,7 +75,7 @@ REDUCTIONS = {
 
 @operation("REDUX", kind=OTHER)
 def redux(rd: Reader):
-    """Of the active lanes of a warp, into a uniform register."""
+    """Reduces over the active lanes of a warp, into a uniform register."""
     reduction = REDUCTIONS[rd.choice(*REDUCTIONS, default="AND")]
     dtype = I32 if rd.flag("S32") else U32
     write, value = rd.result(), rd.word()

@@ -1,4 +1,4 @@
-"""Outputs and gradients of gelu_spatial_shift, compared with PyTorch's GELU and the reference shift in float64."""
+"""Outputs and gradients of gelu_spatial_shift, compared with PyTorch's GELU and the slice reference in float64."""
 
 import itertools
 import math
@@ -52,7 +52,7 @@ def test_values_and_gradients(dtype, approximate, data_format, mode, device):
         (expected,) = torch.autograd.grad(exact_out, exact, grad.double())
         assert out.dtype == ours.dtype == dtype and out.stride() == ours.stride() == x.stride()
         torch.testing.assert_close(out.double(), exact_out, rtol=tolerance, atol=tolerance)
-        # The gradient of a border token is a sum, which is rounded before it is multiplied by GELU'.
+        # The gradient of a border token is a sum, which is rounded before the multiplication by GELU'.
         torch.testing.assert_close(ours.double(), expected, rtol=2 * tolerance, atol=4 * tolerance)
         assert torch.equal(x, before)
 
@@ -95,7 +95,7 @@ def units_in_the_last_place(x, dtype):
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_value_of_16_bits(dtype, approximate, device):
-    """99.9% are correctly rounded, and no error reaches one unit in the last place."""
+    """At least 99.9% of the results are correctly rounded, and no error reaches one unit in the last place."""
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int32, device=device).to(torch.int16)
     every = bits.view(dtype)
     x = every.where(every.isfinite(), 0).reshape(1, 8, -1)
@@ -112,7 +112,7 @@ def test_every_value_of_16_bits(dtype, approximate, device):
 
 
 def test_negative_tail_is_accurate(device):
-    """Here x * (1 + erf(...)) / 2 in float32 has lost all digits."""
+    """x * (1 + erf(...)) / 2 in float32 has lost all accuracy here."""
     x = torch.linspace(-8, -3, 1001, device=device).reshape(1, 1, -1)
     out = gelu_spatial_shift(x, offsets.IDENTITY).double()
     torch.testing.assert_close(out, exact_gelu(x.double()), rtol=1e-5, atol=0)
