@@ -79,19 +79,16 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
   for (int32_t row = first_row(p.shape, thread, kItems); row < p.shape.rows; row += p.shape.next_tile) {
     Access<kBytes> values[kItems];
     Operand operands[kItems];
-    uint64_t to[kItems];
-    bool direct[kItems];  // whether all groups have a single source, at their distance
-    uint32_t border = 0;  // bit u: token u is left to the slow path
+    bool direct[kItems];  // whether all groups have a single source, at their distance, in a flat map
+    uint32_t border = 0;  // bit u: token u takes the slow path
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {
       const int32_t token = row + u * p.shape.rows_of_block;
       const TokenPlace place = locate_token(p, token);
-      const uint64_t from = at_token<true>(p, in + group.distance, place);
-      to[u] = at_token<false>(p, out, place);
-      direct[u] = (token < p.shape.rows) & group.is_direct(place.h, place.w);
+      direct[u] = p.leading.flat & (token < p.shape.rows) & group.is_direct(place.h, place.w);
       if (direct[u]) {
-        operands[u] = epilogue.load(to[u] + operand_map);
-        values[u] = load_global<kBytes>(from);
+        operands[u] = epilogue.load(at_flat_token<false>(p, out, token) + operand_map);
+        values[u] = load_global<kBytes>(at_flat_token<true>(p, in + group.distance, token));
       } else {
         border |= static_cast<uint32_t>(token < p.shape.rows) << u;
       }
@@ -103,7 +100,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
       for (int u = 0; u < kItems; ++u) {
         const TokenPlace place = locate_token(p, row + u * p.shape.rows_of_block);
         if (direct[u] && other.is_direct(place.h, place.w)) {
-          const Access<kBytes> value = load_global<kBytes>(at_token<true>(p, in + other.distance, place));
+          const Access<kBytes> value = load_global<kBytes>(at_flat_token<true>(p, in + other.distance, place.token));
           replace_from(values[u], value, first_byte_of_group(p, channels, g));
         } else {
           border |= static_cast<uint32_t>(direct[u]) << u;
@@ -114,7 +111,7 @@ __global__ void __launch_bounds__(kBlockThreads, kMinBlocks) token_kernel(
 #pragma unroll
     for (int u = 0; u < kItems; ++u) {
       if (direct[u]) {
-        store_global(to[u], epilogue(values[u], operands[u]));
+        store_global(at_flat_token<false>(p, out, row + u * p.shape.rows_of_block), epilogue(values[u], operands[u]));
       }
     }
 #pragma unroll 1

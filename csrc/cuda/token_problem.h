@@ -49,10 +49,16 @@ S2MLP_HOST_DEVICE TokenPlace locate_token(const TokenProblem& p, int32_t token) 
   return {token, image.quotient, row.quotient, image.remainder, row.remainder};
 }
 
-// The address of a token; `base` is the address of the first token.
+// The address of a token of a flat map, given the address of the first token.
+template <bool kInput>
+S2MLP_HOST_DEVICE uint64_t at_flat_token(const TokenProblem& p, uint64_t base, int32_t token) {
+  return multiply_add(token, kInput ? p.in.column : p.out.column, base);
+}
+
+// The address of a token of any map.
 template <bool kInput>
 S2MLP_HOST_DEVICE uint64_t at_token(const TokenProblem& p, uint64_t base, const TokenPlace& place) {
-  uint64_t address = multiply_add(place.token, kInput ? p.in.column : p.out.column, base);
+  uint64_t address = at_flat_token<kInput>(p, base, place.token);
   if (!p.leading.flat) {
     const BytePair more = row_and_image_offsets(p.leading, place.row, place.image);
     address += kInput ? more.in : more.out;

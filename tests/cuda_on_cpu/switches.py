@@ -117,8 +117,8 @@ CUDA = {
     ),
     "the slope of GELU at the shifted place": Switch(
         "csrc/cuda/token_kernel.h",
-        "operands[u] = epilogue.load(to[u] + operand_map);",
-        "operands[u] = epilogue.load(at_token<false>(p, out, {on} ? locate_token(p, row) : place) + operand_map);",
+        "operands[u] = epilogue.load(at_flat_token<false>(p, out, token) + operand_map);",
+        "operands[u] = epilogue.load(at_flat_token<false>(p, out, {on} ? row : token) + operand_map);",
     ),
     "infinity times zero in GELU": Switch(
         "csrc/gelu.h",
