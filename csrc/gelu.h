@@ -15,9 +15,9 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
+#include "reinterpret_bits.h"
 #include "shift_geometry.h"
 
 namespace s2mlp {
@@ -28,19 +28,6 @@ constexpr double kLog2E = 1.44269504088896340736;
 constexpr double kTanhScale = 1.59576912160573071176;  // 2 * sqrt(2 / pi)
 constexpr double kTanhCube = 0.044715;
 constexpr double kSlopeZero = 0.75179152469356445746;  // t0 of exact GELU
-
-// Reinterprets the bits as another type. For vectors this is a cast, which keeps them in registers (cpu/lanes.h).
-template <typename To, typename From>
-S2MLP_HOST_DEVICE To bit_cast(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  if constexpr (std::is_arithmetic_v<From>) {
-    To to;
-    std::memcpy(&to, &from, sizeof(to));
-    return to;
-  } else {
-    return reinterpret_cast<To>(from);
-  }
-}
 
 // The format that results are rounded to.
 enum class Precision { kFloat32, kBFloat16, kFloat16 };
@@ -135,7 +122,7 @@ S2MLP_HOST_DEVICE F exp2_flushed(const F& y) {
   constexpr float kRound = 12582912.0f + 127;  // adding 1.5 * 2^23 rounds to an integer, in the low bits; 127 is added to exponents
   const F exponent = greater(constant<F>(-127.0f), y);
   const F rounded = exponent + kRound;
-  const F power = bit_cast<F>(bit_cast<Bits>(rounded) << 23);
+  const F power = reinterpret_bits<F>(reinterpret_bits<Bits>(rounded) << 23);
   const F f = exponent - (rounded - kRound);
   if constexpr (kPrecision == Precision::kBFloat16) {  // 2^f over -1/2 <= f <= 1/2, relative error 7.5e-5
     return polynomial(f, 9.99928047e-1f, 6.93261009e-1f, 2.42611580e-1f, 5.51717671e-2f) * power;
@@ -169,7 +156,7 @@ S2MLP_HOST_DEVICE F absolute(const F& x) {
   if constexpr (std::is_arithmetic_v<F>) {
     return std::fabs(x);
   } else {
-    return bit_cast<F>(bit_cast<decltype(x < x)>(x) & 0x7fffffff);
+    return reinterpret_bits<F>(reinterpret_bits<decltype(x < x)>(x) & 0x7fffffff);
   }
 }
 

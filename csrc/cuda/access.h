@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../reinterpret_bits.h"
 #include "launch.h"
 
 namespace s2mlp {
@@ -75,14 +76,6 @@ __device__ __forceinline__ uint64_t global_address(const void* data) {
 #else
   return reinterpret_cast<uint64_t>(data);
 #endif
-}
-
-template <typename To, typename From>
-__device__ To reinterpret_bits(const From& from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  memcpy(&to, &from, sizeof(to));
-  return to;
 }
 
 }  // namespace s2mlp

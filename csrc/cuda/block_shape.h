@@ -25,8 +25,8 @@ struct BlockShape {
   int32_t lanes;          // columns of a block
   int32_t rows_of_block;  // rows that the threads of a block cover at once
   int32_t next_tile;      // the distance to the block's next tile, in rows
-  Divider<int32_t> by_lanes;
-  Divider<int32_t> by_column_tiles;
+  Divider by_lanes;
+  Divider by_column_tiles;
 };
 
 struct Grid {
@@ -43,8 +43,8 @@ struct ThreadPlace {
 };
 
 S2MLP_HOST_DEVICE ThreadPlace locate_thread(const BlockShape& shape, int32_t block, int32_t thread) {
-  const QuotientRemainder<int32_t> in_block = shape.by_lanes(thread);
-  const QuotientRemainder<int32_t> tile = shape.by_column_tiles(block);
+  const QuotientRemainder in_block = shape.by_lanes(thread);
+  const QuotientRemainder tile = shape.by_column_tiles(block);
   const int32_t column = tile.remainder * shape.lanes + in_block.remainder;
   const bool active = in_block.quotient < shape.rows_of_block && column < shape.columns;
   return {tile.quotient, in_block.quotient, active ? column : -1};
@@ -77,8 +77,8 @@ inline Grid make_grid(int64_t rows, int64_t columns, int items, const DeviceLimi
   shape.columns = static_cast<int32_t>(columns);
   shape.lanes = static_cast<int32_t>((columns + column_tiles - 1) / column_tiles);
   shape.rows_of_block = static_cast<int32_t>(std::min<int64_t>(rows, rows_of_block(shape.lanes)));
-  shape.by_lanes = Divider<int32_t>(shape.lanes);
-  shape.by_column_tiles = Divider<int32_t>(column_tiles);
+  shape.by_lanes = Divider(shape.lanes);
+  shape.by_column_tiles = Divider(column_tiles);
   grid.threads = (shape.lanes * shape.rows_of_block + kWarpThreads - 1) / kWarpThreads * kWarpThreads;
   const int64_t tile = int64_t{shape.rows_of_block} * items;
   const int64_t resident = int64_t{limits.multiprocessors} *

@@ -72,11 +72,11 @@ struct BranchKernelProblem {
   int32_t piece_tokens;
   Place step;  // from a thread's token to its next one
   Place wrap;  // added if the step leaves the row
-  Divider<int32_t> by_width;
-  Divider<int32_t> by_launch_channels;
-  Divider<int32_t> by_tiles;  // blocks are counted by tile, line, piece, image
-  Divider<int32_t> by_lines;
-  Divider<int32_t> by_pieces;
+  Divider by_width;
+  Divider by_launch_channels;
+  Divider by_tiles;  // blocks are counted by tile, line, piece, image
+  Divider by_lines;
+  Divider by_pieces;
   int64_t blocks;
   int64_t piece_sums;  // elements that the blocks of one piece write
   BranchMap expanded;
@@ -94,14 +94,14 @@ struct BranchBlock {
 };
 
 S2MLP_HOST_DEVICE BranchBlock locate_block(const BranchKernelProblem& p, int32_t block) {
-  const QuotientRemainder<int32_t> tile = p.by_tiles(block);
-  const QuotientRemainder<int32_t> line = p.by_lines(tile.quotient);
-  const QuotientRemainder<int32_t> piece = p.by_pieces(line.quotient);
+  const QuotientRemainder tile = p.by_tiles(block);
+  const QuotientRemainder line = p.by_lines(tile.quotient);
+  const QuotientRemainder piece = p.by_pieces(line.quotient);
   return {tile.remainder, line.remainder, piece.remainder, piece.quotient};
 }
 
 S2MLP_HOST_DEVICE Token locate_token(const BranchKernelProblem& p, int32_t number) {
-  const QuotientRemainder<int32_t> place = p.by_width(number);
+  const QuotientRemainder place = p.by_width(number);
   return {place.quotient, place.remainder};
 }
 
@@ -130,7 +130,7 @@ struct BranchItem {
 };
 
 S2MLP_HOST_DEVICE BranchItem locate_item(const BranchKernelProblem& p, int32_t tile, int32_t thread) {
-  const QuotientRemainder<int32_t> item = p.by_launch_channels(tile * kBlockThreads + thread);
+  const QuotientRemainder item = p.by_launch_channels(tile * kBlockThreads + thread);
   return {p.first_channel + item.remainder, locate_place(p, item.quotient * kBranchTokens)};
 }
 
@@ -253,9 +253,9 @@ inline BranchKernelProblem branch_kernel_problem(
     ++kernel.lane_bits;
   }
   kernel.piece_tokens = static_cast<int32_t>(plan.piece_tokens);
-  kernel.by_width = Divider<int32_t>(p.width);
-  kernel.by_lines = Divider<int32_t>(branch_lines(p, work));
-  kernel.by_pieces = Divider<int32_t>(plan.pieces);
+  kernel.by_width = Divider(p.width);
+  kernel.by_lines = Divider(branch_lines(p, work));
+  kernel.by_pieces = Divider(plan.pieces);
   kernel.piece_sums = p.images * branch_lines(p, work) * p.channels;
   kernel.expanded = branch_map(p, strides.expanded, plan.vector);
   kernel.combined = branch_map(p, strides.combined, plan.vector);
@@ -298,8 +298,8 @@ void for_each_branch_table(
     const int64_t tiles = branch_tiles(p, plan, work, channels);
     kernel.first_channel = static_cast<int32_t>(begin / plan.vector);
     kernel.launch_channels = static_cast<int32_t>(channels);
-    kernel.by_launch_channels = Divider<int32_t>(channels);
-    kernel.by_tiles = Divider<int32_t>(tiles);
+    kernel.by_launch_channels = Divider(channels);
+    kernel.by_tiles = Divider(tiles);
     kernel.blocks = p.images * plan.pieces * branch_lines(p, work) * tiles;
     use(kernel);
     begin = end;

@@ -1,7 +1,5 @@
-// Division by a divisor that is constant for a launch. Host and device.
-//
-// 32 bits: multiply and shift, with constants computed on the host (Granlund and Montgomery 1994, fig. 4.1); GPUs have no
-// integer divide instruction. 64 bits: plain division, only for maps beyond 2^31 elements.
+// Division by a divisor that is constant for a launch: multiply and shift, with constants computed on the host (Granlund and
+// Montgomery 1994, fig. 4.1), because GPUs have no integer divide instruction. Host and device.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +8,12 @@
 
 namespace s2mlp {
 
-template <typename Index>
 struct QuotientRemainder {
-  Index quotient;
-  Index remainder;
+  int32_t quotient;
+  int32_t remainder;
 };
 
-template <typename Index>
-class Divider;
-
-template <>
-class Divider<int32_t> {
+class Divider {
  public:
   Divider() = default;
   explicit Divider(int64_t divisor) : negative_(static_cast<uint32_t>(-divisor)) {
@@ -32,7 +25,7 @@ class Divider<int32_t> {
   }
 
   // For 0 <= n < 2^31.
-  S2MLP_HOST_DEVICE QuotientRemainder<int32_t> operator()(int32_t n) const {
+  S2MLP_HOST_DEVICE QuotientRemainder operator()(int32_t n) const {
     const uint32_t unsigned_n = static_cast<uint32_t>(n);
 #if defined(__CUDA_ARCH__)
     const uint32_t high = __umulhi(unsigned_n, multiplier_);
@@ -47,21 +40,6 @@ class Divider<int32_t> {
   uint32_t negative_ = ~uint32_t{0};  // the negated divisor saves an instruction
   uint32_t multiplier_ = 1;
   uint32_t shift_ = 0;
-};
-
-template <>
-class Divider<int64_t> {
- public:
-  Divider() = default;
-  explicit Divider(int64_t divisor) : divisor_(divisor) {}
-
-  S2MLP_HOST_DEVICE QuotientRemainder<int64_t> operator()(int64_t n) const {
-    const int64_t quotient = n / divisor_;
-    return {quotient, n - quotient * divisor_};
-  }
-
- private:
-  int64_t divisor_ = 1;
 };
 
 }  // namespace s2mlp

@@ -15,7 +15,7 @@ constexpr int kMaxLeading = 31;  // an index of 31 bits has no more axes of size
 
 // Strides in bytes.
 struct ElementAxis {
-  Divider<int32_t> by_size;
+  Divider by_size;
   int64_t in_stride;
   int64_t out_stride;
 };
@@ -54,9 +54,8 @@ struct ElementPlace {
 
 S2MLP_HOST_DEVICE ElementPlace locate(const ElementProblem& p, int32_t line, int32_t inner) {
   // Lines are numbered by (leading, h, w) or by (leading, channel, h).
-  const QuotientRemainder<int32_t> middle = p.channels_innermost ? p.column.by_size(line) : p.row.by_size(line);
-  const QuotientRemainder<int32_t> outer =
-      p.channels_innermost ? p.row.by_size(middle.quotient) : p.channel.by_size(middle.quotient);
+  const QuotientRemainder middle = p.channels_innermost ? p.column.by_size(line) : p.row.by_size(line);
+  const QuotientRemainder outer = p.channels_innermost ? p.row.by_size(middle.quotient) : p.channel.by_size(middle.quotient);
   ElementPlace place;
   place.h = p.channels_innermost ? outer.remainder : middle.remainder;
   place.w = p.channels_innermost ? middle.remainder : inner;
@@ -68,7 +67,7 @@ S2MLP_HOST_DEVICE ElementPlace locate(const ElementProblem& p, int32_t line, int
 #pragma unroll 1
 #endif
   for (int d = p.leading_count - 1; d >= 0; --d) {
-    const QuotientRemainder<int32_t> split = p.leading[d].by_size(index);
+    const QuotientRemainder split = p.leading[d].by_size(index);
     index = split.quotient;
     place.in += split.remainder * p.leading[d].in_stride;
     place.out += split.remainder * p.leading[d].out_stride;
@@ -81,7 +80,7 @@ template <typename Use>
 void for_each_element_launch(const ShiftProblem& p, int64_t element_size, int items, const DeviceLimits& limits, const Use& use) {
   ElementProblem kernel;
   const auto axis = [&](const Axis& a) {
-    return ElementAxis{Divider<int32_t>(a.size), a.in_stride * element_size, a.out_stride * element_size};
+    return ElementAxis{Divider(a.size), a.in_stride * element_size, a.out_stride * element_size};
   };
   kernel.mode = p.mode;
   kernel.channels_innermost = p.channels_innermost();
@@ -98,7 +97,7 @@ void for_each_element_launch(const ShiftProblem& p, int64_t element_size, int it
     const int64_t channels = slice.end - slice.begin;
     kernel.first_channel = static_cast<int32_t>(slice.begin);
     kernel.channels = static_cast<int32_t>(channels);
-    kernel.channel.by_size = Divider<int32_t>(channels);
+    kernel.channel.by_size = Divider(channels);
     kernel.group_count = static_cast<int32_t>(slice.last_group - slice.first_group);
     kernel.search_step = search_step_of(kernel.group_count);
     for (int32_t g = 0; g < kernel.group_count; ++g) {

@@ -24,11 +24,11 @@ struct LeadingAxes {
   BytePair row;
   BytePair outer;
   BytePair inner;
-  Divider<int32_t> by_inner;
+  Divider by_inner;
 };
 
 S2MLP_HOST_DEVICE BytePair row_and_image_offsets(const LeadingAxes& leading, int32_t row, int32_t image) {
-  const QuotientRemainder<int32_t> split = leading.by_inner(image);
+  const QuotientRemainder split = leading.by_inner(image);
   const int64_t r = static_cast<uint32_t>(row);
   const int64_t outer = static_cast<uint32_t>(split.quotient);
   const int64_t inner = static_cast<uint32_t>(split.remainder);
@@ -45,7 +45,7 @@ inline LeadingAxes leading_axes(const ShiftProblem& p, int64_t element_size) {
         (axis.in_stride - count * inner.in_stride) * element_size, (axis.out_stride - count * inner.out_stride) * element_size};
   };
   leading.row = beyond(p.height, p.width, p.width.size);
-  leading.by_inner = Divider<int32_t>(p.leading.empty() ? 1 : p.leading.back().size);
+  leading.by_inner = Divider(p.leading.empty() ? 1 : p.leading.back().size);
   leading.inner = p.leading.empty() ? BytePair{} : beyond(p.leading.back(), p.height, p.height.size);
   leading.outer = p.leading.size() < 2 ? BytePair{} : beyond(p.leading[0], p.height, p.leading[1].size * p.height.size);
   const auto is_zero = [](const BytePair& pair) { return pair.in == 0 && pair.out == 0; };

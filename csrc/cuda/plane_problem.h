@@ -32,9 +32,9 @@ struct PlaneProblem {
   int32_t channel_stride;  // of the input, in bytes, like image_stride
   int64_t image_stride;
   int32_t periods_per_tile;  // per thread
-  Divider<int32_t> by_width;
-  Divider<int32_t> by_plane;
-  Divider<int32_t> by_channels;
+  Divider by_width;
+  Divider by_plane;
+  Divider by_channels;
   BlockShape shape;  // rows are periods, columns are the items of a period
   int32_t group_count;
   int32_t search_step;
@@ -49,7 +49,7 @@ struct PeriodPlace {
 
 S2MLP_HOST_DEVICE PeriodPlace locate_period(const PlaneProblem& p, int32_t period) {
   const int32_t plane = period * p.period_planes;
-  const QuotientRemainder<int32_t> image = p.by_channels(plane);
+  const QuotientRemainder image = p.by_channels(plane);
   const int32_t left = p.planes - plane;
   return {
       image.remainder, left < p.period_planes ? left : p.period_planes,
@@ -68,8 +68,8 @@ struct PlaneElement {
 };
 
 S2MLP_HOST_DEVICE PlaneElement locate_element(const PlaneProblem& p, int32_t element) {
-  const QuotientRemainder<int32_t> plane = p.by_plane(element);
-  const QuotientRemainder<int32_t> row = p.by_width(plane.remainder);
+  const QuotientRemainder plane = p.by_plane(element);
+  const QuotientRemainder row = p.by_width(plane.remainder);
   return {plane.quotient, row.quotient, row.remainder};
 }
 
@@ -117,9 +117,9 @@ void with_plane_launch(const ShiftProblem& p, int64_t element_size, const Device
   kernel.element_bytes = static_cast<int32_t>(element_size);
   kernel.channel_stride = static_cast<int32_t>(p.channel.in_stride * element_size);
   kernel.image_stride = p.leading.empty() ? 0 : p.leading[0].in_stride * element_size;
-  kernel.by_width = Divider<int32_t>(p.width.size);
-  kernel.by_plane = Divider<int32_t>(plane);
-  kernel.by_channels = Divider<int32_t>(p.channel.size);
+  kernel.by_width = Divider(p.width.size);
+  kernel.by_plane = Divider(plane);
+  kernel.by_channels = Divider(p.channel.size);
   kernel.group_count = static_cast<int32_t>(p.groups.size());
   kernel.search_step = search_step_of(kernel.group_count);
   for (int32_t g = 0; g < kernel.group_count; ++g) {

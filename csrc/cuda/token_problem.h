@@ -12,7 +12,6 @@ namespace s2mlp {
 
 // In bytes.
 struct TokenStrides {
-  uint32_t row;
   uint32_t column;
   uint32_t access;  // from a thread's channels to the next thread's
 };
@@ -24,8 +23,9 @@ struct TokenProblem {
   int32_t first_column;  // of the launch, in accesses
   int32_t height;
   int32_t width;
-  Divider<int32_t> by_height;
-  Divider<int32_t> by_width;
+  Divider by_height;
+  Divider by_width;
+  uint32_t in_row;  // the stride of the input's rows, in bytes
   TokenStrides in;
   TokenStrides out;
   LeadingAxes leading;
@@ -44,8 +44,8 @@ struct TokenPlace {
 };
 
 S2MLP_HOST_DEVICE TokenPlace locate_token(const TokenProblem& p, int32_t token) {
-  const QuotientRemainder<int32_t> row = p.by_width(token);
-  const QuotientRemainder<int32_t> image = p.by_height(row.quotient);
+  const QuotientRemainder row = p.by_width(token);
+  const QuotientRemainder image = p.by_height(row.quotient);
   return {token, image.quotient, row.quotient, image.remainder, row.remainder};
 }
 
@@ -68,7 +68,7 @@ S2MLP_HOST_DEVICE uint64_t at_token(const TokenProblem& p, uint64_t base, const 
 
 // The address of another input token of the same image.
 S2MLP_HOST_DEVICE uint64_t move_token(const TokenProblem& p, uint64_t address, const TokenPlace& place, int32_t h, int32_t w) {
-  return address + int64_t{h - place.h} * p.in.row + int64_t{w - place.w} * p.in.column;
+  return address + int64_t{h - place.h} * p.in_row + int64_t{w - place.w} * p.in.column;
 }
 
 // The channels of a thread's access, and the groups [group, group_end) that they belong to.
@@ -115,12 +115,13 @@ void for_each_token_launch(
   kernel.element_bytes = static_cast<int32_t>(element_size);
   kernel.height = static_cast<int32_t>(p.height.size);
   kernel.width = static_cast<int32_t>(p.width.size);
-  kernel.by_height = Divider<int32_t>(p.height.size);
-  kernel.by_width = Divider<int32_t>(p.width.size);
+  kernel.by_height = Divider(p.height.size);
+  kernel.by_width = Divider(p.width.size);
   const auto strides = [&](int64_t Axis::* stride) {
     const auto bytes = [&](const Axis& axis) { return static_cast<uint32_t>(axis.*stride * element_size); };
-    return TokenStrides{bytes(p.height), bytes(p.width), vector * bytes(p.channel)};
+    return TokenStrides{bytes(p.width), vector * bytes(p.channel)};
   };
+  kernel.in_row = static_cast<uint32_t>(p.height.in_stride * element_size);
   kernel.in = strides(&Axis::in_stride);
   kernel.out = strides(&Axis::out_stride);
   kernel.leading = leading_axes(p, element_size);
@@ -129,7 +130,7 @@ void for_each_token_launch(
     kernel.group_count = static_cast<int32_t>(slice.last_group - slice.first_group);
     kernel.search_step = search_step_of(kernel.group_count);
     for (int32_t g = 0; g < kernel.group_count; ++g) {
-      kernel.groups[g] = kernel_group<kAdjoint>(p, p.groups[slice.first_group + g], kernel.in.row, kernel.in.column);
+      kernel.groups[g] = kernel_group<kAdjoint>(p, p.groups[slice.first_group + g], kernel.in_row, kernel.in.column);
     }
     const int64_t tokens = p.leading_size * p.height.size * p.width.size;
     const Grid grid = make_grid(tokens, (slice.end - slice.begin) / vector, items, limits);

@@ -290,9 +290,9 @@ void s2mlp_check(const Numbers* n, int64_t adjoint, int64_t step, int64_t* viola
   *elements = checked.elements;
 }
 
-// The number of given numbers n for which Divider<int32_t>(divisor) is wrong.
+// The number of given numbers n for which Divider(divisor) is wrong.
 int64_t s2mlp_wrong_quotients(int64_t divisor, const int64_t* numbers, int64_t count) {
-  const Divider<int32_t> divide(divisor);
+  const Divider divide(divisor);
   int64_t wrong = 0;
   for (int64_t i = 0; i < count; ++i) {
     const auto split = divide(static_cast<int32_t>(numbers[i]));
