@@ -57,7 +57,7 @@ def _draw_roofline(cases: dict[Case, list[Measurement]]) -> Figure:
                 axis.set_title(f"{subject}, {dtype}", fontsize=12)
             else:
                 axis.set_axis_off()
-    body.supylabel("minimum memory traffic / time, GB/s", fontsize=12)
+    body.supylabel("minimum traffic, GB/s", fontsize=12)
     handles = [Line2D([], [], color=DARK, linewidth=2, marker=".", label="copy of the map")]
     for ours, label in ((True, "ours"), (False, "best correct baseline")):
         handles += [Line2D([], [], label=f"{label}, {d}", **_marker_style(d, ours)) for d in (FORWARD, BOTH)]
