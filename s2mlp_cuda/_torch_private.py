@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.nn.modules import module as nn_module
 
 
 def _resolve(name: str) -> Any:
@@ -30,6 +31,9 @@ _set_forward_mode = _resolve("torch.autograd.forward_ad:_set_fwd_grad_enabled")
 #: A Function that records a single level of differentiation, as PyTorch's own operators do, and the context that it requires.
 _SingleLevelFunction = _resolve("torch.autograd.function:_SingleLevelFunction")
 _enable_single_level = _resolve("torch._functorch.utils:enable_single_level_autograd_function")
+
+#: The dictionaries of a module's hooks. Those of all modules have the prefix `_global`.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 #: Whether an operator can record a single level of differentiation and redispatch to itself for the levels below.
 HAS_SINGLE_LEVEL_AUTOGRAD = None not in (_below_autograd, _set_forward_mode, _SingleLevelFunction, _enable_single_level)
@@ -53,6 +57,13 @@ def below_autograd(op: torch._ops.OpOverload, *args):
             return op(*args)
     with torch.no_grad():
         return op(*args)
+
+
+def may_have_hooks(module: torch.nn.Module) -> bool:
+    """Whether calling the module may run hooks: its own or those of all modules."""
+    own = [getattr(module, name, None) for name in _HOOKS]
+    every = [getattr(nn_module, f"_global{name}", None) for name in _HOOKS]
+    return any(hooks is None or len(hooks) > 0 for hooks in own + every)
 
 
 def enable_single_level() -> AbstractContextManager:

@@ -17,7 +17,8 @@ from torch import nn
 
 from s2mlp_cuda import offsets as presets
 from s2mlp_cuda import reference
-from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_split_attention, spatial_shift
+from s2mlp_cuda._torch_private import may_have_hooks
+from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branch_pool, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
     check_approximate,
@@ -28,7 +29,7 @@ from s2mlp_cuda.ops._arguments import (
     flat_offsets,
 )
 from s2mlp_cuda.ops._torchscript import refuse_torchscript
-from s2mlp_cuda.ops.shift_branches import accumulator_dtype
+from s2mlp_cuda.ops.shift_split_attention import without_autocast
 
 FUSIONS = ("split_attention", "sum", "mean")
 IMPLEMENTATIONS = ("fused", "composed", "reference")
@@ -148,8 +149,13 @@ class Affine(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
+        self.alpha = nn.Parameter(torch.empty(channels))
+        self.beta = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.alpha)
+        nn.init.zeros_(self.beta)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.addcmul(self.beta, self.alpha, x)
@@ -171,7 +177,7 @@ class DropPath(nn.Module):
         if not self.training or self.rate == 0:
             return x
         keep = 1 - self.rate
-        mask = x.new_empty([len(x)] + [1] * (x.dim() - 1)).bernoulli_(keep)
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.dim() - 1)).bernoulli_(keep)
         return x * (mask / keep)
 
     def extra_repr(self) -> str:
@@ -288,9 +294,10 @@ class _ShiftedBranches(nn.Module):
     def shifted(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The shifted branches as separate maps, for the unfused implementations."""
         shift = _shift_of(self.implementation)
+        parts = x.chunk(len(self.branches), -1)
         return [
-            part if table is None else shift(part, table, padding_mode=self.padding_mode)
-            for table, part in zip(self.branches, x.chunk(len(self.branches), -1))
+            parts[k] if table is None else shift(parts[k], table, padding_mode=self.padding_mode)
+            for k, table in enumerate(self.branches)
         ]
 
     def extra_repr(self) -> str:
@@ -302,6 +309,10 @@ class ShiftSplitAttention(_ShiftedBranches):
     """Split attention over shifted branches (arXiv 2108.01072, eqs. 9 to 12): (B, H, W, K*C) to (B, H, W, C).
 
     Sum of the K shifted branches, with softmax weights per branch and channel; see :func:`s2mlp_cuda.shift_split_attention`.
+
+    Its two linear layers, ``fc1`` and ``fc2``, behave as any other: they may have hooks, be pruned, parametrized, quantized, or
+    replaced, for example by adapters. They are then called, between :func:`s2mlp_cuda.shift_branch_pool` and
+    :func:`s2mlp_cuda.shift_branch_combine`, and the backward pass writes the gradient of the expanded map in two parts.
 
     Args:
         channels: C, the channels of one branch.
@@ -333,12 +344,34 @@ class ShiftSplitAttention(_ShiftedBranches):
         """The branch weights (B, K, C), which sum to 1 over K, from the sum (B, C) over branches and tokens (eqs. 10, 11)."""
         return self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(self.branches), -1)).softmax(-2)
 
+    def _layers_are_linear(self) -> bool:
+        """Whether fc1 and fc2 do nothing but multiply by their weights, so that they need not be called."""
+        return all(
+            type(layer) is nn.Linear
+            and layer.bias is None
+            and type(layer.weight) in (nn.Parameter, torch.Tensor)
+            and "forward" not in vars(layer)
+            and not may_have_hooks(layer)
+            for layer in (self.fc1, self.fc2)
+        )
+
+    def _call_layers(self, pooled: torch.Tensor) -> torch.Tensor:
+        """The branch weights from layers of any kind, in the dtype of their parameters and without autocast, as in the fused
+        operator."""
+        parameters = [p for p in (*self.fc1.parameters(), *self.fc2.parameters()) if p.is_floating_point()]
+        with without_autocast(parameters[0].device.type if parameters else "cpu"):
+            return self.weights(pooled.to(parameters[0].dtype) if parameters else pooled)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.implementation != "fused":
             maps = self.shifted(x)
             weights = self.weights(reduce(torch.add, (part.sum((-3, -2)) for part in maps)))
             return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
-        return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, padding_mode=self.padding_mode)
+        options = {"padding_mode": self.padding_mode}
+        if self._layers_are_linear():
+            return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, **options)
+        weights = self._call_layers(shift_branch_pool(x, self.branches, **options))
+        return shift_branch_combine(x, weights, self.branches, **options)
 
 
 class ShiftSum(_ShiftedBranches):
@@ -371,10 +404,7 @@ class ShiftSum(_ShiftedBranches):
         if self.implementation != "fused":
             total = reduce(torch.add, self.shifted(x))
             return total / count if self.mean else total
-        shape, weight = (count, x.shape[-1] // count), 1 / count if self.mean else 1.0
-        weights = x.new_full(shape, weight, dtype=accumulator_dtype(x.dtype))
-        weights = weights.expand(*x.shape[:-3], *shape)
-        return shift_branch_combine(x, weights, self.branches, padding_mode=self.padding_mode)
+        return shift_branch_combine(x, 1 / count if self.mean else 1.0, self.branches, padding_mode=self.padding_mode)
 
     def extra_repr(self) -> str:
         return f"mean={self.mean}, {super().extra_repr()}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from s2mlp_cuda.offsets import V1
 
@@ -63,6 +64,9 @@ def spatial_shift(
     data_format: str = "channels_last",
 ) -> torch.Tensor:
     """Slices and ``torch.cat``: the tests' reference. Any dtype, any number of leading dimensions; differentiable."""
+    if has_torch_function_unary(x):
+        options = {"group_sizes": group_sizes, "padding_mode": padding_mode, "data_format": data_format}
+        return handle_torch_function(spatial_shift, (x,), x, offsets, **options)
     channel_dim = -1 if data_format == "channels_last" else -3
     height_dim = -3 if data_format == "channels_last" else -2
     borders = group_borders(x.shape[channel_dim], offsets, group_sizes)

@@ -102,4 +102,6 @@ def test_reference_does_not_use_the_operator():
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in node.names
     }
-    assert imports == {"collections.abc", "torch", "torch.nn.functional", "s2mlp_cuda.offsets", "torchvision.ops"}
+    assert imports == {
+        "collections.abc", "torch", "torch.nn.functional", "torch.overrides", "s2mlp_cuda.offsets", "torchvision.ops"
+    }  # fmt: skip

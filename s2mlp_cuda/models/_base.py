@@ -49,6 +49,20 @@ def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     return selected
 
 
+@torch.fx.wrap  # symbolic tracing records the call, since sizes are not known there
+def check_image_size(x: torch.Tensor, multiple: int) -> None:
+    """
+    Raises:
+        ValueError: height or width is not a multiple of ``multiple``.
+    """
+    height, width = x.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(
+            f"the input is {height}x{width}, but height and width must be multiples of {multiple}, the patch size of this "
+            "model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
+        )
+
+
 class Backbone(nn.Module):
     """Base class: a classifier on token maps. Subclasses define ``embed``, ``group_matcher`` and the attributes declared below.
 
@@ -97,7 +111,11 @@ class Backbone(nn.Module):
         self.global_pool = global_pool
 
     def init_weights(self) -> None:
-        """Truncated normal with standard deviation 0.02, zero biases. Inferred: the papers give no initialization."""
+        """Initializes all parameters, also those of a model that was built on the meta device and moved by ``to_empty``.
+
+        Linear layers and convolutions: truncated normal with standard deviation 0.02, zero biases. Inferred: the papers give no
+        initialization. Other modules, such as norms, by their ``reset_parameters``.
+        """
         self.apply(_init_weights)
 
     @property
@@ -113,14 +131,6 @@ class Backbone(nn.Module):
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         raise NotImplementedError
 
-    def check_size(self, x: torch.Tensor) -> None:
-        height, width = x.shape[-2:]
-        if not self.dynamic_img_pad and (height % self.stride or width % self.stride):
-            raise ValueError(
-                f"the input is {height}x{width}, but height and width must be multiples of {self.stride}, the patch size of this "
-                "model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
-            )
-
     def run_level(self, level: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not self.grad_checkpointing or not torch.is_grad_enabled():
             return level(x)
@@ -134,7 +144,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: H or W is not a multiple of the stride, and ``dynamic_img_pad`` is False.
         """
-        self.check_size(x)
+        if not self.dynamic_img_pad:
+            check_image_size(x, self.stride)
         x = self.embed(x)
         for level in self.levels:
             x = self.run_level(level, x)
@@ -168,7 +179,8 @@ class Backbone(nn.Module):
         """
         if output_fmt not in OUTPUT_FORMATS:
             raise ValueError(f"output_fmt must be one of {', '.join(map(repr, OUTPUT_FORMATS))}, got {output_fmt!r}")
-        self.check_size(x)
+        if not self.dynamic_img_pad:
+            check_image_size(x, self.stride)
         selected = feature_indices(indices, len(self.levels))
         last = len(self.levels) - 1
         intermediates = []
@@ -247,6 +259,10 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+        return
+    reset = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()
 
 
 class FeaturePyramid(nn.Module):

@@ -217,7 +217,8 @@ def differentiable(rules: type[Rules]) -> Operator:
         if transforms_are_active():
             return op(*args) if HAS_SINGLE_LEVEL_AUTOGRAD else eager_function.apply(*args)
         if differentiates(*args[:num_tensors]):
-            return eager_function.apply(*args)
+            # torch.jit.trace records an operator, but cannot save a call of a Python Function.
+            return op(*args) if torch.jit.is_tracing() else eager_function.apply(*args)
         return below_autograd(op, *args)
 
     def vmap(info, in_dims, *args):

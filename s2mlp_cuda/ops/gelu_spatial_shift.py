@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._arguments import (
@@ -60,6 +61,11 @@ def gelu_spatial_shift(
         >>> gelu_spatial_shift(x, offsets=[(0, 1)]).flatten()
         tensor([-0.1587, -0.1587,  0.0000,  0.8413])
     """
+    if has_torch_function_unary(x):
+        options = {
+            "approximate": approximate, "group_sizes": group_sizes, "padding_mode": padding_mode, "data_format": data_format
+        }  # fmt: skip
+        return handle_torch_function(gelu_spatial_shift, (x,), x, offsets, **options)
     channels = check_map(x, data_format)
     check_floating(x, "x")
     check_approximate(approximate)

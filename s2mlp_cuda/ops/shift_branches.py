@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import reduce
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
@@ -44,6 +45,8 @@ def shift_branch_pool(x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], 
         ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
             more groups than channels, or an unknown padding mode.
     """
+    if has_torch_function_unary(x):
+        return handle_torch_function(shift_branch_pool, (x,), x, branch_offsets, padding_mode=padding_mode)
     _, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     return pool(x, len(branch_offsets), offsets, sizes, padding_mode)
 
@@ -51,7 +54,7 @@ def shift_branch_pool(x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], 
 @not_for_torchscript
 def shift_branch_combine(
     x: torch.Tensor,
-    weights: torch.Tensor,
+    weights: torch.Tensor | float,
     branch_offsets: Sequence[BranchOffsets],
     *,
     padding_mode: str = "replicate",
@@ -61,7 +64,7 @@ def shift_branch_combine(
     Args:
         x: expanded map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
         weights: (..., K, C), one weight per image, branch and channel, with the leading dimensions of ``x``. Expanded leading
-            dimensions are not copied. Converted to float32 (float64 for float64 maps).
+            dimensions are not copied. Converted to float32 (float64 for float64 maps). Or one number, the weight of everything.
         branch_offsets: as in :func:`shift_branch_pool`.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 
@@ -72,12 +75,15 @@ def shift_branch_combine(
     Raises:
         TypeError, ValueError: as in :func:`shift_branch_pool`; ValueError if ``weights`` has a different shape.
     """
+    if has_torch_function_variadic(x, weights):
+        return handle_torch_function(shift_branch_combine, (x, weights), x, weights, branch_offsets, padding_mode=padding_mode)
     channels, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
-    count = len(branch_offsets)
-    expected = (*x.shape[:-3], count, channels)
-    if weights.shape != expected:
-        raise ValueError(f"weights must have shape (..., K, C) = {expected}, got {tuple(weights.shape)}")
-    return combine(x, weights.to(accumulator_dtype(x.dtype)), offsets, sizes, padding_mode)
+    dtype, leading, shape = accumulator_dtype(x.dtype), x.shape[:-3], (len(branch_offsets), channels)
+    if not isinstance(weights, torch.Tensor):
+        weights = x.new_full(shape, weights, dtype=dtype).expand(*leading, *shape)
+    if weights.shape != (*leading, *shape):
+        raise ValueError(f"weights must have shape (..., K, C) = {(*leading, *shape)}, got {tuple(weights.shape)}")
+    return combine(x, weights.to(dtype), offsets, sizes, padding_mode)
 
 
 def check_expanded_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:

@@ -1,9 +1,11 @@
 """The split attention of S2-MLPv2 over shifted branches, without storing a shifted map."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from s2mlp_cuda._torch_private import below_autograd, forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
@@ -57,6 +59,9 @@ def shift_split_attention(
         ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
             more groups than channels, weights of the wrong shape, or an unknown padding mode.
     """
+    tensors = (x, fc1_weight, fc2_weight)
+    if has_torch_function_variadic(*tensors):
+        return handle_torch_function(shift_split_attention, tensors, *tensors, branch_offsets, padding_mode=padding_mode)
     channels, offsets, sizes = shift_branches.check_expanded_map(x, branch_offsets, padding_mode)
     branches = len(branch_offsets)
     if fc1_weight.dim() != 2 or fc1_weight.shape[1] != channels:
@@ -64,18 +69,19 @@ def shift_split_attention(
     if fc2_weight.shape != (branches * channels, fc1_weight.shape[0]):
         expected = (branches * channels, fc1_weight.shape[0])
         raise ValueError(f"fc2_weight must have shape {expected}, got {tuple(fc2_weight.shape)}")
-    tensors = (x, fc1_weight, fc2_weight)
-    arguments = (branches, offsets, sizes, padding_mode)
-    device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        with torch.autocast(device, enabled=False):
-            return _apply(tensors, arguments)
-    return _apply(tensors, arguments)
+    with without_autocast(x.device.type):
+        return _apply(tensors, (branches, offsets, sizes, padding_mode))
+
+
+def without_autocast(device: str) -> AbstractContextManager:
+    """A context in which autocast is off for a type of device."""
+    enabled = device != "meta" and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if enabled else nullcontext()
 
 
 def _apply(tensors, arguments):
     """Chooses the implementation with the least overhead that supports the active transforms."""
-    if transforms_are_active() or forward_mode_is_active():
+    if transforms_are_active() or forward_mode_is_active() or torch.jit.is_tracing():
         return _composed_of_operators(*tensors, *arguments)
     if torch.compiler.is_compiling() or differentiates(*tensors):
         return _SplitAttention.apply(*tensors, *arguments)

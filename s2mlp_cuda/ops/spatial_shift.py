@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._arguments import check_groups, check_map, check_padding_mode, flat_offsets
@@ -54,6 +55,9 @@ def spatial_shift(
         >>> spatial_shift(x, offsets=[(0, 1)]).flatten()
         tensor([0., 0., 1., 2., 3.])
     """
+    if has_torch_function_unary(x):
+        options = {"group_sizes": group_sizes, "padding_mode": padding_mode, "data_format": data_format}
+        return handle_torch_function(spatial_shift, (x,), x, offsets, **options)
     channels = check_map(x, data_format)
     check_padding_mode(padding_mode)
     flat = flat_offsets(offsets)
