@@ -1,4 +1,10 @@
 import os
+
+# Before PyTorch is imported: tests in parallel processes, and the processes that they start, use one thread each. Tests of threads
+# set their number.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import re
 import shutil
 import sysconfig

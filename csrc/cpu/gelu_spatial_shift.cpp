@@ -6,7 +6,7 @@
 namespace s2mlp {
 namespace {
 
-// Calls use(T{}, std::bool_constant<tanh>{}).
+// Calls use(T{}, std::bool_constant<tanh>{}): kernels are compiled per approximation.
 template <typename Use>
 void with_kernel(const Tensor& tensor, bool tanh, const Use& use) {
   with_floating_type(tensor, [&](auto element) { tanh ? use(element, std::true_type{}) : use(element, std::false_type{}); });
@@ -16,7 +16,7 @@ struct Cpu {
   static void gelu_spatial_shift(const ShiftProblem& problem, const Tensor& x, const Tensor& out, bool tanh) {
     with_kernel(x, tanh, [&](auto element, auto tanh) {
       using T = decltype(element);
-      shift_map<false>(problem, data<T>(x), mutable_data<T>(out), Epilogue<T, Gelu<decltype(tanh)>>{});
+      shift_map<false>(problem, data<T>(x), mutable_data<T>(out), Epilogue<T, Gelu<decltype(tanh)>>{{tanh}});
     });
   }
 
@@ -26,7 +26,7 @@ struct Cpu {
     with_kernel(x, tanh, [&](auto element, auto tanh) {
       using T = decltype(element);
       T* begin = mutable_data<T>(out);
-      shift_map<true>(problem, data<T>(grad), begin, Epilogue<T, TimesGeluSlope<decltype(tanh)>>{{}, begin, data<T>(x)});
+      shift_map<true>(problem, data<T>(grad), begin, Epilogue<T, TimesGeluSlope<decltype(tanh)>>{{tanh}, begin, data<T>(x)});
     });
   }
 };

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -31,24 +32,35 @@ ORDERS = ("ascending", "descending", "shuffled")
 Edit = tuple[str, str, str]  # file, old text, new text
 
 SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+# Half the code, and half the time to compile it; what UBSan finds then ends the process without a message.
+TRAP = ("-fsanitize-undefined-trap-on-error", "--param=asan-instrumentation-with-call-threshold=0")
 WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
 
 
+#: GELU's approximation is chosen at run time, as on a GPU: half the code.
+ONE_GELU = (
+    "csrc/cpu/gelu_spatial_shift.cpp",
+    "tanh ? use(element, std::true_type{}) : use(element, std::false_type{});",
+    "use(element, tanh);",
+)
+
+
 class Kind(NamedTuple):
-    """A library: its sources, their switches, the compiler flags, and the namespace of its operators."""
+    """A library: its sources, their switches and edits, the compiler flags, and the namespace of its operators."""
 
     pattern: str
     switches: dict[str, Switch]
+    edits: tuple[Edit, ...]
     other_sources: tuple[str, ...]
     flags: tuple[str, ...]
     namespace: str
 
 
 KERNELS = {
-    "cuda": Kind("csrc/cuda/*.cu", switches.CUDA, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
-    "cpu": Kind("csrc/cpu/*.cpp", switches.CPU, ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
+    "cuda": Kind("csrc/cuda/*.cu", switches.CUDA, (), ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
+    "cpu": Kind("csrc/cpu/*.cpp", switches.CPU, (ONE_GELU,), ("control.cpp",), (*SANITIZE, *TRAP), "s2mlp_cuda_on_cpu"),
     "recorded": Kind(
-        "csrc/cuda/*.cu", {}, ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"
+        "csrc/cuda/*.cu", {}, (), ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"
     ),
 }
 
@@ -119,7 +131,7 @@ def build_kernels(kind: str) -> Path:
 
     The build is cached across tests, processes and runs for as long as the sources are the same.
     """
-    pattern, edits, others, flags, namespace = KERNELS[kind]
+    pattern, named, edits, others, flags, namespace = KERNELS[kind]
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / f"{kind}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -129,28 +141,36 @@ def build_kernels(kind: str) -> Path:
         for outdated in CACHE.glob(f"{kind}-*.so"):
             outdated.unlink()
         with tempfile.TemporaryDirectory(dir=CACHE) as name:
-            folder = copy_sources(Path(name) / "sources", [_edit(n, s) for n, s in enumerate(edits.values(), 1)])
+            folder = copy_sources(Path(name) / "sources", [*edits, *(_edit(n, s) for n, s in enumerate(named.values(), 1))])
             sources = [folder / "csrc" / "registration.cpp", *(folder / other for other in others), *sorted(folder.glob(pattern))]
             built = compile_shared(sources, folder / "kernels.so", *flags, *emulation_flags(folder, namespace), *torch_libraries())
             built.rename(library)
         return library
 
 
-def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str = "") -> dict[str, str]:
-    """Runs the cases whose names contain ``only`` under one thread order. Returns the failures, as name: text.
+class Run(NamedTuple):
+    """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on."""
 
-    A run of CUDA kernels with fewer emulated launches than cases is a failure, too.
+    order: str = "ascending"
+    only: str = ""
+    switch: str = ""
 
-    A sanitizer ends the process at its first finding, which is reported as the failure of the running case.
+
+def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
+    """The failures of each run, as name: text.
+
+    A run of CUDA kernels with fewer emulated launches than cases is a failure, too. A sanitizer ends a run at its first finding,
+    which is reported as the failure of the running case.
     """
 
     def runtime(name: str) -> str:
         return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
 
     library = build_kernels(kind)
-    number = 1 + list(KERNELS[kind].switches).index(switch) if switch else 0
+    numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
+    arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
     result = subprocess.run(
-        [sys.executable, str(HERE / "run_cases.py"), str(library), str(ORDERS.index(order)), str(number), only],
+        [sys.executable, str(HERE / "run_cases.py"), str(library), json.dumps(arguments)],
         env={
             **os.environ,
             "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
@@ -160,12 +180,18 @@ def run_cases(kind: str, order: str = "ascending", only: str = "", switch: str =
         capture_output=True,
         text=True,
     )
-    events = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    assert result.returncode == 0, result.stderr
+    return [_failures(kind, **json.loads(line)) for line in result.stdout.splitlines()]
+
+
+def _failures(kind: str, status: int, events: list[dict], errors: str) -> dict[str, str]:
     failures = {event["case"]: event["failure"] for event in events if event.get("failure")}
-    if result.returncode != 0:
+    if status == -signal.SIGILL:
+        failures[events[-1]["case"]] = "undefined behavior: for a message, build without TRAP"
+    elif status != 0:
         running = events[-1]["case"] if events else "(before the first case)"
-        findings = [line for line in result.stderr.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line]
-        failures[running] = findings[0] if findings else result.stderr[-2000:]
+        findings = [line for line in errors.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line]
+        failures[running] = findings[0] if findings else errors[-2000:] or f"status {status}"
     elif kind == "cuda" and events[-1]["launches"] < events[-1]["finished"]:
         failures["(the run)"] = "kernels were not launched"
     return failures

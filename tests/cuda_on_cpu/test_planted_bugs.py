@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 import switches
-from emulated import ORDERS, compile_shared, copy_sources, emulation_flags, run_cases
+from emulated import ORDERS, Run, compile_shared, copy_sources, emulation_flags, run_cases
 from switches import ELEMENTS
 
 #: The switch of each bug: the cases to run, the expected finding.
@@ -45,11 +45,16 @@ def test_every_switch_is_tried():
     assert {*PLANTED, ELEMENTS} == set(switches.CUDA)
 
 
+@pytest.fixture(scope="module")
+def failures():
+    runs = [Run(only=cases, switch=name) for name, (cases, _) in PLANTED.items()]
+    return dict(zip(PLANTED, run_cases("cuda", *runs), strict=True))
+
+
 @pytest.mark.parametrize("name", PLANTED)
-def test_planted_bug_is_caught(name):
-    cases, finding = PLANTED[name]
-    failures = run_cases("cuda", only=cases, switch=name)
-    assert any(finding in text for text in failures.values()), failures
+def test_planted_bug_is_caught(failures, name):
+    _, finding = PLANTED[name]
+    assert any(finding in text for text in failures[name].values()), failures[name]
 
 
 def test_forgotten_padding_mode_does_not_compile(tmp_path):

@@ -1,6 +1,6 @@
 """Warp instructions, memory requests and bank conflicts of a row.
 
-Of launches with more than BLOCKS blocks, BLOCKS are run, and their counts are scaled by the number of blocks. The blocks, and
+Of launches with more than ``blocks`` blocks, ``blocks`` are run, and their counts are scaled by the number of blocks. The blocks, and
 therefore the counts, are the same in every run.
 """
 
