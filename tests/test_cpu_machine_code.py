@@ -2,9 +2,12 @@
 
 import platform
 import shutil
+import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from torch.utils.cpp_extension import include_paths
 
 import x86_code
 
@@ -83,3 +86,32 @@ def faults(listing: str) -> list[str]:
 )
 def test_what_a_fault_is(listing, expected):
     assert faults(listing) == expected
+
+
+COPY = """
+#include "cpu/runs.h"
+void copy(float* to, const float* from, long count) {
+  s2mlp::with_vectors([&](auto vectors) S2MLP_INLINE { s2mlp::copy_run(to, 1, from, 1, count, vectors); });
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "-march=native",
+        "-march=nocona -mtune=haswell",
+        "-march=haswell",
+        "-march=znver3",
+        "-march=skylake-avx512",
+        "-mavx512vnni",
+    ],
+)
+def test_kernels_compile_for_any_processor_that_users_choose(flags, tmp_path):
+    """In CFLAGS or CXXFLAGS, as the compilers of conda do."""
+    (tmp_path / "copy.cpp").write_text(COPY)
+    includes = [f"-I{Path(__file__).parent.parent / 'csrc'}", *(f"-isystem{path}" for path in include_paths())]
+    command = ["g++", "-std=c++17", "-Wno-psabi", *includes, *flags.split(), "-c", "copy.cpp", "-o", "copy.o"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr

@@ -65,13 +65,18 @@ struct Vectors {
 };
 
 #if defined(__x86_64__)
+// The instructions of x86-64-v3 and -v4, listed because a function is only inlined into one for the same `arch`: -march=native, or
+// conda's compiler flags, select another one for everything that is inlined here.
+#define S2MLP_AVX2 "avx2,bmi,bmi2,f16c,fma,lzcnt,movbe,popcnt,sse4.2,cx16,sahf"
+#define S2MLP_AVX512 S2MLP_AVX2 ",avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+
 template <Stores kStores, typename Body>
-__attribute__((target("arch=x86-64-v4,prefer-vector-width=512"))) void run_avx512(const Body& body) {
+__attribute__((target(S2MLP_AVX512 ",prefer-vector-width=512"))) void run_avx512(const Body& body) {
   body(Vectors<64, kStores>{});
 }
 
 template <Stores kStores, typename Body>
-__attribute__((target("arch=x86-64-v3"))) void run_avx2(const Body& body) {
+__attribute__((target(S2MLP_AVX2))) void run_avx2(const Body& body) {
   body(Vectors<32, kStores>{});
 }
 #endif

@@ -1,7 +1,7 @@
 """Warp instructions, memory requests and bank conflicts of a row.
 
-Of launches with more than ``blocks`` blocks, ``blocks`` are run, and their counts are scaled by the number of blocks. The blocks, and
-therefore the counts, are the same in every run.
+Of launches with more than ``blocks`` blocks, ``blocks`` are run, and their counts are scaled by the number of blocks. The blocks,
+and therefore the counts, are the same in every run.
 """
 
 from __future__ import annotations
