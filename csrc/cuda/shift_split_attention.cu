@@ -502,7 +502,7 @@ BranchPlan checked_plan(
   STD_TORCH_CHECK(
       plan.fits, "too large for the CUDA kernels: ", p.images, " images of ", p.height, " x ", p.width, " tokens, ", p.branches,
       " branches of ", p.channels, " channels; they take up to ", kMaxGroups,
-      " branches, and images of up to 2^30 tokens and 2^30 vectors of 16 bytes, or elements where strides allow no vectors");
+      " branches, and images of fewer than 2^30 tokens and 2^30 vectors of 16 bytes, or elements where strides allow no vectors");
   return plan;
 }
 

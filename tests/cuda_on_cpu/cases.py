@@ -10,15 +10,18 @@ from s2mlp_cuda import offsets
 from s2mlp_cuda.ops import PADDING_MODES
 from s2mlp_cuda.reference import group_borders
 
+from gelu_accuracy import every_value
+
 DTYPES = (torch.uint8, torch.bfloat16, torch.float16, torch.float32, torch.float64)
+STAY = ((0, 0),)
 TABLES = {
+    "stay": STAY,
     "V1": offsets.V1,
     "eight-way": offsets.EIGHT_WAY,
     "far": ((2, -3), (0, 0), (-1, 40), (-50, 1)),
     "unequal": ((1, -2), (0, 1), (-1, 0), (0, -1)),
     "a group for each channel": tuple((i % 7 - 3, i % 2) for i in range(50)),
 }
-STAY = ((0, 0),)
 #: Shift tables of the branches of split attention.
 BRANCHES = {
     "one": (offsets.SS1,),
@@ -65,6 +68,10 @@ def make_map(
         return fill(empty(larger)[tuple(cut)])
     if memory == "infinities":  # of both signs
         return empty(shape).copy_(torch.randn(shape).sign() * torch.inf)
+    if memory == "every value":
+        return empty(shape).copy_(every_value(dtype).view(shape))
+    if memory == "ones":
+        return empty(shape).fill_(1)
     if memory == "frames":  # all frames of each image but the last: the two leading axes do not merge
         return fill(empty((shape[0], shape[1] + 1, *shape[2:]))[:, :-1])
     if memory == "transposed":  # the memory layout of the other data format
@@ -268,6 +275,12 @@ def gelu_cases() -> Iterator[GeluCase]:
                 yield GeluCase("V1", mode, dtype, "channels_last", (1, 3, 4, 4 * full), "infinities", "exact", approximate)
 
 
+def every_value_cases() -> Iterator[GeluCase]:
+    for dtype in (torch.bfloat16, torch.float16):
+        for approximate in ("none", "tanh"):
+            yield GeluCase("stay", "replicate", dtype, "channels_last", (32, 32, 64), "every value", "ones", approximate)
+
+
 def branch_cases() -> Iterator[BranchCase]:
     for dtype in DTYPES[1:]:
         full = 16 // dtype.itemsize
@@ -302,5 +315,6 @@ def far_cases() -> Iterator[BranchCase]:
 def every_case() -> Iterator[Case | BranchCase]:
     yield from all_cases()
     yield from gelu_cases()
+    yield from every_value_cases()
     yield from branch_cases()
     yield from far_cases()

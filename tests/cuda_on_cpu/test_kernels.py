@@ -5,7 +5,7 @@ Emulation cannot show everything that a GPU would: see emulator.h.
 
 import pytest
 
-from cases import DTYPES, all_cases, branch_cases, far_cases, gelu_cases
+from cases import DTYPES, all_cases, branch_cases, every_value_cases, far_cases, gelu_cases
 from emulated import ORDERS, Run, run_cases
 from switches import ELEMENTS, STREAMING
 
@@ -39,6 +39,10 @@ def test_kernels(failures, dtype, data_format):
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
 def test_gelu_kernels(failures, dtype):
     check(failures, [case for case in gelu_cases() if case.dtype == dtype])
+
+
+def test_gelu_of_every_value_of_16_bits(failures):
+    check(failures, every_value_cases())
 
 
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)

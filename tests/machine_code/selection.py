@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from s2mlp_cuda.ops import PADDING_MODES
 
-from cases import DTYPES, BranchCase, Case, GeluCase, every_case
+from cases import DTYPES, BranchCase, Case, GeluCase, every_case, every_value_cases
 
 
 def half_of_the_cases() -> Iterator[Case | BranchCase]:
@@ -14,7 +14,7 @@ def half_of_the_cases() -> Iterator[Case | BranchCase]:
     Without images far apart: PyTorch did not allocate their memory, so the interpreter does not know it.
     """
     number: dict[Case | BranchCase, int] = {}
-    for case in (case for case in every_case() if "far apart" not in case.name):
+    for case in (case for case in every_case() if not ("far apart" in case.name or "every value" in case.name)):
         position = number.setdefault(replace(case, mode=""), len(number))
         if (position + PADDING_MODES.index(case.mode)) % 2 == 0:
             yield case
@@ -39,4 +39,5 @@ def cases_of_64_bit_indices() -> Iterator[Case]:
 
 def selected_cases() -> Iterator[Case | BranchCase]:
     yield from half_of_the_cases()
+    yield from every_value_cases()
     yield from cases_of_64_bit_indices()

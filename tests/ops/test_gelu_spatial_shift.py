@@ -1,7 +1,6 @@
 """Outputs and gradients of gelu_spatial_shift, compared with PyTorch's GELU and the slice reference in float64."""
 
 import itertools
-import math
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from s2mlp_cuda.layers import IMPLEMENTATIONS
 from s2mlp_cuda.ops import PADDING_MODES, GELUSpatialShiftFunction
 
 from conftest import allocations, require_device
+from gelu_accuracy import every_value, exact_gelu, inaccuracy, value_and_slope
 
 FLOATING = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 #: Relative tolerance: half a unit in the last place, plus rounding errors of intermediate float32 results.
@@ -57,19 +57,6 @@ def test_values_and_gradients(dtype, approximate, data_format, mode, device):
         assert torch.equal(x, before)
 
 
-def exact_gelu(x, approximate="none"):
-    """GELU in float64, without cancellation for negative x."""
-    if approximate == "none":
-        return 0.5 * x * torch.special.erfc(-x / math.sqrt(2))
-    return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-
-
-def value_and_slope(gelu, x):
-    x = x.detach().requires_grad_()
-    out = gelu(x)
-    return out.detach().double(), torch.autograd.grad(out, x, torch.ones_like(x))[0].double()
-
-
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, device):
     """Absolute and relative errors of GELU and its derivative in float32 over [-10, 10], relative to float64."""
@@ -84,31 +71,13 @@ def test_accuracy_is_no_worse_than_that_of_pytorch(approximate, device):
         assert relative[0] <= relative[1], name
 
 
-def units_in_the_last_place(x, dtype):
-    """The spacing of the values of ``dtype`` at ``x``, in float64."""
-    info = torch.finfo(dtype)
-    mantissa = torch.frexp(x).mantissa  # x = mantissa * 2^exponent with 1/2 <= |mantissa| < 1
-    binade = (x / torch.where(mantissa == 0, 1, mantissa)).abs() / 2
-    return binade.clamp(min=info.smallest_normal) * info.eps
-
-
 @pytest.mark.parametrize("approximate", APPROXIMATIONS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_every_value_of_16_bits(dtype, approximate, device):
     """At least 99.9% of the results are correctly rounded, and no error reaches one unit in the last place."""
-    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32, device=device).to(torch.int16)
-    every = bits.view(dtype)
-    x = every.where(every.isfinite(), 0).reshape(1, 8, -1)
+    x = every_value(dtype, device).reshape(1, 8, -1)
     ours = value_and_slope(lambda x: gelu_spatial_shift(x, offsets.IDENTITY, approximate=approximate), x)
-    exact = value_and_slope(lambda x: exact_gelu(x, approximate), x.double())
-    for name, our, right in zip(("value", "slope"), ours, exact):
-        error = (our - right).abs() / units_in_the_last_place(right, dtype)
-        # Results below the smallest normal float32 may be zero.
-        error = error.where(right.abs() >= torch.finfo(torch.float32).smallest_normal, (error - 2**7).clamp(min=0))
-        wrong = (error > 0.5).sum().item()
-        print(f"{dtype} {approximate} {name}: {wrong} not correctly rounded, largest error {error.max().item():.3f} units")
-        assert wrong <= 0.001 * bits.numel(), name
-        assert error.max() < 1, name
+    assert inaccuracy(x, *ours, approximate) == ""
 
 
 def test_negative_tail_is_accurate(device):
