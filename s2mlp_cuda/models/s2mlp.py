@@ -25,7 +25,8 @@ class S2MLP(Backbone):
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
         pre_norm: apply the norm first in each residual branch, as public copies do; in the paper it comes last.
-        embed_norm: apply a LayerNorm after the patch embedding, as in the paper.
+        embed_norm: apply a LayerNorm after the patch embedding, as in the paper. Inferred for ``s2mlp_deep``: the paper puts
+            the affine transform in place of LayerNorm in its blocks and does not mention its embedding.
         drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper gives no rate.
         drop_rate: dropout before the head.
         global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token.

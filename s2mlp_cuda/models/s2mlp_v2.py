@@ -25,7 +25,8 @@ class S2MLPv2(Backbone):
         depths: number of blocks of each stage.
         mlp_ratio: r, the expansion of the channel MLP.
         branches: the shift table of each branch; None leaves a branch unshifted.
-        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
+        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. The paper's ablation compares with the mean: what it calls
+            sum-pooling is the sum over k of X_k / 3.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
             its parameter counts. Public copies use 1.
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
