@@ -6,7 +6,7 @@ Submodules that are not needed for these, such as ``s2mlp_cuda.convert``, are im
 from importlib import import_module as _import_module
 from types import ModuleType as _ModuleType
 
-from s2mlp_cuda import offsets, reference
+from s2mlp_cuda import decompositions, offsets, reference
 from s2mlp_cuda._version import __version__
 from s2mlp_cuda.layers import GELUSpatialShift, ShiftSplitAttention, SpatialShift
 from s2mlp_cuda.models import create_model, list_models
@@ -26,6 +26,7 @@ __all__ = [
     "SpatialShiftFunction",
     "__version__",
     "create_model",
+    "decompositions",
     "gelu_spatial_shift",
     "list_models",
     "offsets",
@@ -36,7 +37,7 @@ __all__ = [
     "spatial_shift",
 ]
 
-_SUBMODULES = ("bench", "convert", "decompositions", "demo", "export", "hub", "timm", "training")
+_SUBMODULES = ("bench", "convert", "demo", "export", "hub", "timm", "training")
 
 
 def __getattr__(name: str) -> _ModuleType:

@@ -8,6 +8,7 @@ import timm
 import timm.data
 import timm.layers
 import timm.optim
+import timm.utils.onnx
 import torch
 
 import s2mlp_cuda.timm  # noqa: F401
@@ -186,6 +187,21 @@ def test_gradient_checkpointing(name):
         gradients.append([parameter.grad for parameter in model.parameters()])
     for a, b in zip(*gradients):
         torch.testing.assert_close(a, b)
+
+
+def test_onnx_export(tmp_path):
+    """timm's ``onnx_export``, for any batch and image size."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, path = create("s2mlpv2_small_7", num_classes=4, depths=(1, 1)).eval(), tmp_path / "model.onnx"
+    timm.utils.onnx.onnx_export(
+        model, str(path), batch_size=2, input_size=(3, 32, 32), use_dynamo=True, dynamic_size=True, check_forward=True
+    )
+    runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for shape in ((2, 3, 32, 32), (1, 3, 48, 16)):
+        images = torch.randn(shape)
+        (found,) = runtime.run(None, {"input0": images.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(found), model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_torchscript_is_refused(name):
