@@ -16,6 +16,24 @@ def test_v1_and_v2_tables_are_the_papers():
     assert offsets.SS2 == ((0, 1), (0, -1), (1, 0), (-1, 0))
 
 
+def test_printed_code_of_paper_1_on_channels_last_maps_is_ss1():
+    """Public copies apply it to (B, H, W, C), where its first axis is the height. The paper's first axis is the width."""
+
+    def printed(x):
+        c, old = x.shape[-1], x.clone()
+        x = x.clone()
+        x[:, 1:, :, : c // 4] = old[:, :-1, :, : c // 4]
+        x[:, :-1, :, c // 4 : c // 2] = old[:, 1:, :, c // 4 : c // 2]
+        x[:, :, 1:, c // 2 : c * 3 // 4] = old[:, :, :-1, c // 2 : c * 3 // 4]
+        x[:, :, :-1, 3 * c // 4 :] = old[:, :, 1:, 3 * c // 4 :]
+        return x
+
+    maps = torch.randn(2, 5, 7, 18)
+    assert torch.equal(printed(maps), spatial_shift(maps, offsets.SS1))
+    assert not torch.equal(printed(maps), spatial_shift(maps, offsets.V1))
+    assert torch.equal(printed(maps.transpose(1, 2)).transpose(1, 2), spatial_shift(maps, offsets.V1))
+
+
 def test_ablation_has_ten_settings_with_one_group_per_direction():
     directions = {"a": 4, "b": 8, "c": 2, "d": 2, "e": 2, "f": 2, "g": 1, "h": 1, "i": 1, "j": 1, "none": 1}
     assert {letter: len(table) for letter, table in offsets.ABLATION.items()} == directions
