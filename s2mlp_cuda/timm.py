@@ -25,19 +25,19 @@ default_cfgs = generate_default_cfgs(_CFGS)
 def _register(name: str) -> None:
     def entry_point(pretrained: bool = False, **kwargs):
         features: dict[str, Any] = {"feature_cls": "getter"}
-        stride = 0
+        token_size = (0, 0)
 
         def build(**arguments):
-            nonlocal stride
+            nonlocal token_size
             model = create_model(name, **arguments)
-            stride = model.stride
+            token_size = (model.stride, model.stride)
             if "out_indices" not in kwargs:
                 features["out_indices"] = min(3, len(model.feature_info))  # the last three
             return model
 
         model = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
         # The registered values are for the default patch sizes.
-        model.pretrained_cfg.update(size_cfg(model.pretrained_cfg["input_size"], stride))
+        model.pretrained_cfg.update(size_cfg(model.pretrained_cfg["input_size"], token_size))
         return model
 
     entry_point.__name__ = entry_point.__qualname__ = name

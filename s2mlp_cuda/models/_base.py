@@ -52,10 +52,12 @@ def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     return selected
 
 
-def size_cfg(input_size: Sequence[int], stride: int) -> dict[str, tuple[int, ...]]:
-    """The fields of timm's ``default_cfg`` that follow from the input size (channels, height, width) and the stride."""
+def size_cfg(input_size: Sequence[int], token_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The fields of timm's ``default_cfg`` that follow from the input size (channels, height, width) and the height and width of
+    a token of the last map in pixels."""
     channels, height, width = input_size
-    return {"min_input_size": (channels, stride, stride), "pool_size": (-(-height // stride), -(-width // stride))}
+    rows, columns = token_size
+    return {"min_input_size": (channels, rows, columns), "pool_size": (-(-height // rows), -(-width // columns))}
 
 
 class AveragePool(nn.Module):
@@ -127,7 +129,7 @@ class Backbone(nn.Module):
         self.default_cfg = self.pretrained_cfg = {
             "num_classes": num_classes,
             "input_size": (in_chans, height, width),
-            **size_cfg((in_chans, height, width), self.stride),
+            **size_cfg((in_chans, height, width), (self.stride, self.stride)),
             # The paper uses DeiT's augmentation but does not give crop, interpolation, mean or std, so these are DeiT's.
             "crop_pct": 0.9,
             "interpolation": "bicubic",
