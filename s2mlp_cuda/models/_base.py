@@ -31,27 +31,6 @@ def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int
     return NORM_LAYERS[norm_layer]
 
 
-def drop_path_rates(depth: int, last: float) -> list[float]:
-    """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382)."""
-    return [last * i / max(1, depth - 1) for i in range(depth)]
-
-
-def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
-    """Non-negative indices into ``count`` feature maps, from None (all), an int n (the last n) or a sequence of indices.
-
-    Raises:
-        ValueError: an index is out of range, or there are none.
-    """
-    if indices is None:
-        return list(range(count))
-    if isinstance(indices, int):
-        indices = range(-indices, 0)
-    selected = [index + count if index < 0 else index for index in indices]
-    if not selected or not all(0 <= index < count for index in selected):
-        raise ValueError(f"the model has {count} feature maps, 0 to {count - 1}, got indices {list(indices)}")
-    return selected
-
-
 def size_cfg(input_size: Sequence[int], token_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """The fields of timm's ``default_cfg`` that follow from the input size (channels, height, width) and the height and width of
     a token of the last map in pixels."""
@@ -82,6 +61,27 @@ def pool_of(global_pool: str) -> nn.Module:
     from timm.layers import SelectAdaptivePool2d
 
     return SelectAdaptivePool2d(pool_type=global_pool, flatten=True, input_fmt="NHWC")
+
+
+def drop_path_rates(depth: int, last: float) -> list[float]:
+    """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382)."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:
+    """Non-negative indices into ``count`` feature maps, from None (all), an int n (the last n) or a sequence of indices.
+
+    Raises:
+        ValueError: an index is out of range, or there are none.
+    """
+    if indices is None:
+        return list(range(count))
+    if isinstance(indices, int):
+        indices = range(-indices, 0)
+    selected = [index + count if index < 0 else index for index in indices]
+    if not selected or not all(0 <= index < count for index in selected):
+        raise ValueError(f"the model has {count} feature maps, 0 to {count - 1}, got indices {list(indices)}")
+    return selected
 
 
 class Backbone(nn.Module):
