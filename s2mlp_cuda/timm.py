@@ -2,7 +2,8 @@
 
 Needs timm (``pip install 's2mlp_cuda[timm]'``). Takes the arguments of :func:`s2mlp_cuda.create_model`. There are no pretrained
 weights. Token maps are (B, H, W, C) (``model.output_fmt`` is ``"NHWC"``). With ``features_only=True``, feature maps are
-(B, C, H, W), or (B, H, W, C) for ``feature_cls="hook"``; ``output_fmt`` of the feature extractor says which.
+(B, C, H, W), or (B, H, W, C) where outputs of modules are taken as they are, as by ``feature_cls="hook"``; ``output_fmt`` of the
+feature extractor says which.
 """
 
 from typing import Any
