@@ -4,10 +4,13 @@ Shifts are gathers with computed indices, so one graph works for all sizes. Resu
 rounding for sums.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
 from s2mlp_cuda.ops._arguments import even_group_sizes
+from s2mlp_cuda.ops._differentiable import ONNX_DECOMPOSITIONS
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 
 _OPS = torch.ops.s2mlp_cuda
@@ -64,10 +67,12 @@ def shift_branch_combine(x, weights, offsets, group_sizes, padding_mode="replica
     return (shifted * weights[..., None, None, :, :]).sum(-2).to(x.dtype)
 
 
-#: Decomposition table for ``ExportedProgram.run_decompositions``: forward operators only.
-TABLE = {
+#: Decomposition table for ``ExportedProgram.run_decompositions``: forward operators only. ``torch.onnx.export`` of a module uses it
+#: by itself.
+TABLE: dict[torch._ops.OpOverload, Callable] = {
     _OPS.spatial_shift.default: spatial_shift,
     _OPS.gelu_spatial_shift.default: gelu_spatial_shift,
     _OPS.shift_branch_pool.default: shift_branch_pool,
     _OPS.shift_branch_combine.default: shift_branch_combine,
 }
+ONNX_DECOMPOSITIONS.update(TABLE)

@@ -1,35 +1,50 @@
 """``import s2mlp_cuda.timm`` registers the models with timm: ``timm.create_model("s2mlpv2_small_7", ...)``.
 
 Needs timm (``pip install 's2mlp_cuda[timm]'``). Takes the arguments of :func:`s2mlp_cuda.create_model`. There are no pretrained
-weights.
+weights. Token maps are (B, H, W, C) (``model.output_fmt`` is ``"NHWC"``). With ``features_only=True``, feature maps are
+(B, C, H, W), or (B, H, W, C) where outputs of modules are taken as they are, as by ``feature_cls="hook"``; ``output_fmt`` of the
+feature extractor says which.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
 
 from s2mlp_cuda._extras import require
 from s2mlp_cuda.models import create_model, list_models
+from s2mlp_cuda.models._base import size_cfg
 
 require("timm", "timm")
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
 with torch.device("meta"):
-    _MODELS: dict[str, Any] = {name: create_model(name) for name in list_models()}
+    _CFGS: dict[str, Any] = {f"{name}.untrained": create_model(name).default_cfg for name in list_models()}
 
-default_cfgs = generate_default_cfgs({f"{name}.untrained": model.default_cfg for name, model in _MODELS.items()})
+default_cfgs = generate_default_cfgs(_CFGS)
 
 
-def _register(name: str, feature_maps: int) -> None:
+def _register(name: str) -> None:
     def entry_point(pretrained: bool = False, **kwargs):
-        features = {"feature_cls": "getter", "out_indices": min(3, feature_maps)}
-        return build_model_with_cfg(partial(create_model, name), name, pretrained, feature_cfg=features, **kwargs)
+        features: dict[str, Any] = {"feature_cls": "getter"}
+        token_size = (0, 0)
+
+        def build(**arguments):
+            nonlocal token_size
+            model = create_model(name, **arguments)
+            token_size = (model.stride, model.stride)
+            if "out_indices" not in kwargs:
+                features["out_indices"] = min(3, len(model.feature_info))  # the last three
+            return model
+
+        model = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
+        # The registered values are for the default patch sizes.
+        model.pretrained_cfg.update(size_cfg(model.pretrained_cfg["input_size"], token_size))
+        return model
 
     entry_point.__name__ = entry_point.__qualname__ = name
     entry_point.__doc__ = f"``s2mlp_cuda.create_model({name!r})``, built by timm's ``build_model_with_cfg``."
     register_model(entry_point)
 
 
-for _name, _model in _MODELS.items():
-    _register(_name, len(_model.feature_info))
+for _name in list_models():
+    _register(_name)

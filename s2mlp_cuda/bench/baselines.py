@@ -31,7 +31,7 @@ def _groups(x: torch.Tensor, offsets, data_format: str, group_sizes=None):
 
 
 def assign_in_place(x, offsets=V1, data_format: str = "channels_last"):
-    """Overlapping slices, assigned in place, as in all public PyTorch copies. Wrong for tensors, correct for NumPy arrays.
+    """Overlapping slices, assigned in place, as in most public PyTorch copies. Wrong for tensors, correct for NumPy arrays.
 
     Args:
         x: a tensor or an array, (B, H, W, C) or (B, C, H, W); overwritten.

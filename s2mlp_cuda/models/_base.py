@@ -9,10 +9,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from s2mlp_cuda._extras import require
 from s2mlp_cuda.layers import Affine
 
 NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm, "affine": Affine}
-GLOBAL_POOLS = ("avg", "")
+#: Poolings besides ``"avg"`` and ``""``, which are timm's. Those that start with "fast" are the same for (B, H, W, C) maps.
+TIMM_POOLS = ("max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
+GLOBAL_POOLS = ("avg", "", *TIMM_POOLS)
 OUTPUT_FORMATS = ("NCHW", "NHWC")
 
 
@@ -26,6 +29,38 @@ def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int
     if norm_layer not in NORM_LAYERS:
         raise ValueError(f"norm_layer must be one of {', '.join(map(repr, NORM_LAYERS))} or a callable, got {norm_layer!r}")
     return NORM_LAYERS[norm_layer]
+
+
+def size_cfg(input_size: Sequence[int], token_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
+    """The fields of timm's ``default_cfg`` that follow from the input size (channels, height, width) and the height and width of
+    a token of the last map in pixels."""
+    channels, height, width = input_size
+    rows, columns = token_size
+    return {"min_input_size": (channels, rows, columns), "pool_size": (-(-height // rows), -(-width // columns))}
+
+
+class AveragePool(nn.Module):
+    """Token map (B, H, W, C) to the mean over its tokens, (B, C)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((1, 2))
+
+
+def pool_of(global_pool: str) -> nn.Module:
+    """A module from token maps (B, H, W, C) to features (B, C), (B, 2C) for "catavgmax", or (B, H, W, C) for ``""``.
+
+    Raises:
+        ValueError: a name that is not in ``GLOBAL_POOLS``.
+        MissingExtraError: one of timm's poolings, without timm.
+    """
+    if global_pool not in GLOBAL_POOLS:
+        raise ValueError(f"global_pool must be one of {', '.join(map(repr, GLOBAL_POOLS))}, got {global_pool!r}")
+    if global_pool not in TIMM_POOLS:
+        return AveragePool() if global_pool == "avg" else nn.Identity()
+    require("timm", "timm")
+    from timm.layers import SelectAdaptivePool2d
+
+    return SelectAdaptivePool2d(pool_type=global_pool, flatten=True, input_fmt="NHWC")
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:
@@ -69,7 +104,9 @@ class Backbone(nn.Module):
     Attributes:
         stride: side of a token of the last map in pixels: the product of the patch sizes.
         dynamic_img_pad: whether images of any size are accepted and padded.
+        output_fmt: the format of token maps, as timm names it: ``"NHWC"``.
         num_features: channels of the last token map.
+        head_hidden_size: channels of the pooled features: twice ``num_features`` for "catavgmax".
         feature_info: one entry per feature map: the ``module`` that computes it, its channels ``num_chs`` and its ``reduction``.
         default_cfg: timm's data configuration: input size, mean, standard deviation, interpolation.
         grad_checkpointing: whether the backward pass recomputes the activations inside blocks instead of storing them.
@@ -84,18 +121,29 @@ class Backbone(nn.Module):
     norm: nn.Module
     head: nn.Module
     feature_info: list[dict]
+    output_fmt = "NHWC"
     grad_checkpointing = False
 
-    def set_head(self, num_features: int, num_classes: int, in_chans: int, global_pool: str, drop_rate: float) -> None:
-        self.num_features = self.head_hidden_size = num_features
+    def set_head(
+        self,
+        num_features: int,
+        num_classes: int,
+        in_chans: int,
+        global_pool: str,
+        drop_rate: float,
+        img_size: int | Sequence[int] | None,
+    ) -> None:
+        self.num_features = num_features
         self.in_chans = in_chans
         self.set_global_pool(global_pool)
         self.num_classes = num_classes
         self.head_drop = nn.Dropout(drop_rate)
-        self.head = nn.Linear(num_features, num_classes) if num_classes > 0 else nn.Identity()
+        self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
+        height, width = self.image_size_of(img_size)
         self.default_cfg = self.pretrained_cfg = {
             "num_classes": num_classes,
-            "input_size": (in_chans, 224, 224),
+            "input_size": (in_chans, height, width),
+            **size_cfg((in_chans, height, width), (self.stride, self.stride)),
             # The paper uses DeiT's augmentation but does not give crop, interpolation, mean or std, so these are DeiT's.
             "crop_pct": 0.9,
             "interpolation": "bicubic",
@@ -105,10 +153,28 @@ class Backbone(nn.Module):
             "classifier": "head",
         }
 
+    def image_size_of(self, img_size: int | Sequence[int] | None) -> tuple[int, int]:
+        """Height and width of the images that the model is built for, 224x224 by default. Nothing in the model depends on them.
+
+        Raises:
+            ValueError: not one or two positive integers, or not multiples of the stride without ``dynamic_img_pad``.
+        """
+        if img_size is None:
+            return 224, 224
+        sides = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            raise ValueError(f"img_size must be one or two positive integers, got {img_size!r}")
+        if not self.dynamic_img_pad and any(side % self.stride for side in sides):
+            raise ValueError(
+                f"img_size must be a multiple of {self.stride}, the patch size of this model in pixels, unless "
+                f"dynamic_img_pad=True, got {sides[0]}x{sides[1]}"
+            )
+        return sides[0], sides[1]
+
     def set_global_pool(self, global_pool: str) -> None:
-        if global_pool not in GLOBAL_POOLS:
-            raise ValueError(f"global_pool must be one of {', '.join(map(repr, GLOBAL_POOLS))}, got {global_pool!r}")
+        self.pool = pool_of(global_pool).train(self.training)
         self.global_pool = global_pool
+        self.head_hidden_size = self.num_features * (2 if global_pool.endswith("catavgmax") else 1)
 
     def init_weights(self) -> None:
         """Initializes all parameters, also those of a model that was built on the meta device and moved by ``to_empty``.
@@ -214,9 +280,7 @@ class Backbone(nn.Module):
 
         With ``global_pool=""`` there is no pooling, and the head is applied to every token.
         """
-        if self.global_pool == "avg":
-            x = x.mean((1, 2))
-        x = self.head_drop(x)
+        x = self.head_drop(self.pool(x))
         return x if pre_logits else self.head(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -230,10 +294,11 @@ class Backbone(nn.Module):
 
         Args:
             num_classes: outputs of the new head.
-            global_pool: ``"avg"`` or ``""``; None keeps the current pooling.
+            global_pool: as for the constructor; None keeps the current pooling.
 
         Raises:
             ValueError: ``global_pool`` is unknown.
+            MissingExtraError: one of timm's poolings, without timm.
         """
         if global_pool is not None:
             self.set_global_pool(global_pool)
@@ -241,7 +306,7 @@ class Backbone(nn.Module):
         parameter = next(self.parameters())
         self.head = nn.Identity()
         if num_classes > 0:
-            self.head = nn.Linear(self.num_features, num_classes, device=parameter.device, dtype=parameter.dtype)
+            self.head = nn.Linear(self.head_hidden_size, num_classes, device=parameter.device, dtype=parameter.dtype)
             _init_weights(self.head)
         self.head.train(self.training)
 

@@ -25,17 +25,22 @@ class S2MLP(Backbone):
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
         pre_norm: apply the norm first in each residual branch, as public copies do; in the paper it comes last.
-        embed_norm: apply a LayerNorm after the patch embedding, as in the paper.
+        embed_norm: apply a LayerNorm after the patch embedding, as in the paper. Inferred for ``s2mlp_deep``: the paper puts
+            the affine transform in place of LayerNorm in its blocks and does not mention its embedding.
         drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper gives no rate.
         drop_rate: dropout before the head.
-        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token.
+        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token. With timm also ``"max"``,
+            ``"avgmax"`` (mean of both) and ``"catavgmax"`` (both, side by side).
         dynamic_img_pad: accept images of any size; the right and bottom edges are zero-padded to a multiple of the patch size.
         implementation: ``"fused"`` (GELU and shift in one pass), ``"composed"`` (GELU, then the shift) or ``"reference"``
             (GELU, then slices).
+        img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
+            parameter depends on it, and the model takes any other valid size, too.
 
     Raises:
-        ValueError: unknown norm, pooling or implementation; in ``forward``, an image size that is not a multiple of the patch
-            size.
+        ValueError: unknown norm, pooling or implementation; an image size that is not a multiple of the patch size, in
+            ``img_size`` or ``forward``.
+        MissingExtraError: one of timm's poolings, without timm.
     """
 
     levels_name = "blocks"
@@ -59,6 +64,7 @@ class S2MLP(Backbone):
         global_pool: str = "avg",
         dynamic_img_pad: bool = False,
         implementation: str = "fused",
+        img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
         self.stride = patch_size
@@ -74,7 +80,7 @@ class S2MLP(Backbone):
         )
         self.norm = nn.Identity()
         self.feature_info = [{"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size} for index in range(depth)]
-        self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate)
+        self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate, img_size)
         self.init_weights()
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:

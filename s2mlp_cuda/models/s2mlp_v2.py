@@ -25,7 +25,8 @@ class S2MLPv2(Backbone):
         depths: number of blocks of each stage.
         mlp_ratio: r, the expansion of the channel MLP.
         branches: the shift table of each branch; None leaves a branch unshifted.
-        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
+        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. The paper's ablation compares with the mean: what it calls
+            sum-pooling is the sum over k of X_k / 3.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
             its parameter counts. Public copies use 1.
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
@@ -33,15 +34,19 @@ class S2MLPv2(Backbone):
         final_norm: apply a norm before pooling. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
         drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper trains with 0.1.
         drop_rate: dropout before the head.
-        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token.
+        global_pool: ``"avg"``, or ``""`` for none: the head is then applied to every token. With timm also ``"max"``,
+            ``"avgmax"`` (mean of both) and ``"catavgmax"`` (both, side by side).
         dynamic_img_pad: accept images of any size; each stage zero-pads the right and bottom edges to a multiple of its
             patch size.
         implementation: ``"fused"`` (stores no shifted map), ``"composed"`` (shifts and PyTorch's own operators) or
             ``"reference"`` (slices and PyTorch's own operators).
+        img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
+            parameter depends on it, and the model takes any other valid size, too.
 
     Raises:
         ValueError: ``patch_sizes``, ``embed_dims`` and ``depths`` differ in length; unknown fusion, norm, pooling or
-            implementation; in ``forward``, an image size that is not a multiple of the product of the patch sizes.
+            implementation; an image size that is not a multiple of the product of the patch sizes, in ``img_size`` or ``forward``.
+        MissingExtraError: one of timm's poolings, without timm.
     """
 
     levels_name = "stages"
@@ -66,6 +71,7 @@ class S2MLPv2(Backbone):
         global_pool: str = "avg",
         dynamic_img_pad: bool = False,
         implementation: str = "fused",
+        img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
         if not len(patch_sizes) == len(embed_dims) == len(depths) > 0:
@@ -98,7 +104,7 @@ class S2MLPv2(Backbone):
             reduction = prod(patch_sizes[: index + 1])
             self.feature_info.append({"module": f"stages.{index}", "num_chs": embed_dim, "reduction": reduction})
         self.norm = norm(channels) if final_norm else nn.Identity()
-        self.set_head(channels, num_classes, in_chans, global_pool, drop_rate)
+        self.set_head(channels, num_classes, in_chans, global_pool, drop_rate, img_size)
         self.init_weights()
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:

@@ -56,6 +56,17 @@ class Rules:
         raise NotImplementedError
 
 
+#: Raw operators as functions of PyTorch's own operators, for ``torch.onnx.export``; see :mod:`s2mlp_cuda.decompositions`.
+ONNX_DECOMPOSITIONS: dict[torch._ops.OpOverload, Callable] = {}
+
+
+def traced(op: torch._ops.OpOverload, *args) -> torch.Tensor:
+    """Calls a raw operator while PyTorch traces: it becomes a node of the graph, or its decomposition does for ONNX."""
+    if torch.onnx.is_in_onnx_export():
+        return ONNX_DECOMPOSITIONS.get(op, op)(*args)
+    return op(*args)
+
+
 class Operator(NamedTuple):
     """A differentiable operator. It takes the raw operator's arguments, e.g. flat offsets, without defaults."""
 
@@ -213,7 +224,7 @@ def differentiable(rules: type[Rules]) -> Operator:
 
     def call(*args):
         if torch.compiler.is_compiling():
-            return op(*args)
+            return traced(op, *args)
         if transforms_are_active():
             return op(*args) if HAS_SINGLE_LEVEL_AUTOGRAD else eager_function.apply(*args)
         if differentiates(*args[:num_tensors]):

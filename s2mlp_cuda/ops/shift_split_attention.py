@@ -10,7 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 from s2mlp_cuda._torch_private import below_autograd, forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
 from s2mlp_cuda.ops._arguments import BranchOffsets
-from s2mlp_cuda.ops._differentiable import differentiates
+from s2mlp_cuda.ops._differentiable import differentiates, traced
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 _pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
@@ -110,7 +110,7 @@ def _composed_of_operators(x, fc1_weight, fc2_weight, branches, *table):
 
 def _kernel(op, *args):
     """Calls a raw operator, below its autograd kernel unless the compiler is tracing."""
-    return op(*args) if torch.compiler.is_compiling() else below_autograd(op, *args)
+    return traced(op, *args) if torch.compiler.is_compiling() else below_autograd(op, *args)
 
 
 def _forward(x, fc1_weight, fc2_weight, branches, *table):

@@ -61,6 +61,20 @@ def test_operators_of_any_size(name, tmp_path):
             torch.testing.assert_close(run(runtime, x), function(x), rtol=1e-5, atol=1e-5)
 
 
+def test_operators_by_pytorchs_own_export(tmp_path):
+    """``torch.onnx.export`` of a module, without ``to_onnx``, all operators at once."""
+
+    def every(x):
+        return torch.cat([FUNCTIONS[name][0](x).flatten() for name in FUNCTIONS])
+
+    dims = {0: "batch", 2: "height"}
+    program = torch.onnx.export(Call(every), (torch.randn(2, 12, 6, 12),), dynamo=True, dynamic_shapes={"x": dims})
+    runtime = session(program, tmp_path / "ops.onnx")
+    for batch, height in ((2, 6), (3, 17)):
+        x = torch.randn(batch, 12, height, 12)
+        torch.testing.assert_close(run(runtime, x), every(x), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "name, kwargs",
     [

@@ -121,11 +121,62 @@ def test_classifier(name, model):
     model.reset_classifier(5, "")
     height, width = (size // model.stride for size in images.shape[2:])
     assert model(images).shape == (2, height, width, 5)
-    with pytest.raises(ValueError, match="global_pool must be one of 'avg', '', got 'max'"):
-        model.reset_classifier(5, "max")
+    with pytest.raises(ValueError, match="global_pool must be one of 'avg', '', 'max', .*, got 'median'"):
+        model.reset_classifier(5, "median")
+    assert model.global_pool == "" and model(images).shape == (2, height, width, 5)
     with pytest.raises(ValueError, match="global_pool must be one of"):
-        small(name, global_pool="max")
+        small(name, global_pool="median")
     assert small(name, global_pool="", num_classes=0)(images).shape == (2, height, width, model.num_features)
+
+
+POOLS = {
+    "avg": lambda x: x.mean((1, 2)),
+    "max": lambda x: x.amax((1, 2)),
+    "avgmax": lambda x: (x.mean((1, 2)) + x.amax((1, 2))) / 2,
+    "catavgmax": lambda x: torch.cat([x.mean((1, 2)), x.amax((1, 2))], -1),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("prefix", ["", "fast"])
+def test_pooling(name, pool, prefix):
+    """At construction and by ``reset_classifier``, with a head of the width of the pooled features."""
+    pytest.importorskip("timm")
+    model = small(name, global_pool=prefix + pool, num_classes=5).eval()
+    images = torch.randn(IMAGES)
+    features = model.forward_features(images)
+    pooled = model.forward_head(features, pre_logits=True)
+    torch.testing.assert_close(pooled, POOLS[pool](features))
+    assert model.head_hidden_size == pooled.shape[-1] == model.num_features * (2 if pool == "catavgmax" else 1)
+    assert torch.equal(model(images), model.head(pooled)) and model(images).shape == (2, 5)
+    other = small(name, num_classes=5).eval()
+    other.load_state_dict(model.state_dict(), strict=False) if pool != "catavgmax" else other.reset_classifier(0)
+    other.reset_classifier(0, prefix + pool)
+    assert other.head_hidden_size == model.head_hidden_size
+    if pool != "catavgmax":
+        assert torch.equal(other(images), pooled)
+    other.reset_classifier(7)
+    assert other(images).shape == (2, 7)
+    other.reset_classifier(7, "avg")
+    assert other(images).shape == (2, 7) and other.head_hidden_size == other.num_features
+
+
+def test_image_size_is_checked_and_changes_no_parameter(name):
+    model = small(name, img_size=(64, 32))
+    stride = model.stride
+    assert model.default_cfg["input_size"] == (3, 64, 32) and model.default_cfg["pool_size"] == (64 // stride, 32 // stride)
+    assert small(name, img_size=64).default_cfg["input_size"] == (3, 64, 64)
+    assert {key: value.shape for key, value in model.state_dict().items()} == {
+        key: value.shape for key, value in small(name).state_dict().items()
+    }
+    assert model(torch.randn(1, 3, 32, 96)).shape == (1, 10)
+    with pytest.raises(ValueError, match="img_size must be a multiple of 4, .*, unless dynamic_img_pad=True, got 30x30"):
+        small(name, img_size=30)
+    padded = small(name, img_size=(30, 33), dynamic_img_pad=True)
+    assert padded.default_cfg["pool_size"] == padded.forward_features(torch.randn(1, 3, 30, 33)).shape[1:3] == (8, 9)
+    for wrong in (0, -4, (4,), (4, 4, 4), "64", 32.0, (4, 4.0)):
+        with pytest.raises(ValueError, match="img_size must be one or two positive integers, got"):
+            small(name, img_size=wrong)
 
 
 def test_head_dropout_is_off_in_eval(name):
@@ -177,7 +228,10 @@ def test_norms_and_biases_have_no_weight_decay(model):
 
 
 def test_default_configuration(name):
-    cfg = on_meta(name, in_chans=4, num_classes=9).default_cfg
+    model = on_meta(name, in_chans=4, num_classes=9)
+    cfg = model.default_cfg
+    assert cfg["min_input_size"] == (4, model.stride, model.stride) and model.output_fmt == "NHWC"
+    assert cfg["pool_size"] == model.forward_features(torch.empty(1, 4, 224, 224, device="meta")).shape[1:3]
     assert cfg["input_size"] == (4, 224, 224) and cfg["num_classes"] == 9 and cfg["interpolation"] == "bicubic"
     assert cfg["mean"] == (0.485, 0.456, 0.406) and cfg["std"] == (0.229, 0.224, 0.225)
     model = on_meta(name)
@@ -189,10 +243,13 @@ def test_without_timm_and_huggingface_hub_models_still_build():
     code = (
         "import sys; sys.modules.update(timm=None, huggingface_hub=None, onnx=None);"
         "import torch, s2mlp_cuda;"
-        "print(s2mlp_cuda.create_model('s2mlpv2_small_7', features_only=True)(torch.randn(1, 3, 28, 28))[1].shape)"
+        "print(s2mlp_cuda.create_model('s2mlpv2_small_7', features_only=True)(torch.randn(1, 3, 28, 28))[1].shape)\n"
+        "try: s2mlp_cuda.create_model('s2mlpv2_small_7', global_pool='max')\n"
+        "except ModuleNotFoundError as error: print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout == "torch.Size([1, 384, 2, 2])\n", result.stderr
+    reason = "this needs timm, which come with the optional dependencies 'timm': pip install 's2mlp_cuda[timm]'"
+    assert result.stdout.splitlines() == ["torch.Size([1, 384, 2, 2])", reason], result.stderr
 
 
 def test_deepcopy_and_pickle(name, model):

@@ -25,6 +25,10 @@ def test_all_ablations_of_the_papers_have_rows(scale):
     assert len(findings) == 18
     assert {finding.group for finding in findings} == counts.keys()
     assert len({row.slug for row in found}) == len(found)
+    papers = {row.name: row.paper for row in found if row.group == ablation.FUSION}
+    assert papers == {"split attention": 82.0, "mean": 79.8, "sum": None}  # the paper's sum-pooling divides by 3
+    (compared,) = (finding for finding in FINDINGS if finding.group == ablation.FUSION)
+    assert (compared.better, compared.worse) == ("split attention", "mean")
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
