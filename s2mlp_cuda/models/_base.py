@@ -53,7 +53,7 @@ class Backbone(nn.Module):
     """Base class: a classifier on token maps. Subclasses define ``embed``, ``group_matcher`` and the attributes declared below.
 
     Attributes:
-        stride: side of a token of the last map in pixels: the product of the patch sizes.
+        token_size: height and width of a token of the last map in pixels: the product of the patch sizes.
         dynamic_img_pad: whether images of any size are accepted and padded.
         num_features: channels of the last token map.
         feature_info: one entry per feature map: the ``module`` that computes it, its channels ``num_chs`` and its ``reduction``.
@@ -65,7 +65,7 @@ class Backbone(nn.Module):
     levels_name: str
     #: Name of the first convolution, for timm's ``default_cfg``.
     first_conv: str
-    stride: int
+    token_size: tuple[int, int]
     dynamic_img_pad: bool
     norm: nn.Module
     head: nn.Module
@@ -113,11 +113,18 @@ class Backbone(nn.Module):
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         raise NotImplementedError
 
+    @property
+    def stride(self) -> int:
+        """The side of a token of the last map in pixels; for rectangular tokens, the longer one, as in timm."""
+        return max(self.token_size)
+
     def check_size(self, x: torch.Tensor) -> None:
         height, width = x.shape[-2:]
-        if not self.dynamic_img_pad and (height % self.stride or width % self.stride):
+        rows, columns = self.token_size
+        if not self.dynamic_img_pad and (height % rows or width % columns):
+            multiples = f"{rows}" if rows == columns else f"{rows} and {columns}"
             raise ValueError(
-                f"the input is {height}x{width}, but height and width must be multiples of {self.stride}, the patch size of this "
+                f"the input is {height}x{width}, but height and width must be multiples of {multiples}, the patch size of this "
                 "model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
             )
 
@@ -129,10 +136,10 @@ class Backbone(nn.Module):
         return x
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, in_chans, H, W) to the last token map, (B, H / stride, W / stride, num_features).
+        """Images (B, in_chans, H, W) to the last token map, (B, H / token height, W / token width, num_features).
 
         Raises:
-            ValueError: H or W is not a multiple of the stride, and ``dynamic_img_pad`` is False.
+            ValueError: H or W is not a multiple of the token size, and ``dynamic_img_pad`` is False.
         """
         self.check_size(x)
         x = self.embed(x)
