@@ -98,7 +98,7 @@ def convert(
     found = _choose(checkpoint, weights)
     layouts = sorted({layout.name for layout in found.parts.values()})
     report = Report(", ".join(layouts), found.source, "ema" if found.averaged else "model")
-    report.untouched += found.others
+    report.untouched += found.siblings + found.counters
     (report.untouched if found.is_network else report.unexpected).extend(found.outside)
     converted = {prefix.removesuffix("."): _convert_part(found, prefix, data_format, report) for prefix in found.parts}
     _check_leftovers(report, allow_missing, allow_unexpected)
@@ -156,9 +156,10 @@ def _check_leftovers(report: Report, allow_missing: bool, allow_unexpected: bool
     leftovers = (("missing", report.missing, allow_missing), ("unexpected", report.unexpected, allow_unexpected))
     for kind, names, allowed in leftovers:
         if names and not allowed:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ValueError(
-                f"{len(names)} weights are {kind} ({', '.join(names[:5])}{', ...' if names[5:] else ''}), so that the converted "
-                f"{report.layout} would be a different function; allow_{kind}=True allows this"
+                f"the converted {report.layout} may be a different function, because of {kind} weights: {shown}; "
+                f"allow_{kind}=True converts it nevertheless"
             )
 
 

@@ -25,22 +25,33 @@ class Found:
     """A model, or the layers of a network, in a checkpoint.
 
     Attributes:
-        source: the keys that lead to the state dict or module, and the prefix of the names of the weights, joined by dots.
-        averaged: whether these are EMA weights.
-        parts: the layout and the prefix of the keys of each model or layer. Several parts are layers of one network.
+        keys: the keys of the checkpoint that lead to the state dict or module.
+        parts: the layout and the prefix of the names of each model or layer. Several parts are layers of one network.
         tensors: all weights of this state dict or module, by their full names.
         outside: names in this state dict or module that belong to no part.
-        others: other entries of the checkpoint, and counters of AveragedModel.
+        siblings: other entries of the checkpoint.
+        counters: names of the counters of AveragedModel that these weights have.
         net: the module that the weights are from, if it is a module.
     """
 
-    source: str
-    averaged: bool
+    keys: tuple[str, ...]
     parts: dict[str, Layout]
     tensors: dict[str, torch.Tensor]
     outside: list[str]
-    others: list[str]
+    siblings: list[str]
+    counters: list[str]
     net: nn.Module | None
+
+    @property
+    def source(self) -> str:
+        """The keys, and the prefix of the names of a whole model or single layer, joined by dots."""
+        prefixes = [] if self.is_network else [prefix.removesuffix(".") for prefix in self.parts]
+        return ".".join(filter(None, [*self.keys, *prefixes]))
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are EMA weights."""
+        return bool(self.counters) or any(word.lower() in _AVERAGED for word in _WORDS.findall(self.source))
 
     @property
     def is_network(self) -> bool:
@@ -126,10 +137,8 @@ def _models_in(keys: tuple[str, ...], entry: Mapping | nn.Module, siblings: list
     names = [name for name in map(str, tensors if isinstance(entry, nn.Module) else entry) if name not in counters]
 
     def found(parts: dict[str, Layout], rest: list[str]) -> Found:
-        where = ".".join(filter(None, [*keys, *([prefix.removesuffix(".") for prefix in parts] if len(parts) == 1 else [])]))
         counted = [name for name in counters if all(prefix.startswith(name[: -len(_AVERAGED_MODEL_COUNTER)]) for prefix in parts)]
-        averaged = bool(counted) or any(word.lower() in _AVERAGED for word in _WORDS.findall(where))
-        return Found(where, averaged, parts, tensors, rest, siblings + counted, net)
+        return Found(keys, parts, tensors, rest, siblings, counted, net)
 
     models, layers = _matches(MODELS, tensors), _matches(LAYERS, tensors)
 

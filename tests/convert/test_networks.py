@@ -66,7 +66,13 @@ def test_state_dict_with_one_layer():
     """The norm before it stays with the network."""
     layers, report = convert(Blocks(8, 1, v2_mixer).state_dict())
     assert list(layers) == report.paths == ["model.0.0.fn"] and layers["model.0.0.fn"].data_format == "channels_last"
-    assert report.untouched == ["model.0.0.norm.weight", "model.0.0.norm.bias"]
+    assert report.untouched == ["model.0.0.norm.weight", "model.0.0.norm.bias"] and report.source == ""
+
+
+def test_the_name_of_a_layer_does_not_make_it_an_average():
+    state = {f"ema.{key}": value for key, value in S2Attention(8).state_dict().items()}
+    _, report = convert(state | {"head.weight": torch.ones(1)})
+    assert report.weights == "model" and report.paths == ["ema"]
 
 
 @pytest.mark.parametrize("build", [lambda: Blocks(8, 2, v2_mixer), lambda: nn.Sequential(S2Attention(8))])
@@ -121,9 +127,9 @@ def test_errors_name_the_layer():
         convert(net)
     state = Detector().state_dict()
     del state["model.3.fc_2.bias"]
-    with pytest.raises(ValueError, match=r"1 weights are missing \(model.3.project.bias\)"):
+    with pytest.raises(ValueError, match="missing weights: model.3.project.bias;"):
         convert(state)
     net = Detector()
     net.model[3].gamma = nn.Parameter(torch.ones(8))
-    with pytest.raises(ValueError, match=r"1 weights are unexpected \(model.3.gamma\)"):
+    with pytest.raises(ValueError, match="unexpected weights: model.3.gamma;"):
         convert(net)
