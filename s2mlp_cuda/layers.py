@@ -48,7 +48,8 @@ class SpatialShift(nn.Module):
     """The spatial shift as a layer; see :func:`s2mlp_cuda.spatial_shift` for shapes, dtypes and arguments.
 
     ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)`` are drop-in replacements for the functions
-    ``spatial_shift1`` and ``spatial_shift2`` of public S2-MLP code, which are wrong in eager PyTorch.
+    ``spatial_shift1`` and ``spatial_shift2`` of public S2-MLP code, which are wrong in eager PyTorch. The shift of public copies of
+    S2-MLP (V1) moves the height first, too, and is ``SpatialShift(offsets.SS1)``.
 
     Args:
         offsets, group_sizes, padding_mode, data_format: as in :func:`s2mlp_cuda.spatial_shift`.
@@ -184,22 +185,28 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.3f}"
 
 
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one side of a square or from both."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
+    return height, width
+
+
 class PatchEmbedding(nn.Module):
-    """Images or maps to tokens (B, H / p, W / p, channels): one linear projection per p x p patch.
+    """Images or maps to tokens (B, H / p, W / q, channels): one linear projection per p x q patch.
 
     Args:
         in_channels, channels: channels of the input and of the tokens.
-        patch_size: p.
+        patch_size: p for p = q, or (p, q).
         norm_layer: a norm for the tokens; default none.
         data_format: of the input: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C).
-        pad: zero-pad the right and bottom edges if H or W is not a multiple of p. Otherwise the remainder is cropped.
+        pad: zero-pad the right and bottom edges if H or W is not a multiple of p or q. Otherwise the remainder is cropped.
     """
 
     def __init__(
         self,
         in_channels: int,
         channels: int,
-        patch_size: int,
+        patch_size: int | Sequence[int],
         norm_layer: Callable | None = None,
         data_format: str = "channels_first",
         pad: bool = False,
@@ -207,7 +214,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.data_format = data_format
         self.pad = pad
-        self.projection = nn.Conv2d(in_channels, channels, kernel_size=patch_size, stride=patch_size)
+        self.projection = nn.Conv2d(in_channels, channels, kernel_size=pair(patch_size), stride=pair(patch_size))
         self.norm = nn.Identity() if norm_layer is None else norm_layer(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

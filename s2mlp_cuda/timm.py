@@ -31,7 +31,7 @@ def _register(name: str) -> None:
         def build(**arguments):
             nonlocal token_size
             model = create_model(name, **arguments)
-            token_size = (model.stride, model.stride)
+            token_size = model.token_size
             if "out_indices" not in kwargs:
                 features["out_indices"] = min(3, len(model.feature_info))  # the last three
             return model

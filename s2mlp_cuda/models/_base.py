@@ -84,17 +84,21 @@ def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int
     return selected
 
 
+def _multiples(rows: int, columns: int) -> str:
+    return f"{rows}" if rows == columns else f"{rows} and {columns}"
+
+
 @torch.fx.wrap  # symbolic tracing records the call, since sizes are not known there
-def check_image_size(x: torch.Tensor, multiple: int) -> None:
+def check_image_size(x: torch.Tensor, rows: int, columns: int) -> None:
     """
     Raises:
-        ValueError: height or width is not a multiple of ``multiple``.
+        ValueError: height is not a multiple of ``rows``, or width not of ``columns``.
     """
     height, width = x.shape[-2:]
-    if height % multiple or width % multiple:
+    if height % rows or width % columns:
         raise ValueError(
-            f"the input is {height}x{width}, but height and width must be multiples of {multiple}, the patch size of this "
-            "model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
+            f"the input is {height}x{width}, but height and width must be multiples of {_multiples(rows, columns)}, the patch size "
+            "of this model in pixels; to pad images of other sizes, build the model with dynamic_img_pad=True"
         )
 
 
@@ -102,7 +106,7 @@ class Backbone(nn.Module):
     """Base class: a classifier on token maps. Subclasses define ``embed``, ``group_matcher`` and the attributes declared below.
 
     Attributes:
-        stride: side of a token of the last map in pixels: the product of the patch sizes.
+        token_size: height and width of a token of the last map in pixels: the product of the patch sizes.
         dynamic_img_pad: whether images of any size are accepted and padded.
         output_fmt: the format of token maps, as timm names it: ``"NHWC"``.
         num_features: channels of the last token map.
@@ -116,7 +120,7 @@ class Backbone(nn.Module):
     levels_name: str
     #: Name of the first convolution, for timm's ``default_cfg``.
     first_conv: str
-    stride: int
+    token_size: tuple[int, int]
     dynamic_img_pad: bool
     norm: nn.Module
     head: nn.Module
@@ -143,7 +147,7 @@ class Backbone(nn.Module):
         self.default_cfg = self.pretrained_cfg = {
             "num_classes": num_classes,
             "input_size": (in_chans, height, width),
-            **size_cfg((in_chans, height, width), (self.stride, self.stride)),
+            **size_cfg((in_chans, height, width), self.token_size),
             # The paper uses DeiT's augmentation but does not give crop, interpolation, mean or std, so these are DeiT's.
             "crop_pct": 0.9,
             "interpolation": "bicubic",
@@ -157,16 +161,16 @@ class Backbone(nn.Module):
         """Height and width of the images that the model is built for, 224x224 by default. Nothing in the model depends on them.
 
         Raises:
-            ValueError: not one or two positive integers, or not multiples of the stride without ``dynamic_img_pad``.
+            ValueError: not one or two positive integers, or not multiples of the token size without ``dynamic_img_pad``.
         """
         if img_size is None:
             return 224, 224
         sides = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
         if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
             raise ValueError(f"img_size must be one or two positive integers, got {img_size!r}")
-        if not self.dynamic_img_pad and any(side % self.stride for side in sides):
+        if not self.dynamic_img_pad and any(side % token for side, token in zip(sides, self.token_size)):
             raise ValueError(
-                f"img_size must be a multiple of {self.stride}, the patch size of this model in pixels, unless "
+                f"img_size must be a multiple of {_multiples(*self.token_size)}, the patch size of this model in pixels, unless "
                 f"dynamic_img_pad=True, got {sides[0]}x{sides[1]}"
             )
         return sides[0], sides[1]
@@ -197,6 +201,11 @@ class Backbone(nn.Module):
         """Regular expressions that group parameters by depth, for layer-wise learning rates."""
         raise NotImplementedError
 
+    @property
+    def stride(self) -> int:
+        """The side of a token of the last map in pixels; for rectangular tokens, the longer one, as in timm."""
+        return max(self.token_size)
+
     def run_level(self, level: nn.Module, x: torch.Tensor) -> torch.Tensor:
         if not self.grad_checkpointing or not torch.is_grad_enabled():
             return level(x)
@@ -205,13 +214,13 @@ class Backbone(nn.Module):
         return x
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
-        """Images (B, in_chans, H, W) to the last token map, (B, H / stride, W / stride, num_features).
+        """Images (B, in_chans, H, W) to the last token map, (B, H / token height, W / token width, num_features).
 
         Raises:
-            ValueError: H or W is not a multiple of the stride, and ``dynamic_img_pad`` is False.
+            ValueError: H or W is not a multiple of the token size, and ``dynamic_img_pad`` is False.
         """
         if not self.dynamic_img_pad:
-            check_image_size(x, self.stride)
+            check_image_size(x, *self.token_size)
         x = self.embed(x)
         for level in self.levels:
             x = self.run_level(level, x)
@@ -246,7 +255,7 @@ class Backbone(nn.Module):
         if output_fmt not in OUTPUT_FORMATS:
             raise ValueError(f"output_fmt must be one of {', '.join(map(repr, OUTPUT_FORMATS))}, got {output_fmt!r}")
         if not self.dynamic_img_pad:
-            check_image_size(x, self.stride)
+            check_image_size(x, *self.token_size)
         selected = feature_indices(indices, len(self.levels))
         last = len(self.levels) - 1
         intermediates = []

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock
+from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import V1
@@ -17,7 +17,7 @@ class S2MLP(Backbone):
     Args:
         num_classes: outputs of the head; 0 for no head.
         in_chans: channels of the input images.
-        patch_size: side of a patch in pixels.
+        patch_size: side of a patch in pixels, or (height, width).
         embed_dim: c, the channels of every block.
         depth: number of blocks.
         mlp_ratio: r, the expansion of the channel MLP.
@@ -50,7 +50,7 @@ class S2MLP(Backbone):
         self,
         num_classes: int = 1000,
         in_chans: int = 3,
-        patch_size: int = 16,
+        patch_size: int | Sequence[int] = 16,
         embed_dim: int = 768,
         depth: int = 12,
         mlp_ratio: float = 4.0,
@@ -67,7 +67,7 @@ class S2MLP(Backbone):
         img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
-        self.stride = patch_size
+        self.token_size = pair(patch_size)
         self.dynamic_img_pad = dynamic_img_pad
         embed_norm_layer = nn.LayerNorm if embed_norm else None
         self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, embed_norm_layer, pad=dynamic_img_pad)
@@ -79,7 +79,9 @@ class S2MLP(Backbone):
             )
         )
         self.norm = nn.Identity()
-        self.feature_info = [{"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": patch_size} for index in range(depth)]
+        self.feature_info = [
+            {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": self.stride} for index in range(depth)
+        ]
         self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate, img_size)
         self.init_weights()
 

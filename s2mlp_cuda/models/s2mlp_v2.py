@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import prod
 
 import torch
 from torch import nn
 
-from s2mlp_cuda.layers import PatchEmbedding, S2MLPv2Block
+from s2mlp_cuda.layers import PatchEmbedding, S2MLPv2Block, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import SS1, SS2
@@ -19,16 +18,15 @@ class S2MLPv2(Backbone):
     Args:
         num_classes: outputs of the head; 0 for no head.
         in_chans: channels of the input images.
-        patch_sizes: one per stage: the first in pixels, the others in tokens of the previous stage. A later stage with
-            patch size 1 and unchanged channels has no embedding (inferred for Small/14, which keeps its resolution).
+        patch_sizes: one per stage, a side or (height, width): the first in pixels, the others in tokens of the previous stage.
         embed_dims: c of each stage.
         depths: number of blocks of each stage.
-        mlp_ratio: r, the expansion of the channel MLP.
+        mlp_ratio: r, the expansion of the channel MLP, or one per stage.
         branches: the shift table of each branch; None leaves a branch unshifted.
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. The paper's ablation compares with the mean: what it calls
             sum-pooling is the sum over k of X_k / 3.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
-            its parameter counts. Public copies use 1.
+            its parameter counts. Public copies use 1. A number, or one per stage.
         padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
         final_norm: apply a norm before pooling. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
@@ -40,12 +38,15 @@ class S2MLPv2(Backbone):
             patch size.
         implementation: ``"fused"`` (stores no shifted map), ``"composed"`` (shifts and PyTorch's own operators) or
             ``"reference"`` (slices and PyTorch's own operators).
+        always_embed: whether a later stage with patch size 1 and unchanged channels has an embedding, as in public copies. By
+            default it has none (inferred for Small/14, which keeps its resolution).
         img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
             parameter depends on it, and the model takes any other valid size, too.
 
     Raises:
-        ValueError: ``patch_sizes``, ``embed_dims`` and ``depths`` differ in length; unknown fusion, norm, pooling or
-            implementation; an image size that is not a multiple of the product of the patch sizes, in ``img_size`` or ``forward``.
+        ValueError: ``patch_sizes``, ``embed_dims``, ``depths`` or ratios per stage differ in length; unknown fusion, norm, pooling
+            or implementation; an image size that is not a multiple of the product of the patch sizes, in ``img_size`` or
+            ``forward``.
         MissingExtraError: one of timm's poolings, without timm.
     """
 
@@ -56,13 +57,13 @@ class S2MLPv2(Backbone):
         self,
         num_classes: int = 1000,
         in_chans: int = 3,
-        patch_sizes: Sequence[int] = (7, 2),
+        patch_sizes: Sequence[int | Sequence[int]] = (7, 2),
         embed_dims: Sequence[int] = (192, 384),
         depths: Sequence[int] = (4, 14),
-        mlp_ratio: float = 3.0,
+        mlp_ratio: float | Sequence[float] = 3.0,
         branches: Sequence[Sequence[Sequence[int]] | None] = (SS1, SS2, None),
         fusion: str = "split_attention",
-        attention_ratio: float = 0.25,
+        attention_ratio: float | Sequence[float] = 0.25,
         padding_mode: str = "replicate",
         norm_layer: str | Callable[[int], nn.Module] = "layer_norm",
         final_norm: bool = True,
@@ -71,6 +72,7 @@ class S2MLPv2(Backbone):
         global_pool: str = "avg",
         dynamic_img_pad: bool = False,
         implementation: str = "fused",
+        always_embed: bool = False,
         img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
@@ -79,30 +81,31 @@ class S2MLPv2(Backbone):
                 "patch_sizes, embed_dims and depths must have one entry per stage, "
                 f"got {len(patch_sizes)}, {len(embed_dims)} and {len(depths)}"
             )
-        self.stride = prod(patch_sizes)
+        mlp_ratios = _per_stage("mlp_ratio", mlp_ratio, len(depths))
+        attention_ratios = _per_stage("attention_ratio", attention_ratio, len(depths))
         self.dynamic_img_pad = dynamic_img_pad
         norm = norm_layer_of(norm_layer)
         rates = iter(drop_path_rates(sum(depths), drop_path_rate))
         self.stages = nn.Sequential()
         self.feature_info = []
+        self.token_size = (1, 1)
         channels = in_chans
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
-            same_shape = index > 0 and patch_size == 1 and embed_dim == channels
-            data_format = "channels_first" if index == 0 else "channels_last"
-            embedding = (
-                nn.Identity()
-                if same_shape
-                else PatchEmbedding(channels, embed_dim, patch_size, data_format=data_format, pad=dynamic_img_pad)
-            )
-            hidden = max(1, int(embed_dim * attention_ratio))
+            patch = pair(patch_size)
+            if index > 0 and patch == (1, 1) and embed_dim == channels and not always_embed:
+                embedding: nn.Module = nn.Identity()
+            else:
+                data_format = "channels_first" if index == 0 else "channels_last"
+                embedding = PatchEmbedding(channels, embed_dim, patch, data_format=data_format, pad=dynamic_img_pad)
+            ratio, hidden = mlp_ratios[index], max(1, int(embed_dim * attention_ratios[index]))
             block = partial(
-                S2MLPv2Block, embed_dim, mlp_ratio, branches, fusion, hidden, padding_mode, norm, implementation=implementation
+                S2MLPv2Block, embed_dim, ratio, branches, fusion, hidden, padding_mode, norm, implementation=implementation
             )
             blocks = [block(drop_path=next(rates)) for _ in range(depth)]
             self.stages.append(nn.Sequential(embedding, *blocks))
             channels = embed_dim
-            reduction = prod(patch_sizes[: index + 1])
-            self.feature_info.append({"module": f"stages.{index}", "num_chs": embed_dim, "reduction": reduction})
+            self.token_size = (self.token_size[0] * patch[0], self.token_size[1] * patch[1])
+            self.feature_info.append({"module": f"stages.{index}", "num_chs": embed_dim, "reduction": self.stride})
         self.norm = norm(channels) if final_norm else nn.Identity()
         self.set_head(channels, num_classes, in_chans, global_pool, drop_rate, img_size)
         self.init_weights()
@@ -113,6 +116,18 @@ class S2MLPv2(Backbone):
     def group_matcher(self, coarse: bool = False) -> dict:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return {"stem": r"^stages\.0\.0\.", "blocks": [(blocks, None), (r"^norm", (99999,))]}
+
+
+def _per_stage(name: str, value: float | Sequence[float], stages: int) -> Sequence[float]:
+    """
+    Raises:
+        ValueError: a sequence does not have one entry per stage.
+    """
+    if not isinstance(value, Sequence):
+        return [value] * stages
+    if len(value) != stages:
+        raise ValueError(f"{name} must be a number or have one entry per stage, {stages}, got {len(value)}")
+    return value
 
 
 register_models(

@@ -115,6 +115,37 @@ def test_other_sizes_are_rejected(name):
         model(torch.randn(1, 3, 30, 32))
 
 
+@pytest.mark.parametrize(
+    "name, kwargs, reductions",
+    [("s2mlp_wide", {"patch_size": (4, 2)}, [4, 4]), ("s2mlpv2_small_7", {"patch_sizes": [(4, 1), (1, 2)]}, [4, 4])],
+)
+def test_rectangular_patches(name, kwargs, reductions):
+    model = small(name, **kwargs).eval()
+    assert model.token_size == (4, 2) and model.stride == 4
+    assert [info["reduction"] for info in model.feature_info] == reductions
+    assert model.forward_features(torch.randn(2, 3, 12, 10)).shape == (2, 3, 5, model.num_features)
+    with pytest.raises(ValueError, match="the input is 12x11, but height and width must be multiples of 4 and 2, the patch size"):
+        model(torch.randn(1, 3, 12, 11))
+    padded = small(name, dynamic_img_pad=True, **kwargs).eval()
+    assert padded.forward_features(torch.randn(2, 3, 11, 9)).shape == (2, 3, 5, model.num_features)
+
+
+def test_ratios_per_stage():
+    model = small("s2mlpv2_small_7", mlp_ratio=(2, 4), attention_ratio=(1, 0.5))
+    assert [stage[1].mlp.fc1.out_features for stage in model.stages] == [16, 64]
+    assert [stage[1].s2.attention.fc1.out_features for stage in model.stages] == [8, 8]
+    for name in ("mlp_ratio", "attention_ratio"):
+        with pytest.raises(ValueError, match=f"{name} must be a number or have one entry per stage, 2, got 3"):
+            small("s2mlpv2_small_7", **{name: (1, 2, 3)})
+
+
+def test_always_embed():
+    """By default, a later stage of the same resolution and width has no embedding."""
+    assert isinstance(small("s2mlpv2_small_14").stages[1][0], torch.nn.Identity)
+    embedding = small("s2mlpv2_small_14", always_embed=True).stages[1][0]
+    assert embedding.projection.weight.shape == (16, 16, 1, 1)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_any_size_with_padding(name, device):
     """Images, and the maps of later stages, are padded with zeros on the right and at the bottom."""
@@ -204,6 +235,8 @@ ABLATIONS = (
         )
     ]
     + [("s2mlpv2_small_7", {"attention_ratio": ratio}) for ratio in (0.125, 1, 2)]
+    + [("s2mlpv2_small_7", {"attention_ratio": (0.25, 1)}), ("s2mlpv2_small_7", {"mlp_ratio": (3, 2)})]
+    + [("s2mlpv2_small_14", {"always_embed": True})]
     + [("s2mlpv2_small_7", {"patch_sizes": (4, 2, 1), "embed_dims": (8, 16, 24), "depths": (1, 1, 2)})]
 )
 

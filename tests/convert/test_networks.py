@@ -1,0 +1,135 @@
+"""Attention layers inside somebody's network: replaced in a copy of a module, returned by path for a state dict."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from s2mlp_cuda.convert import convert
+from s2mlp_cuda.layers import S2
+
+from public_copies import Blocks, Detector, S2Attention, SplitAttention, StagedParts, Wrapper, randomized, v2_mixer, v2_parts
+
+PATHS = {
+    "model.2.att": "channels_first",
+    "model.3": "channels_first",
+    "model.4.model.0.0.fn": "channels_last",
+    "model.4.model.1.0.fn": "channels_last",
+    "model.5": "channels_first",
+}
+
+
+def outputs(net, x):
+    x = x.clone().requires_grad_()
+    y = net(x)
+    return y, *torch.autograd.grad(y.square().sum(), x)
+
+
+def assert_same(ours, public, shape=(2, 3, 16, 24)):
+    x = torch.randn(shape, dtype=torch.float64)
+    for actual, expected in zip(outputs(ours, x), outputs(public, x)):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_module():
+    public = randomized(Detector())
+    before = copy.deepcopy(public.state_dict())
+    ours, report = convert(public)
+    assert not any(module.training for module in ours.modules())
+    assert type(ours) is Detector and report.layout == "S2Att, S2Attention, S2_MLPv2"
+    assert report.paths == list(PATHS) and not report.missing and not report.unexpected
+    assert [path for path, module in ours.named_modules() if isinstance(module, S2)] == list(PATHS)
+    assert_same(ours, public)
+    # The original is as before, and has no memory in common with the copy.
+    assert not any(isinstance(module, S2) for module in public.modules())
+    with torch.no_grad():
+        for parameter in ours.parameters():
+            parameter.fill_(7)
+    assert all(torch.equal(value, before[key]) for key, value in public.state_dict().items())
+
+
+def test_state_dict():
+    public = randomized(Detector())
+    layers, report = convert({"model": public.state_dict(), "epoch": 3})
+    assert {path: layer.data_format for path, layer in layers.items()} == PATHS and report.paths == list(PATHS)
+    assert report.source == "model" and report.renamed["model.3.fc_1.bias"] == "model.3.expand.bias"
+    left = [key for key in public.state_dict() if not key.startswith(tuple(f"{path}." for path in PATHS))]
+    assert report.untouched == ["epoch", *left]
+    assert f"  untouched: {len(left) + 1} others" in str(report).splitlines()
+    for path, layer in layers.items():
+        x = torch.randn((2, 8, 6, 5) if layer.data_format == "channels_first" else (2, 6, 5, 8), dtype=torch.float64)
+        torch.testing.assert_close(layer(x), public.get_submodule(path)(x), rtol=0, atol=1e-10)
+
+
+def test_state_dict_with_one_layer():
+    """The norm before it stays with the network."""
+    layers, report = convert(Blocks(8, 1, v2_mixer).state_dict())
+    assert list(layers) == report.paths == ["model.0.0.fn"] and layers["model.0.0.fn"].data_format == "channels_last"
+    assert report.untouched == ["model.0.0.norm.weight", "model.0.0.norm.bias"] and report.source == ""
+
+
+def test_the_name_of_a_layer_does_not_make_it_an_average():
+    state = {f"ema.{key}": value for key, value in S2Attention(8).state_dict().items()}
+    _, report = convert(state | {"head.weight": torch.ones(1)})
+    assert report.weights == "model" and report.paths == ["ema"]
+
+
+@pytest.mark.parametrize("build", [lambda: Blocks(8, 2, v2_mixer), lambda: nn.Sequential(S2Attention(8))])
+def test_one_kind_alone(build):
+    public = randomized(build())
+    ours, _ = convert(public)
+    assert type(ours) is type(public)
+    assert_same(ours, public, (2, 8, 6, 5))
+
+
+def test_several_stages_of_parts():
+    """Not a model of this package; its layers are converted."""
+    public = randomized(StagedParts(v2_parts))
+    ours, report = convert(public)
+    assert report.paths == ["stage0.0.model_p1.1", "stage1.0.model_p1.1"]
+    assert_same(ours, public, (2, 3, 32, 32))
+
+
+def test_a_layer_that_is_used_twice_stays_one():
+    layer = S2Attention(8)
+    ours, report = convert(randomized(nn.Sequential(layer, nn.GELU(), layer)))
+    assert report.paths == ["0", "2"] and ours[0] is ours[2]
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda net: nn.DataParallel(torch.compile(net))])
+def test_wrapped_networks(wrap):
+    """The copy is not compiled and not parallel."""
+    ours, report = convert(wrap(Detector()))
+    assert type(ours) is Detector and report.paths == list(PATHS)
+
+
+def test_compiled_layers():
+    public = randomized(Wrapper(S2Attention(8)))
+    compiled = Wrapper(torch.compile(copy.deepcopy(public.att), backend="eager"))
+    ours, _ = convert(compiled)
+    assert isinstance(ours.att, S2)
+    assert_same(ours, public, (2, 8, 6, 5))
+
+
+def test_data_format():
+    public = randomized(S2Attention(8, channels_first=False))
+    ours, _ = convert(nn.Sequential(public), data_format="channels_last")
+    assert_same(ours, public, (2, 6, 5, 8))
+
+
+def test_errors_name_the_layer():
+    net = Detector()
+    net.model[2].att.split_attention = SplitAttention(3)
+    with pytest.raises(
+        ValueError, match=r"cannot convert the S2Attention weights at model.2.att: the split attention has 3 channels"
+    ):
+        convert(net)
+    state = Detector().state_dict()
+    del state["model.3.fc_2.bias"]
+    with pytest.raises(ValueError, match="missing weights: model.3.project.bias;"):
+        convert(state)
+    net = Detector()
+    net.model[3].gamma = nn.Parameter(torch.ones(8))
+    with pytest.raises(ValueError, match="unexpected weights: model.3.gamma;"):
+        convert(net)
