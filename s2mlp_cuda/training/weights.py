@@ -16,8 +16,8 @@ from torch import nn
 import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
 from s2mlp_cuda.export import decompose, to_onnx
 from s2mlp_cuda.training.config import tuples_to_lists
-from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import atomic_file
+from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.files import atomic_file, check_file
 
 _KEY = "s2mlp_cuda"
 #: Names of the classifier in models of this package and of timm.
@@ -39,7 +39,7 @@ class Description:
     crop_pct: float
 
 
-def build(name: str, num_classes: int, **kwargs) -> nn.Module:
+def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
     """``timm.create_model``, with errors as TrainingError.
 
     Raises:
@@ -47,8 +47,33 @@ def build(name: str, num_classes: int, **kwargs) -> nn.Module:
     """
     try:
         return timm.create_model(name, num_classes=num_classes, **kwargs)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(f"cannot build {name} with {kwargs}: {error}") from error
+    except Exception as error:  # models check their arguments in many ways
+        raise TrainingError(f"cannot build {name} with {kwargs}: {one_line(error)}") from error
+
+
+def check_input(model: nn.Module, image: torch.Tensor, num_classes: int) -> None:
+    """Run the model once, in evaluation mode and without gradients.
+
+    Args:
+        model: a model that should return logits.
+        image: (1, 3, H, W), on the device of the model.
+        num_classes: number of logits.
+
+    Raises:
+        TrainingError: the model does not accept the image, or does not return logits (1, num_classes).
+    """
+    training = model.training
+    try:
+        with torch.no_grad():
+            output = model.eval()(image)
+    except Exception as error:  # as in `build`
+        size = "x".join(map(str, image.shape[2:]))
+        raise TrainingError(f"the model does not accept images of {size} pixels (--img-size): {one_line(error)}") from error
+    finally:
+        model.train(training)
+    if not isinstance(output, torch.Tensor) or output.shape != (1, num_classes):
+        found = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+        raise TrainingError(f"the model must return logits of shape (1, {num_classes}) for one image, got {found}")
 
 
 def save(path: Path, state: Mapping[str, Any], description: Description) -> None:
@@ -73,9 +98,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
         with safe_open(path, "pt") as file:
             described = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise TrainingError(f"{path} is not a safetensors file or is damaged ({error})") from error
-    return tensors, Description(**json.loads(described)) if described else None
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} is not a safetensors file or is damaged ({one_line(error)})") from error
+    try:
+        return tensors, Description(**json.loads(described)) if described else None
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"the description of the model in {path} is not one of s2mlp train ({one_line(error)})") from error
 
 
 def load(path: Path) -> tuple[nn.Module, Description]:
@@ -88,8 +116,21 @@ def load(path: Path) -> tuple[nn.Module, Description]:
     if description is None:
         raise TrainingError(f"{path} has no description of its model: it was not written by s2mlp train")
     model = build(description.model, description.num_classes, **description.model_kwargs)
+    different = _differences(tensors, model.state_dict())
+    if different:
+        raise TrainingError(f"{path} has weights of a different model: {_few(different)}")
     model.load_state_dict(tensors)
     return model.eval(), description
+
+
+def _differences(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors that only one of two state dicts has, or that differ in shape."""
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (tensors, expected)]
+    return sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
 def load_into(model: nn.Module, path: Path) -> list[str]:
@@ -99,12 +140,11 @@ def load_into(model: nn.Module, path: Path) -> list[str]:
         TrainingError: the file does not exist, is damaged, or has weights of a different model.
     """
     tensors, _ = read(path)
-    shapes, expected = ({name: tensor.shape for name, tensor in state.items()} for state in (tensors, model.state_dict()))
-    different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
-    head = [name for name in different if name in shapes and name in expected and name.split(".")[0] in _HEADS]
+    expected = model.state_dict()
+    different = _differences(tensors, expected)
+    head = [name for name in different if name in tensors and name in expected and name.split(".")[0] in _HEADS]
     if different != head:
-        names = [name for name in different if name not in head]
-        raise TrainingError(f"{path} has weights of a different model: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
+        raise TrainingError(f"{path} has weights of a different model: {_few([name for name in different if name not in head])}")
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in head}, strict=False)
     return head
 
@@ -122,9 +162,10 @@ def export(file: Path, format: str, path: Path) -> str:
         A message with the path and the difference between the outputs for two random images.
 
     Raises:
-        TrainingError: the weights cannot be used.
+        TrainingError: the weights cannot be used, or the file cannot be written.
         MissingExtraError: onnx or onnxscript is not installed.
     """
+    check_file(path)
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)
     shapes = {"x": {0: torch.export.Dim("batch")}}
