@@ -13,8 +13,11 @@ from s2mlp_cuda.training.errors import TrainingError, one_line
 def check_arguments(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        TrainingError: a range is empty, stochastic depth is given twice, or timm does not know the augmentation policy.
+        TrainingError: the output has no name, a range is empty, stochastic depth is given twice, or timm does not know the
+            augmentation policy.
     """
+    if not arguments.output:
+        raise TrainingError("--output must be the name of a folder, got ''")
     if arguments.drop_path and "drop_path_rate" in arguments.model_kwargs:
         raise TrainingError("--drop-path and drop_path_rate in --model-kwargs are the same: give one of them")
     for name in ("scale", "ratio"):

@@ -71,7 +71,7 @@ def _add_model_arguments(group) -> None:
         metavar="NAME=VALUE",
         help="arguments of the model, e.g. patch_sizes=(4,2)",
     )
-    group.add_argument("--weights", metavar="FILE", help="initial weights (safetensors); a head of a different size is not loaded")
+    group.add_argument("--weights", metavar="FILE", help="initial weights (safetensors); a head for other classes is not loaded")
     group.add_argument("--drop-path", type=real(0, 1, below=True), default=0.0, help="stochastic depth rate; default: %(default)s")
 
 
@@ -85,7 +85,7 @@ def _add_images_arguments(group) -> None:
     group.add_argument("--train-interpolation", default="random", choices=("random", *_INTERPOLATIONS), help="default: %(default)s")
     group.add_argument(
         "--crop-pct",
-        type=real(0, 1, above=True),
+        type=real(0.1, 1),
         default=0.9,
         help="fraction of the center crop in evaluation; default: %(default)s",
     )

@@ -60,9 +60,10 @@ def describe_change(before: dict[str, Any], now: dict[str, Any]) -> str:
     """How the identity of a split has changed; empty if it has not."""
     gone, new = (sorted(set(one["classes"]) - set(other["classes"])) for one, other in ((before, now), (now, before)))
     if gone or new:
-        return "; ".join(
-            f"{text} {', '.join(names)}" for text, names in (("missing classes:", gone), ("new classes:", new)) if names
-        )
+        changes = {"missing classes": gone, "new classes": new}
+        return "; ".join(f"{change}: {', '.join(names)}" for change, names in changes.items() if names)
+    if before["classes"] != now["classes"]:
+        return "another order of the classes"
     if before["images"] != now["images"]:
         return f"{before['images']} images, now {now['images']}"
     return "" if before == now else "other file names"

@@ -1,5 +1,6 @@
 """Datasets with labels checked and images decoded by :mod:`s2mlp_cuda.training.images`, for timm's loaders."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset
 
-from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError, one_line
-from s2mlp_cuda.training.images import read, to_rgb, unreadable
+from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.images import decode, to_rgb, unreadable
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,15 @@ class Labels:
     count: int
     indices: list[int] | None
 
-    def index(self, label: Any, name: object) -> int:
+    def index(self, label: Any) -> int:
         """
         Raises:
-            UnreadableImageError: the label is not an integer or not one of a class.
+            ValueError: the label is not an integer or not one of a class.
         """
         count = self.count if self.indices is None else len(self.indices)
         index = int(label) if isinstance(label, Integral) else -1
         if not 0 <= index < count:
-            raise UnreadableImageError(f"the label of the image {name} is {label!r}, but must be an integer from 0 to {count - 1}")
+            raise ValueError(f"its label is {label!r}, but must be an integer from 0 to {count - 1}")
         return index if self.indices is None else self.indices[index]
 
 
@@ -43,14 +44,12 @@ class Images(ImageDataset):
         self.labels = labels
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        name = f"number {index}"
         try:
-            name = self.filename(index, absolute=True) or name
             image, label = self.reader[index]
-        except Exception as error:  # of any reader
-            raise unreadable(name, error) from error
-        image = to_rgb(image) if isinstance(image, Image.Image) else read(image, name)
-        return (image if self.transform is None else self.transform(image)), self.labels.index(label, name)
+            image, label = to_rgb(image) if isinstance(image, Image.Image) else decode(image), self.labels.index(label)
+        except Exception as error:  # of any reader and decoder
+            raise unreadable(self.filename(index, absolute=True) or f"number {index}", error) from error
+        return image if self.transform is None else self.transform(image), label
 
 
 class ImageStream(IterableImageDataset):
@@ -60,19 +59,26 @@ class ImageStream(IterableImageDataset):
         super().__init__(root, reader)
         self.labels = labels
 
-    def __iter__(self):
-        try:
-            for number, (image, label, *name) in enumerate(self.reader):
-                name = name[0] if name else f"number {number} of the stream"
-                try:
-                    image = to_rgb(image)
-                except Exception as error:  # as in `images.read`
-                    raise unreadable(name, error) from error
-                yield (image if self.transform is None else self.transform(image)), self.labels.index(label, name)
-        except TrainingError:
-            raise
-        except Exception as error:  # of tar files, networks and image decoders
-            raise TrainingError(f"cannot read the dataset: {one_line(error)}") from error
+    def _samples(self) -> Iterator[tuple[Image.Image, int]]:
+        for number, (image, label, *name) in enumerate(self.reader):
+            try:
+                sample = to_rgb(image), self.labels.index(label)
+            except Exception as error:  # of any decoder
+                raise unreadable(name[0] if name else f"number {number} of the stream", error) from error
+            yield sample
+
+    def __iter__(self) -> Iterator[tuple[Any, int]]:
+        samples = self._samples()
+        while True:
+            try:
+                image, label = next(samples)
+            except StopIteration:
+                return
+            except TrainingError:
+                raise
+            except Exception as error:  # of tar files, networks and decoders of the reader
+                raise TrainingError(f"cannot read the dataset: {one_line(error)}") from error
+            yield image if self.transform is None else self.transform(image), label
 
 
 class TorchvisionReader:

@@ -60,7 +60,7 @@ def split_folder(root: Path, split: str) -> Path:
         raise TrainingError(f"{root} is not a folder: --data must be a folder with one folder per split")
     synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
     for name in synonyms.get(split, (split,)):
-        if (root / name).is_dir():
+        if name and (root / name).is_dir():
             return root / name
     folders = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
     raise TrainingError(f"{root} has no folder for the split {split!r}: name another split; there are {folders}")

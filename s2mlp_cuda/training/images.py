@@ -74,21 +74,30 @@ def unreadable(name: object, error: Exception) -> UnreadableImageError:
     return UnreadableImageError(f"cannot read the image {name}: {reason}")
 
 
-def read(file: Path | BinaryIO, name: object) -> Image.Image:
+def decode(file: Path | BinaryIO) -> Image.Image:
     """Open and decode an image (the first frame of an animation) as 8-bit RGB; see :func:`to_rgb`.
 
     Args:
         file: path or open file, which is closed.
-        name: what error messages call the image.
 
     Raises:
-        UnreadableImageError: the file cannot be opened or decoded, or has more pixels than Pillow's limit.
+        Exception: the file cannot be opened or decoded, or has more pixels than Pillow's limit. Decoders raise OSError,
+            SyntaxError, ValueError, struct.error, zlib.error and others.
+    """
+    with open(file, "rb") if isinstance(file, Path) else file as opened, Image.open(opened) as image:
+        return to_rgb(image)
+
+
+def read(path: Path) -> Image.Image:
+    """:func:`decode` a file, with errors that name it.
+
+    Raises:
+        UnreadableImageError: the file cannot be opened or decoded.
     """
     try:
-        with file if not isinstance(file, Path) else open(file, "rb") as opened, Image.open(opened) as image:
-            return to_rgb(image)
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, EOFError and others
-        raise unreadable(name, error) from error
+        return decode(path)
+    except Exception as error:  # see `decode`
+        raise unreadable(path, error) from error
 
 
 def _header_errors(paths: Iterable[str]) -> list[UnreadableImageError]:
@@ -96,7 +105,7 @@ def _header_errors(paths: Iterable[str]) -> list[UnreadableImageError]:
     for path in paths:
         try:
             Image.open(path).close()
-        except Exception as error:  # as in `read`
+        except Exception as error:  # see `decode`
             errors.append(unreadable(path, error))
     return errors
 

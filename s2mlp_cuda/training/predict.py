@@ -24,7 +24,7 @@ def read_image(path: Path, description: Description) -> torch.Tensor:
         interpolation=description.interpolation,
         crop_pct=description.crop_pct,
     )
-    return transform(read(path, path))
+    return transform(read(path))
 
 
 def class_name(description: Description, index: int) -> str:

@@ -105,23 +105,13 @@ class _Run:
 
         torch.manual_seed(arguments.seed)
         model = self._model()
-        image = torch.zeros(1, 3, arguments.img_size, arguments.img_size, device=processes.device)
-        weights.check_input(model, image.contiguous(memory_format=self.memory_format), self.num_classes)
+        weights.check_input(model, arguments.img_size, self.num_classes, self.memory_format)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.task = self._task(model)
         self.optimizer = create_optimizer_v2(
             unwrap_model(self.task.trainable_module), arguments.opt, arguments.lr, arguments.weight_decay
         )
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
-            arguments.sched,
-            num_epochs=arguments.epochs,
-            warmup_epochs=arguments.warmup_epochs,
-            warmup_lr=arguments.warmup_lr,
-            min_lr=arguments.min_lr,
-            step_on_epochs=False,
-            updates_per_epoch=self.updates_per_epoch,
-        )
+        self.scheduler = self._scheduler()
         self.first_epoch = self._restore(state)
 
     def _state_to_resume(self) -> dict[str, Any] | None:
@@ -153,6 +143,7 @@ class _Run:
         arguments = self.arguments
         if self.processes.is_first:
             check_folder(self.output)
+            check_folder(checkpoint.folder_of(self.output))
             prepare(arguments)
         self.processes.wait()
         train_split = open_split(arguments, arguments.train_split, [], True, self.micro_batch)
@@ -185,6 +176,25 @@ class _Run:
             )
         return size
 
+    def _scheduler(self):
+        arguments = self.arguments
+        try:
+            scheduler, _ = create_scheduler_v2(
+                self.optimizer,
+                arguments.sched,
+                num_epochs=arguments.epochs,
+                warmup_epochs=arguments.warmup_epochs,
+                warmup_lr=arguments.warmup_lr,
+                min_lr=arguments.min_lr,
+                step_on_epochs=False,
+                updates_per_epoch=self.updates_per_epoch,
+            )
+        except ValueError as error:
+            raise TrainingError(
+                f"--sched {arguments.sched} cannot be used for --epochs {arguments.epochs} ({one_line(error)})"
+            ) from error
+        return scheduler
+
     def _mixup(self) -> Mixup | None:
         arguments = self.arguments
         if not (arguments.mixup or arguments.cutmix):
@@ -208,9 +218,9 @@ class _Run:
         drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
         model = weights.build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
         if arguments.weights:
-            skipped = weights.load_into(model, Path(arguments.weights))
+            skipped = weights.load_into(model, Path(arguments.weights), self.class_names)
             if skipped:
-                self.progress.warn(f"{arguments.weights}: not loaded, as the number of classes differs: {', '.join(skipped)}")
+                self.progress.warn(f"{arguments.weights}: not loaded, as the classes differ: {', '.join(skipped)}")
         if arguments.grad_checkpointing:
             try:
                 model.set_grad_checkpointing()  # type: ignore[operator]

@@ -14,7 +14,7 @@ from timm.data.readers.reader_wds import ReaderWds, detshuffle2
 from timm.data.readers.targets import get_field
 
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.images import extensions, read, unreadable
+from s2mlp_cuda.training.images import decode, extensions, unreadable
 
 
 class ShardReader(ReaderWds):
@@ -51,12 +51,15 @@ class ShardReader(ReaderWds):
             entries = ", ".join(key for key in sample if not key.startswith("_"))
             wanted = f"{self.label_key} in its json" if self.label_key else "cls"
             raise unreadable(name, ValueError(f"it must have an image and an integer {wanted}, and has {entries}")) from error
-        return read(io.BytesIO(data), name), label, name
+        try:
+            return decode(io.BytesIO(data)), label, name
+        except Exception as error:  # of any decoder
+            raise unreadable(name, error) from error
 
     def _lazy_init(self) -> None:
         """Builds the pipeline of one epoch of this data loading process."""
         super()._lazy_init()  # numbers the process
-        divides_shards = len(self.paths) >= self.global_num_workers and (self.is_training or self.dist_num_replicas == 1)
+        divides_shards = len(self.paths) >= self.global_num_workers
         stages = [webdataset.SimpleShardList(self.paths)]
         if self.is_training:
             stages.append(detshuffle2(self.shard_shuffle_size, seed=self.common_seed, epoch=self.epoch_count))

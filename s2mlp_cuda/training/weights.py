@@ -51,24 +51,20 @@ def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
         raise TrainingError(f"cannot build {name} with {kwargs}: {one_line(error)}") from error
 
 
-def check_input(model: nn.Module, image: torch.Tensor, num_classes: int) -> None:
-    """Run the model once, in evaluation mode and without gradients.
-
-    Args:
-        model: a model that should return logits.
-        image: (1, 3, H, W), on the device of the model.
-        num_classes: number of logits.
+def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format: torch.memory_format) -> None:
+    """Run the model once on a black image, in evaluation mode and without gradients.
 
     Raises:
-        TrainingError: the model does not accept the image, or does not return logits (1, num_classes).
+        TrainingError: the model does not accept images (1, 3, img_size, img_size), or does not return logits (1, num_classes).
     """
     training = model.training
     try:
         with torch.no_grad():
-            output = model.eval()(image)
+            image = torch.zeros(1, 3, img_size, img_size, device=next(model.parameters()).device)
+            output = model.eval()(image.contiguous(memory_format=memory_format))
     except Exception as error:  # as in `build`
-        size = "x".join(map(str, image.shape[2:]))
-        raise TrainingError(f"the model does not accept images of {size} pixels (--img-size): {one_line(error)}") from error
+        size = f"{img_size}x{img_size} pixels (--img-size)"
+        raise TrainingError(f"the model does not accept images of {size}: {one_line(error)}") from error
     finally:
         model.train(training)
     if not isinstance(output, torch.Tensor) or output.shape != (1, num_classes):
@@ -133,20 +129,27 @@ def _few(names: list[str]) -> str:
     return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
-def load_into(model: nn.Module, path: Path) -> list[str]:
-    """Load initial weights into a model; returns the names that were skipped, which are those of a head of a different size.
+def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]:
+    """Load initial weights into a model, except a head for other classes; returns the names of the weights that were skipped.
+
+    Args:
+        model: receives the weights.
+        path: safetensors file.
+        class_names: class names of the model by index; empty if it has none.
 
     Raises:
         TrainingError: the file does not exist, is damaged, or has weights of a different model.
     """
-    tensors, _ = read(path)
+    tensors, description = read(path)
     expected = model.state_dict()
     different = _differences(tensors, expected)
-    head = [name for name in different if name in tensors and name in expected and name.split(".")[0] in _HEADS]
-    if different != head:
+    head = [name for name in sorted(tensors.keys() & expected.keys()) if name.split(".")[0] in _HEADS]
+    if not set(different) <= set(head):
         raise TrainingError(f"{path} has weights of a different model: {_few([name for name in different if name not in head])}")
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in head}, strict=False)
-    return head
+    names = description.class_names if description else []
+    skipped = head if different or (names and class_names and names != class_names) else []
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in skipped}, strict=False)
+    return skipped
 
 
 def export(file: Path, format: str, path: Path) -> str:

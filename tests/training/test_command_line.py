@@ -77,7 +77,7 @@ def refused(capsys):
     {
         "--num-classes": "0 -1 x 1.5", "--workers": "-1 x", "--img-size": "0 -8 x 30.5", "--std": ["0 1 1", "1 nan 1", "1 1 -1"],
         "--mean": ["inf 0 0", "x 0 0", "0 0"], "--interpolation": "nonsense random", "--train-interpolation": "nonsense",
-        "--crop-pct": "0 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf"],
+        "--crop-pct": "0 0.01 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf"],
         "--hflip": "-0.1 1.1 nan", "--color-jitter": "-1 nan inf", "--aug-repeats": "-1", "--reprob": "2", "--remode": "x",
         "--recount": "0", "--mixup": "-1 nan", "--cutmix": "-1 inf", "--mixup-prob": "1.5", "--mixup-switch-prob": "-1",
         "--mixup-off-epoch": "-1", "--smoothing": "1 1.5 -0.1 nan", "--epochs": "0 -1 1e3 nan", "--batch-size": "0 -4",
@@ -118,6 +118,10 @@ def test_ranges_include_their_ends():
     "options, message",
     [
         (["--img-size", 30], "does not accept images of 30x30 pixels .--img-size.: "),
+        (["--img-size", 10**9], "does not accept images of 1000000000x1000000000 pixels"),
+        (["--sched", "wsd"], "--sched wsd cannot be used for --epochs 1 .wsd schedule requires"),
+        (["--output", ""], "--output must be the name of a folder"),
+        (["--train-split", ""], "has no folder for the split ''"),
         (["--opt", "nonsense"], "--opt 'nonsense' cannot be used "),
         (["--opt", "adahessian"], "--opt 'adahessian' cannot be used "),
         (["--aa", "nonsense"], "--aa 'nonsense' is not an augmentation policy"),
@@ -367,6 +371,22 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
     check("cannot build nonsense")
     error = refused("train", "--data", data, "--output", tmp_path / "r", *TINY, "--weights", data)
     assert "no weights" in error
+
+
+def test_head_for_other_classes_is_not_loaded(run, tmp_path):
+    tensors, description = weights.read(run / "last.safetensors")
+    model = weights.build(description.model, 2, **description.model_kwargs)
+    torch.nn.init.zeros_(model.head.weight)
+    assert weights.load_into(model, run / "last.safetensors", ["bee", "[red]"]) == ["head.bias", "head.weight"]
+    assert not model.head.weight.any()
+    for names in (description.class_names, []):
+        assert weights.load_into(model, run / "last.safetensors", names) == []
+        assert torch.equal(model.head.weight, tensors["head.weight"])
+
+
+def test_checkpoints_that_cannot_be_written(refused, data, tmp_path):
+    (tmp_path / "checkpoints").write_text("x")
+    assert "cannot write to the folder" in refused("train", "--data", data, "--output", tmp_path, *TINY)
 
 
 def test_training_data_that_ends_early_is_an_error(data, tmp_path, monkeypatch):

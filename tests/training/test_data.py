@@ -210,7 +210,7 @@ def test_torchvision_dataset(tmp_path):
     assert [round(value * 255) for value in images[:, 0, 0, 0].tolist()] == [60, 20, 80]
     write_mnist(tmp_path / "wrong", [3, 11, 4])
     given.data = str(tmp_path / "wrong")
-    with pytest.raises(UnreadableImageError, match="label of the image number 1 is 11, but must be an integer from 0 to 9"):
+    with pytest.raises(UnreadableImageError, match="the image number 1: its label is 11, but must be an integer from 0 to 9"):
         evaluated(given)
 
 
@@ -274,8 +274,8 @@ BAD_SAMPLES = {
     "image missing": ({"png": None, "txt": b"x"}, "it must have an image and an integer cls, and has cls, txt"),
     "label missing": ({"cls": None}, "it must have an image and an integer cls, and has png"),
     "label not a number": ({"cls": "ant"}, "it must have an image and an integer cls"),
-    "label out of range": ({"cls": "2"}, "label of the image 0001 in .*validation-0.tar is 2, but must be an integer from 0 to 1"),
-    "negative label": ({"cls": "-1"}, "is -1, but must be an integer from 0 to 1"),
+    "label out of range": ({"cls": "2"}, "0001 in .*validation-0.tar: its label is 2, but must be an integer from 0 to 1"),
+    "negative label": ({"cls": "-1"}, "its label is -1, but must be an integer from 0 to 1"),
 }  # fmt: skip
 
 

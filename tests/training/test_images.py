@@ -9,7 +9,7 @@ from PIL import Image, ImageFile
 
 from s2mlp_cuda.training import images
 from s2mlp_cuda.training.errors import UnreadableImageError
-from s2mlp_cuda.training.images import check_headers, extensions, read, to_rgb
+from s2mlp_cuda.training.images import check_headers, decode, extensions, read, to_rgb
 
 RAMP = numpy.linspace(0, 65535, 24 * 20).reshape(24, 20).astype(numpy.uint16)
 #: Top left red, top right green, bottom left blue, bottom right white; not square.
@@ -29,7 +29,7 @@ def pixels(image) -> numpy.ndarray:
 def test_16_bit_gray_is_scaled(tmp_path, format, dtype):
     path = tmp_path / f"gray.{format}"
     Image.fromarray(RAMP.astype(dtype)).save(path)
-    found = pixels(read(path, path))
+    found = pixels(read(path))
     assert abs(found - (RAMP / 257)[..., None]).max() <= 0.5
 
 
@@ -50,7 +50,7 @@ def test_tiff_with_12_bits_and_with_white_as_zero(bits, photometric):
     values = RAMP >> (16 - bits)
     data = tiff(values, bits, photometric)
     expected = values / (2**bits - 1) * 255
-    found = pixels(read(io.BytesIO(data), "gray"))
+    found = pixels(decode(io.BytesIO(data)))
     assert abs(found - (expected if photometric else 255 - expected)[..., None]).max() <= 0.51
 
 
@@ -67,7 +67,7 @@ def test_exif_orientation_is_applied(tmp_path, format, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored.save(tmp_path / f"photo.{format}", exif=exif, quality=95)
-    found = pixels(read(tmp_path / f"photo.{format}", "photo"))
+    found = pixels(read(tmp_path / f"photo.{format}"))
     assert found.shape == CORNERS.shape
     assert abs(found - CORNERS)[2:-2:8, 2:-2:4].max() < 40
 
@@ -75,7 +75,7 @@ def test_exif_orientation_is_applied(tmp_path, format, orientation):
 @pytest.mark.parametrize("format", ["png", "webp", "jpg"])
 def test_damaged_exif_data_is_ignored(tmp_path, format):
     Image.fromarray(CORNERS).save(tmp_path / f"photo.{format}", exif=b"Exif\0\0nonsense")
-    assert read(tmp_path / f"photo.{format}", "photo").size == (16, 24)
+    assert read(tmp_path / f"photo.{format}").size == (16, 24)
 
 
 TRANSPARENT = {
@@ -97,7 +97,7 @@ TRANSPARENT = {
 def test_transparent_pixels_are_white(tmp_path, kind):
     image, options = TRANSPARENT[kind]
     image.save(tmp_path / "clear.png", **options)
-    assert pixels(read(tmp_path / "clear.png", "clear")).min() == 255
+    assert pixels(read(tmp_path / "clear.png")).min() == 255
 
 
 def test_half_transparent_pixels_are_composited_over_white():
@@ -110,7 +110,7 @@ def test_half_transparent_pixels_are_composited_over_white():
 )
 def test_other_modes_are_converted(tmp_path, mode, format):
     Image.fromarray(CORNERS).convert(mode).save(tmp_path / f"image.{format}")
-    found = pixels(read(tmp_path / f"image.{format}", "image"))
+    found = pixels(read(tmp_path / f"image.{format}"))
     expected = numpy.asarray(Image.fromarray(CORNERS).convert(mode).convert("RGB")).astype(int)
     assert abs(found - expected)[2:-2:8, 2:-2:4].max() < 40
 
@@ -119,7 +119,7 @@ def test_first_frame_of_an_animation_is_used(tmp_path):
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     for format in ("gif", "png", "webp", "tif"):
         frames[0].save(tmp_path / f"film.{format}", save_all=True, append_images=frames[1:])
-        assert pixels(read(tmp_path / f"film.{format}", "film"))[4, 4, 0] > 250, format
+        assert pixels(read(tmp_path / f"film.{format}"))[4, 4, 0] > 250, format
 
 
 def unreadable_files(folder):
@@ -142,7 +142,7 @@ def unreadable_files(folder):
 def test_unreadable_files_are_named_in_one_line(tmp_path):
     for name in unreadable_files(tmp_path):
         with pytest.raises(UnreadableImageError) as raised:
-            read(tmp_path / name, tmp_path / name)
+            read(tmp_path / name)
         message = str(raised.value)
         assert message.startswith(f"cannot read the image {tmp_path / name}: ") and "\n" not in message, name
 
@@ -152,7 +152,7 @@ def test_images_over_the_limit_are_named(tmp_path, monkeypatch):
     Image.new("L", (100, 50)).save(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     with pytest.raises(UnreadableImageError, match=r"scan.png: Image size \(5000 pixels\) exceeds limit of 4000 pixels"):
-        read(path, path)
+        read(path)
     with pytest.raises(UnreadableImageError, match="scan.png: .*; repair or remove the file$"):
         check_headers([str(path)])
 
