@@ -4,6 +4,7 @@ Each command is a function, followed by the function that adds its arguments.
 """
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 import s2mlp_cuda
 from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._system import info_lines
-from s2mlp_cuda.training.config import add_arguments
-from s2mlp_cuda.training.errors import TrainingError, message_of
+from s2mlp_cuda.training.config import Parser, add_arguments
+from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError, message_of
+from s2mlp_cuda.training.files import check_folder
+from s2mlp_cuda.training.ranges import integer
 
 #: Required by all commands on images; installed by the extra `train`.
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
@@ -23,6 +26,7 @@ def demo(arguments: argparse.Namespace) -> int:
     require("demo", "rich", "matplotlib", "sklearn", "timm")
     from s2mlp_cuda.demo import run
 
+    check_folder(arguments.out)
     return run(quick=arguments.quick, out=arguments.out, facts=info_lines())
 
 
@@ -39,6 +43,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
     if arguments.compare:
         return compare_files(*arguments.compare)
+    check_folder(arguments.out)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), tuple(arguments.skip), arguments.out)
@@ -53,7 +58,7 @@ def _add_bench(commands) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: cuda if available",
     )
-    command.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    command.add_argument("--threads", type=integer(1), help="CPU threads (default: PyTorch's choice)")
     command.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="run only cases whose name contains one of these, e.g. --only gelu"
     )
@@ -83,7 +88,6 @@ def train(arguments: argparse.Namespace) -> int:
 def _add_train(commands) -> None:
     command = commands.add_parser(
         "train",
-        allow_abbrev=False,
         help="train a model on images",
         description="Train a model on images, in one process, or in several with torchrun -m s2mlp_cuda train.",
     )
@@ -110,6 +114,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         arguments.workers,
         arguments.device,
         arguments.amp,
+        arguments.input_key,
+        arguments.target_key,
     )
     if metrics:
         print(f"loss {metrics['loss']:.4f}, top-1 {metrics['top1']:.2f}%, top-5 {metrics['top5']:.2f}%, {metrics['images']} images")
@@ -122,8 +128,10 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--data", metavar="FOLDER", help="as for train")
     command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
     command.add_argument("--split", default="validation", help="default: %(default)s")
-    command.add_argument("--batch-size", type=int, default=256, help="per process; default: %(default)s")
-    command.add_argument("--workers", type=int, default=4, help="default: %(default)s")
+    command.add_argument("--input-key", metavar="NAME", help="as for train")
+    command.add_argument("--target-key", metavar="NAME", help="as for train")
+    command.add_argument("--batch-size", type=integer(1), default=256, help="per process; default: %(default)s")
+    command.add_argument("--workers", type=integer(0), default=4, help="default: %(default)s")
     command.add_argument("--device", default="auto", help="default: cuda if available")
     command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
     command.set_defaults(run=evaluate)
@@ -137,12 +145,23 @@ def predict(arguments: argparse.Namespace) -> int:
     from s2mlp_cuda.training.predict import predict as run
     from s2mlp_cuda.training.weights import load
 
-    for path, rows in zip(arguments.images, run(*load(arguments.weights), arguments.images)):
-        table = Table(title=str(path), title_justify="left", box=None, show_header=False)
+    model, description = load(arguments.weights)
+    console = Console(highlight=False, markup=False, emoji=False)
+    block = "#" if console.options.ascii_only else "█"
+    status = 0
+    for path in arguments.images:
+        try:
+            (rows,) = run(model, description, [path])
+        except UnreadableImageError as error:
+            print(f"s2mlp: {error}", file=sys.stderr)
+            status = 1
+            continue
+        console.print(path, soft_wrap=True)
+        table = Table(box=None, show_header=False)
         for name, probability in rows:
-            table.add_row(name, f"{probability:6.1%}", "█" * round(30 * probability))
-        Console().print(table)
-    return 0
+            table.add_row(name, f"{probability:6.1%}", block * round(30 * probability))
+        console.print(table)
+    return status
 
 
 def _add_predict(commands) -> None:
@@ -169,7 +188,7 @@ def _add_explain(commands) -> None:
     command.add_argument("image", type=Path, metavar="IMAGE")
     _add_weights(command)
     command.add_argument(
-        "--block", type=int, default=1, help="the block whose channel groups are drawn, counted from 1; default: %(default)s"
+        "--block", type=integer(1), default=1, help="the block whose channel groups are drawn, counted from 1; default: %(default)s"
     )
     command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the figures; default: %(default)s")
     command.set_defaults(run=explain)
@@ -204,7 +223,7 @@ def _add_ablate(commands) -> None:
     command = commands.add_parser("ablate", help="train the papers' ablations and timm's models on small images")
     command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
     command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, depending on the device")
-    command.add_argument("--seeds", type=int, help="runs per row; default: 3 on a GPU, 1 on a CPU")
+    command.add_argument("--seeds", type=integer(1), help="runs per row; default: 3 on a GPU, 1 on a CPU")
     command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these")
     command.add_argument("--device", default="auto", help="default: cuda if available")
     command.add_argument(
@@ -228,7 +247,10 @@ _COMMANDS = (_add_demo, _add_bench, _add_train, _add_evaluate, _add_predict, _ad
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="s2mlp", description=s2mlp_cuda.__doc__)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have characters that the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
+    parser = Parser(prog="s2mlp", description=s2mlp_cuda.__doc__)
     parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in _COMMANDS:
@@ -243,6 +265,11 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except TrainingError as error:
         print(f"s2mlp: {message_of(error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"s2mlp: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("s2mlp: stopped", file=sys.stderr)

@@ -51,7 +51,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
 
     console.rule("[bold]1  What was built", align="left")
     for label, text in facts:
-        console.print(f"  {label:14}{text}", soft_wrap=True)
+        console.print(f"  {label:14}{text}", markup=False, emoji=False, soft_wrap=True)
 
     console.rule("[bold]2  Is it right?", align="left")
     right = _show_check(console, device)
@@ -70,7 +70,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
         pictures.draw_curves(out / "training.png", with_shift, without_shift),
         pictures.draw_predictions(out / "digits.png", data, probabilities),
     ):
-        console.print(f"  {path}")
+        console.print(f"  {path}", markup=False, emoji=False, soft_wrap=True)
 
     learned = quick or with_shift.accuracies[-1] >= REQUIRED_ACCURACY
     if not learned:

@@ -16,7 +16,7 @@ from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import write_text
+from s2mlp_cuda.training.files import check_folder, write_text
 from s2mlp_cuda.training.processes import resolve_device
 from s2mlp_cuda.training.run import accuracy, train
 
@@ -285,7 +285,8 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
     Raises:
         TrainingError: no row matches ``only``, or as in :func:`s2mlp_cuda.training.run.train`.
     """
-    console = Console(highlight=False)
+    check_folder(out)
+    console = Console(highlight=False, markup=False, emoji=False)
     device = resolve_device(device)
     scale = SCALES[device.partition(":")[0]]
     recipe, seeds = recipe or scale.recipe, seeds or scale.seeds

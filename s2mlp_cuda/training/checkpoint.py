@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.files import atomic_file
 
 _NAME = re.compile(r"checkpoint-(\d+)\.pt")
@@ -54,8 +54,10 @@ def load(path: Path) -> dict[str, Any]:
         if damaged is not None:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise TrainingError(f"the checkpoint {path} is damaged ({error})") from error
+    except pickle.UnpicklingError as error:
+        raise TrainingError(f"{path} is not a checkpoint of s2mlp train: it has objects that weights_only=True rejects") from error
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"{path} is damaged or not a checkpoint of s2mlp train ({one_line(error)})") from error
 
 
 def load_newest(run: Path, report: Callable[[str], None]) -> dict[str, Any] | None:

@@ -3,9 +3,10 @@
 import argparse
 import ast
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.ranges import integer, real
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 #: Arguments that may change when a run is resumed.
@@ -23,17 +24,32 @@ def _keyword(text: str) -> tuple[str, Any]:
         return name, value
 
 
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose error messages are one sentence, without the usage. Options cannot be abbreviated."""
+
+    def __init__(self, **options):
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 _SWITCH = argparse.BooleanOptionalAction
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+_PROBABILITY = real(0, 1)
 
 
 def _add_data_arguments(group) -> None:
-    group.add_argument("--data", metavar="FOLDER", help="image folder: one folder per split, in it one folder of images per class")
+    group.add_argument(
+        "--data", metavar="FOLDER", help="image folder: one folder per split, in it one folder per class, in it images at any depth"
+    )
     group.add_argument(
         "--dataset",
         default="",
         metavar="NAME",
         help="dataset in timm's notation: empty for an image folder, wds/ for WebDataset shards in --data, hfds/NAME for a "
-        "Hugging Face dataset, hfids/NAME to stream it; digits for scikit-learn's digits",
+        "Hugging Face dataset, hfids/NAME to stream it, torch/NAME for a torchvision dataset in --data; digits for scikit-learn's "
+        "digits",
     )
     group.add_argument("--train-split", default="train", help="default: %(default)s")
     group.add_argument(
@@ -41,8 +57,8 @@ def _add_data_arguments(group) -> None:
     )
     group.add_argument("--input-key", help="column of the images (WebDataset, Hugging Face)")
     group.add_argument("--target-key", help="column of the labels (WebDataset, Hugging Face)")
-    group.add_argument("--num-classes", type=int, help="default: from the data")
-    group.add_argument("--workers", type=int, default=4, help="data loading processes; default: %(default)s")
+    group.add_argument("--num-classes", type=integer(1), help="at least the number of classes of the data; default: from the data")
+    group.add_argument("--workers", type=integer(0), default=4, help="data loading processes; default: %(default)s")
 
 
 def _add_model_arguments(group) -> None:
@@ -55,60 +71,80 @@ def _add_model_arguments(group) -> None:
         metavar="NAME=VALUE",
         help="arguments of the model, e.g. patch_sizes=(4,2)",
     )
-    group.add_argument("--weights", metavar="FILE", help="initial weights (safetensors); a head of a different size is not loaded")
-    group.add_argument("--drop-path", type=float, default=0.0, help="stochastic depth rate; default: %(default)s")
+    group.add_argument("--weights", metavar="FILE", help="initial weights (safetensors); a head for other classes is not loaded")
+    group.add_argument("--drop-path", type=real(0, 1, below=True), default=0.0, help="stochastic depth rate; default: %(default)s")
 
 
 def _add_images_arguments(group) -> None:
-    group.add_argument("--img-size", type=int, default=224, help="side in pixels; default: %(default)s")
-    group.add_argument("--mean", nargs=3, type=float, default=[0.485, 0.456, 0.406], help="of pixels in [0, 1]; default: ImageNet")
-    group.add_argument("--std", nargs=3, type=float, default=[0.229, 0.224, 0.225], help="of pixels in [0, 1]; default: ImageNet")
-    group.add_argument("--interpolation", default="bicubic", help="for evaluation; default: %(default)s")
-    group.add_argument("--train-interpolation", default="random", help="default: %(default)s")
+    group.add_argument("--img-size", type=integer(1), default=224, help="side in pixels; default: %(default)s")
+    group.add_argument("--mean", nargs=3, type=real(), default=[0.485, 0.456, 0.406], help="of pixels in [0, 1]; default: ImageNet")
     group.add_argument(
-        "--crop-pct", type=float, default=0.9, help="fraction of the center crop in evaluation; default: %(default)s"
+        "--std", nargs=3, type=real(0, above=True), default=[0.229, 0.224, 0.225], help="of pixels in [0, 1]; default: ImageNet"
     )
-    group.add_argument("--scale", nargs=2, type=float, default=[0.08, 1.0], help="area of random crops; default: %(default)s")
-    group.add_argument("--ratio", nargs=2, type=float, default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3")
-    group.add_argument("--hflip", type=float, default=0.5, help="probability of a horizontal flip; default: %(default)s")
-    group.add_argument("--color-jitter", type=float, default=0.0, help="default: %(default)s")
+    group.add_argument("--interpolation", default="bicubic", choices=_INTERPOLATIONS, help="for evaluation; default: %(default)s")
+    group.add_argument("--train-interpolation", default="random", choices=("random", *_INTERPOLATIONS), help="default: %(default)s")
+    group.add_argument(
+        "--crop-pct",
+        type=real(0.1, 1),
+        default=0.9,
+        help="fraction of the center crop in evaluation; default: %(default)s",
+    )
+    group.add_argument(
+        "--scale", nargs=2, type=real(0, 1, above=True), default=[0.08, 1.0], help="area of random crops; default: %(default)s"
+    )
+    group.add_argument(
+        "--ratio", nargs=2, type=real(0, above=True), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
+    )
+    group.add_argument("--hflip", type=_PROBABILITY, default=0.5, help="probability of a horizontal flip; default: %(default)s")
+    group.add_argument("--color-jitter", type=real(0), default=0.0, help="default: %(default)s")
     group.add_argument("--aa", metavar="POLICY", help="RandAugment etc. in timm's notation, e.g. rand-m9-mstd0.5-inc1")
-    group.add_argument("--aug-repeats", type=int, default=0, help="repeated augmentation: repetitions of each image, 0 for none")
-    group.add_argument("--reprob", type=float, default=0.0, help="random erasing (CutOut): probability; default: %(default)s")
+    group.add_argument(
+        "--aug-repeats", type=integer(0), default=0, help="repeated augmentation: repetitions of each image, 0 for none"
+    )
+    group.add_argument(
+        "--reprob", type=_PROBABILITY, default=0.0, help="random erasing (CutOut): probability; default: %(default)s"
+    )
     group.add_argument(
         "--remode", default="pixel", choices=("const", "rand", "pixel"), help="random erasing: fill mode; default: %(default)s"
     )
-    group.add_argument("--recount", type=int, default=1, help="random erasing: number of rectangles; default: %(default)s")
-    group.add_argument("--mixup", type=float, default=0.0, help="alpha, 0 for none; default: %(default)s")
-    group.add_argument("--cutmix", type=float, default=0.0, help="alpha, 0 for none; default: %(default)s")
-    group.add_argument("--mixup-prob", type=float, default=1.0, help="probability of Mixup or CutMix; default: %(default)s")
+    group.add_argument("--recount", type=integer(1), default=1, help="random erasing: number of rectangles; default: %(default)s")
+    group.add_argument("--mixup", type=real(0), default=0.0, help="alpha, 0 for none; default: %(default)s")
+    group.add_argument("--cutmix", type=real(0), default=0.0, help="alpha, 0 for none; default: %(default)s")
+    group.add_argument("--mixup-prob", type=_PROBABILITY, default=1.0, help="probability of Mixup or CutMix; default: %(default)s")
     group.add_argument(
-        "--mixup-switch-prob", type=float, default=0.5, help="probability of CutMix if both are enabled; default: %(default)s"
+        "--mixup-switch-prob",
+        type=_PROBABILITY,
+        default=0.5,
+        help="probability of CutMix if both are enabled; default: %(default)s",
     )
-    group.add_argument("--mixup-off-epoch", type=int, default=0, help="disable Mixup and CutMix from this epoch on; default: never")
-    group.add_argument("--smoothing", type=float, default=0.0, help="label smoothing; default: %(default)s")
+    group.add_argument(
+        "--mixup-off-epoch", type=integer(0), default=0, help="disable Mixup and CutMix from this epoch on; default: never"
+    )
+    group.add_argument("--smoothing", type=real(0, 1, below=True), default=0.0, help="label smoothing; default: %(default)s")
 
 
 def _add_optimization_arguments(group) -> None:
-    group.add_argument("--epochs", type=int, default=300, help="default: %(default)s")
+    group.add_argument("--epochs", type=integer(1), default=300, help="default: %(default)s")
     group.add_argument(
         "--batch-size",
-        type=int,
+        type=integer(1),
         default=1024,
         help="global batch size, over all processes and accumulation steps; default: %(default)s",
     )
-    group.add_argument("--grad-accum-steps", type=int, default=1, help="gradient accumulation steps; default: %(default)s")
+    group.add_argument("--grad-accum-steps", type=integer(1), default=1, help="gradient accumulation steps; default: %(default)s")
     group.add_argument("--opt", default="adamw", help="any optimizer of timm; default: %(default)s")
-    group.add_argument("--lr", type=float, default=1e-3, help="default: %(default)s")
-    group.add_argument("--weight-decay", type=float, default=0.05, help="except for biases and norms; default: %(default)s")
+    group.add_argument("--lr", type=real(0), default=1e-3, help="default: %(default)s")
+    group.add_argument("--weight-decay", type=real(0), default=0.05, help="except for biases and norms; default: %(default)s")
     group.add_argument(
         "--sched", default="cosine", choices=("cosine", "tanh", "wsd", "constant"), help="timm scheduler; default: %(default)s"
     )
-    group.add_argument("--min-lr", type=float, default=1e-5, help="default: %(default)s")
-    group.add_argument("--warmup-epochs", type=float, default=0, help="linear; default: %(default)s")
-    group.add_argument("--warmup-lr", type=float, default=1e-6, help="default: %(default)s")
-    group.add_argument("--clip-grad", type=float, default=0.0, help="maximum gradient norm, 0 for no limit; default: %(default)s")
-    group.add_argument("--model-ema-decay", type=float, default=0.0, help="EMA of the weights: decay; default: 0, no EMA")
+    group.add_argument("--min-lr", type=real(0), default=1e-5, help="default: %(default)s")
+    group.add_argument("--warmup-epochs", type=real(0), default=0, help="linear; default: %(default)s")
+    group.add_argument("--warmup-lr", type=real(0), default=1e-6, help="default: %(default)s")
+    group.add_argument("--clip-grad", type=real(0), default=0.0, help="maximum gradient norm, 0 for no limit; default: %(default)s")
+    group.add_argument(
+        "--model-ema-decay", type=real(0, 1, below=True), default=0.0, help="EMA of the weights: decay; default: 0, no EMA"
+    )
     group.add_argument("--model-ema-warmup", action=_SWITCH, default=False, help="EMA: increase the decay from 0")
 
 
@@ -119,14 +155,16 @@ def _add_execution_arguments(group) -> None:
     group.add_argument("--torchcompile", action=_SWITCH, default=False, help="torch.compile the model")
     group.add_argument("--grad-checkpointing", action=_SWITCH, default=False, help="recompute blocks in the backward pass")
     group.add_argument("--parallel", default="ddp", choices=("ddp", "fsdp"), help="under torchrun; default: %(default)s")
-    group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    group.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, help="default: %(default)s")
 
 
 def _add_run_arguments(group) -> None:
     group.add_argument("--output", metavar="FOLDER", default="out/train", help="default: %(default)s")
     group.add_argument("--resume", default="", metavar="auto|FILE", help="auto: resume the run in --output")
-    group.add_argument("--keep", type=int, default=3, help="number of checkpoints to keep; default: %(default)s")
-    group.add_argument("--log-interval", type=int, default=50, help="updates between checks of the loss; default: %(default)s")
+    group.add_argument("--keep", type=integer(1), default=3, help="number of checkpoints to keep; default: %(default)s")
+    group.add_argument(
+        "--log-interval", type=integer(1), default=50, help="updates between checks of the loss; default: %(default)s"
+    )
     group.add_argument("--tensorboard", action=_SWITCH, default=True, help="write TensorBoard events")
 
 
@@ -145,7 +183,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """A parser with only these arguments."""
-    result = argparse.ArgumentParser(prog="s2mlp train", allow_abbrev=False)
+    result = Parser(prog="s2mlp train")
     add_arguments(result)
     return result
 
@@ -160,6 +198,34 @@ def recipe_path(name: str) -> Path:
             return path
     known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
     raise TrainingError(f"no recipe {name!r}: neither a file nor one of {known}")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        TrainingError: the file cannot be read, or is not YAML in UTF-8 with a mapping.
+    """
+    import yaml
+
+    data = b""
+    try:
+        data = path.read_bytes()
+        recipe = yaml.safe_load(data.decode("utf-8-sig")) or {}
+    except OSError as error:
+        raise TrainingError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        number = data[: error.start].count(b"\n") + 1
+        raise TrainingError(f"{path}, line {number}: byte 0x{data[error.start]:02x} is not UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise TrainingError(f"{path}{line}: not YAML ({error.problem})") from error
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise TrainingError(f"{path}: not YAML ({one_line(error)})") from error
+    if not isinstance(recipe, dict):
+        raise TrainingError(f"{path}: a recipe must be a mapping from arguments to values")
+    if not isinstance(recipe.get("model_kwargs") or {}, dict):
+        raise TrainingError(f"{path}: model_kwargs must be a mapping from names to values, got {recipe['model_kwargs']!r}")
+    return recipe
 
 
 def _as_argv(recipe: dict[str, Any], actions: dict[str, argparse.Action], path: Path) -> list[str]:
@@ -186,19 +252,15 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The merged configuration: defaults, overridden by ``--recipe``, overridden by ``argv``. ``model_kwargs`` is a dict.
 
     Raises:
-        TrainingError: the recipe does not exist or contains unknown arguments.
+        TrainingError: the recipe does not exist, is not YAML in UTF-8, or contains unknown arguments.
         SystemExit: raised by argparse for invalid arguments.
     """
-    import yaml
-
     argument_parser = parser()
     given = argument_parser.parse_args(argv)
     arguments = given
     if given.recipe:
         path = recipe_path(given.recipe)
-        recipe = yaml.safe_load(path.read_text()) or {}
-        if not isinstance(recipe, dict):
-            raise TrainingError(f"{path}: a recipe must be a mapping from arguments to values")
+        recipe = _read_recipe(path)
         actions = {action.dest: action for action in argument_parser._actions if action.dest not in ("help", "recipe")}
         arguments = argument_parser.parse_args(_as_argv(recipe, actions, path) + argv)
         recipe_kwargs = recipe.get("model_kwargs") or {}

@@ -1,83 +1,72 @@
-"""timm's datasets and loaders, with checks that prevent late failures of a long run and wrong labels."""
+"""Splits of datasets and timm's loaders of them, with checks that prevent late failures of a long run and wrong labels."""
 
 import argparse
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.data import ImageDataset, create_dataset, create_loader
-from timm.data.readers.img_extensions import get_img_extensions
+from timm.data import create_dataset, create_loader
+from timm.data.readers import create_reader
 
 from s2mlp_cuda._extras import require
+from s2mlp_cuda.training.datasets import Images, ImageStream, Labels, TorchvisionReader
 from s2mlp_cuda.training.digits import write_digits
-from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError
+from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.folders import FolderReader, split_folder
+from s2mlp_cuda.training.images import check_headers
 
-#: The package that each of timm's readers needs, by prefix of the dataset name; also the name of the extra that installs it.
-_READER_PACKAGES = {"wds": "webdataset", "hfds": "datasets", "hfids": "datasets"}
-
-
-class StrictImageDataset(ImageDataset):
-    """timm's dataset, but an unreadable image is an error that names the file; timm would use another image instead."""
-
-    def __init__(self, root, reader):
-        super().__init__(root, reader)
-        self._max_retries = 1
-
-    def __getitem__(self, index: int):
-        try:
-            return super().__getitem__(index)
-        except (RuntimeError, SyntaxError) as error:
-            raise UnreadableImageError(
-                f"cannot read the image {self.filename(index, absolute=True)}: repair or remove the file, "
-                "then resume with --resume auto"
-            ) from error
+#: The packages that the datasets need, by prefix of their names; also the name of the extra that installs them.
+_PACKAGES = {"wds": ("webdataset",), "hfds": ("datasets",), "hfids": ("datasets",), "torch": ()}
 
 
 @dataclass(frozen=True)
 class Split:
-    """A dataset of images and labels, and its class names by index; empty if the reader has none."""
+    """A dataset of images and labels.
 
-    dataset: Any
+    Args:
+        dataset: images and class indices, for timm's loaders.
+        class_names: class names of the model by index; empty if neither the model nor the dataset has names.
+        num_classes: number of classes of the model.
+        size: number of images.
+        root: folder of the split, or another name of it.
+        files: paths of the images in the folder; empty for other datasets.
+    """
+
+    dataset: Images | ImageStream
     class_names: list[str]
+    num_classes: int
+    size: int
+    root: str
+    files: list[str]
+
+    def check_files(self) -> None:
+        """Read the headers of all files.
+
+        Raises:
+            UnreadableImageError: a file is empty, no image, or larger than Pillow's limit.
+        """
+        check_headers(self.files)
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change when a run is resumed: class names, the number of images, and a hash of their file names."""
+        names = b"\0".join(os.fsencode(path[len(self.root) :]) for path in self.files)
+        return {"classes": self.class_names, "images": self.size, "file names": hashlib.sha256(names).hexdigest()}
 
 
-def _class_folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _has_image(folder: Path) -> bool:
-    extensions = get_img_extensions(as_set=True)
-    return any(
-        os.path.splitext(name)[1].lower() in extensions for _, _, names in os.walk(folder, followlinks=True) for name in names
-    )
-
-
-def _check_folder(root: Path, split: str) -> None:
-    """
-    Raises:
-        TrainingError: the folder has no classes, or a class has no images, which would change the labels of later classes.
-    """
-    folders = _class_folders(root)
-    if not folders:
-        raise TrainingError(f"{root} has no folders: {split} images must be in one folder per class")
-    empty = [path.name for path in folders if not _has_image(path)]
-    if empty:
-        raise TrainingError(f"{root} has no images for the class{'es' if len(empty) > 1 else ''} {', '.join(empty)}")
-
-
-def _split_folder(root: Path, split: str) -> Path:
-    """The folder of a split or of one of timm's synonyms.
-
-    Raises:
-        TrainingError: there is none; timm would use the root instead.
-    """
-    synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
-    for name in synonyms.get(split, (split,)):
-        if (root / name).is_dir():
-            return root / name
-    raise TrainingError(f"{root} has no folder for the split {split!r}: name one with --train-split or --val-split")
+def describe_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the identity of a split has changed; empty if it has not."""
+    gone, new = (sorted(set(one["classes"]) - set(other["classes"])) for one, other in ((before, now), (now, before)))
+    if gone or new:
+        changes = {"missing classes": gone, "new classes": new}
+        return "; ".join(f"{change}: {', '.join(names)}" for change, names in changes.items() if names)
+    if before["classes"] != now["classes"]:
+        return "another order of the classes"
+    if before["images"] != now["images"]:
+        return f"{before['images']} images, now {now['images']}"
+    return "" if before == now else "other file names"
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -90,49 +79,90 @@ def _digits_folder(arguments: argparse.Namespace) -> Path:
     return Path(arguments.output) / "digits"
 
 
-def open_split(arguments: argparse.Namespace, split: str, class_names: list[str], is_training: bool) -> Split:
+def _open_reader(arguments: argparse.Namespace, split: str, batch_size: int, is_training: bool):
+    """The reader of a dataset that is not an image folder."""
+    prefix, separator, name = arguments.dataset.partition("/")
+    prefix = prefix.lower()
+    if not separator or prefix not in _PACKAGES:
+        known = ", ".join(f"{each}/" for each in _PACKAGES)
+        raise TrainingError(f"unknown --dataset {arguments.dataset!r}: it must be empty, digits, or begin with {known}")
+    for package in _PACKAGES[prefix]:
+        require(package, package)
+    keys = {"input_key": arguments.input_key, "target_key": arguments.target_key}
+    stream = {"is_training": is_training, "seed": arguments.seed, "batch_size": batch_size}
+    if prefix in ("wds", "torch") and not arguments.data:
+        raise TrainingError(f"no data: --dataset {arguments.dataset} needs a folder, --data")
+    try:
+        if prefix == "wds":
+            from s2mlp_cuda.training.shards import ShardReader
+
+            return ShardReader(root=arguments.data, split=split, **keys, **stream)
+        if prefix == "torch":
+            if name.lower() in ("image_folder", "folder"):
+                raise TrainingError(f"--dataset {arguments.dataset} is not supported: leave --dataset empty for an image folder")
+            return TorchvisionReader(create_dataset(arguments.dataset, root=arguments.data, split=split))
+        if prefix == "hfids":
+            keys |= {**stream, "input_img_mode": ""}
+        return create_reader(f"{prefix}/{name}", root=arguments.data, split=split, **keys)
+    except TrainingError:
+        raise
+    except Exception as error:  # of files, networks and the libraries of datasets
+        raise TrainingError(f"cannot open the dataset {arguments.dataset}, split {split!r}: {one_line(error)}") from error
+
+
+def _class_indices(data_names: list[str], class_names: list[str], where: str) -> list[int] | None:
+    """The model's class index of each label of a dataset, by name; None if either has no names.
+
+    Raises:
+        TrainingError: the dataset has classes that the model does not have.
+    """
+    if not data_names or not class_names:
+        return None
+    unknown = sorted(set(data_names) - set(class_names))
+    if unknown:
+        raise TrainingError(f"{where} has classes that the model was not trained with: {', '.join(unknown)}")
+    return [class_names.index(name) for name in data_names]
+
+
+def open_split(arguments: argparse.Namespace, split: str, class_names: list[str], is_training: bool, batch_size: int) -> Split:
     """Open a split of the dataset.
 
     Args:
         arguments: of ``s2mlp train``.
         split: name of the split.
         class_names: class names of the model, in the order of its labels; empty to take them from the data.
-        is_training: whether streams are shuffled.
+        is_training: whether streams are shuffled, and repeated until the last batch is full.
+        batch_size: of a process, without gradient accumulation.
 
     Raises:
-        TrainingError: the data is missing, is empty or has other classes.
+        TrainingError: the data is missing, is empty, has other classes, or more than ``num_classes``.
         MissingExtraError: the package that the reader needs is not installed.
     """
-    class_map = {name: index for index, name in enumerate(class_names)}
-    options: dict[str, Any] = {
-        "is_training": is_training,
-        "class_map": class_map or None,
-        "seed": arguments.seed,
-        "batch_size": arguments.batch_size,
-        "input_key": arguments.input_key,
-        "target_key": arguments.target_key,
-    }
+    reader: Any
     if arguments.dataset in ("", "digits"):
         if not arguments.data and not arguments.dataset:
             raise TrainingError("no data: give an image folder with --data or a dataset with --dataset")
-        root = Path(arguments.data) if arguments.data else _digits_folder(arguments)
-        folder = _split_folder(root, split)
-        _check_folder(folder, split)
-        unknown = {path.name for path in _class_folders(folder)} - class_map.keys() if class_map else set()
-        if unknown:
-            raise TrainingError(f"{folder} has classes that the model was not trained with: {', '.join(sorted(unknown))}")
-        reader = create_dataset("", root=str(folder), search_split=False, class_map=options["class_map"]).reader
-        dataset = StrictImageDataset(str(folder), reader)
+        where = str(split_folder(Path(arguments.data) if arguments.data else _digits_folder(arguments), split))
+        reader = FolderReader(Path(where), split)
     else:
-        package = _READER_PACKAGES.get(arguments.dataset.partition("/")[0])
-        if package:
-            require(package, package)
-        dataset = create_dataset(arguments.dataset, root=arguments.data, split=split, **options)
-        if isinstance(dataset, ImageDataset):
-            dataset = StrictImageDataset(arguments.data, dataset.reader)
-        reader = getattr(dataset, "reader", None)
-    names = getattr(reader, "class_to_idx", None) or {}
-    return Split(dataset, [str(name) for name in sorted(names, key=names.__getitem__)])
+        where = f"the split {split!r} of {arguments.dataset}"
+        reader = _open_reader(arguments, split, batch_size, is_training)
+    by_index = {index: str(name) for name, index in (getattr(reader, "class_to_idx", None) or {}).items()}
+    data_names = [by_index[index] for index in sorted(by_index)]
+    names = class_names or data_names
+    count = arguments.num_classes or len(names)
+    if not count:
+        raise TrainingError("the number of classes is not known from the data: give --num-classes")
+    if len(names) > count:
+        raise TrainingError(f"--num-classes {count} is less than the number of classes of {where}, which is {len(names)}")
+    labels = Labels(count, _class_indices(data_names, class_names, where))
+    is_stream = hasattr(reader, "set_epoch")
+    dataset = ImageStream(where, reader, labels) if is_stream else Images(where, reader, labels)
+    size = reader.num_samples if is_stream else len(reader)
+    if not size:
+        raise TrainingError(f"{where} has no images")
+    files = [path for path, _ in reader.samples] if isinstance(reader, FolderReader) else []
+    return Split(dataset, names, count, size, where, files)
 
 
 def _image_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -145,8 +175,10 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
     Workers are restarted in each epoch, so that an epoch depends only on its seed and not on earlier epochs.
 
     Raises:
-        TrainingError: the split is smaller than one batch.
+        TrainingError: the split is smaller than one batch, or a stream with repeated augmentation.
     """
+    if arguments.aug_repeats and isinstance(split.dataset, ImageStream):
+        raise TrainingError(f"--aug-repeats does not support streams of images such as {arguments.dataset}")
     distributed = torch.distributed.is_initialized()
     loader = create_loader(
         split.dataset,

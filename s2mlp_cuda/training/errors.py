@@ -6,7 +6,14 @@ class TrainingError(RuntimeError):
 
 
 class UnreadableImageError(TrainingError):
-    """An image file cannot be opened or decoded; the message names it."""
+    """An image cannot be opened or decoded, or its label is invalid; the message names the image."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error of a library, on one line and without a period at its end; its type if it has no message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def message_of(error: TrainingError) -> str:

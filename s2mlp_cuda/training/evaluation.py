@@ -22,7 +22,8 @@ def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, 
         channels_last: memory format of the images.
 
     Returns:
-        ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes; each image counts once.
+        ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes, and the number of
+        ``images``; each image counts once.
     """
     evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -31,7 +32,9 @@ def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, 
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
             output = model(images.contiguous(memory_format=memory_format))
         evaluator.update(output, labels)
-    return dict(evaluator.compute(distributed=processes.count > 1))
+    images = torch.tensor(float(evaluator.num_samples), dtype=torch.float64, device=processes.device)
+    metrics = evaluator.compute(distributed=processes.count > 1)
+    return {**metrics, "images": round(processes.mean(images) * processes.count)}
 
 
 def evaluate_file(
@@ -43,11 +46,13 @@ def evaluate_file(
     workers: int = 4,
     device: str = "auto",
     amp: bool = False,
+    input_key: str | None = None,
+    target_key: str | None = None,
 ) -> dict[str, float]:
     """``s2mlp eval``: evaluate weights that ``s2mlp train`` wrote, in one process or under torchrun.
 
     Returns:
-        As :func:`evaluate`, plus the number of ``images``. Empty in all processes except the first.
+        As :func:`evaluate`. Empty in all processes except the first.
 
     Raises:
         TrainingError: weights, data or device cannot be used.
@@ -59,9 +64,10 @@ def evaluate_file(
         for name in ("img_size", "mean", "std", "interpolation", "crop_pct"):
             setattr(arguments, name, getattr(description, name))
         arguments.data, arguments.dataset, arguments.workers = data, dataset, workers
-        images = open_split(arguments, split, description.class_names, is_training=False)
+        arguments.input_key, arguments.target_key, arguments.num_classes = input_key, target_key, description.num_classes
+        images = open_split(arguments, split, description.class_names, False, batch_size)
         loader = eval_loader(arguments, images, batch_size, processes.device)
         metrics = evaluate(model.to(processes.device), loader, processes, amp)
-        return {**metrics, "images": len(images.dataset)} if processes.is_first else {}
+        return metrics if processes.is_first else {}
     finally:
         leave()

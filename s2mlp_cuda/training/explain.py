@@ -16,6 +16,7 @@ from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftS
 from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
 from s2mlp_cuda.reference import group_borders
 from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.files import check_folder
 
 _PANELS = 12
 #: A pixel belongs to the receptive field if its gradient exceeds this fraction of the largest.
@@ -38,13 +39,14 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
         block: the block whose groups are drawn, counted from 1.
 
     Raises:
-        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``.
+        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``, or the folder cannot be written to.
     """
     blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, (S2MLPBlock, S2MLPv2Block))]
     if not blocks:
         raise TrainingError(f"{type(model).__name__} has no blocks with a spatial shift")
     if not 1 <= block <= len(blocks):
         raise TrainingError(f"the model has blocks 1 to {len(blocks)}, got {block}")
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]
     attentions = [module for module in model.modules() if isinstance(module, ShiftSplitAttention)]

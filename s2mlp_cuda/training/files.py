@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,37 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def check_folder(path: Path) -> None:
+    """Create the folder and a file in it, then remove what was created.
+
+    Raises:
+        TrainingError: the folder cannot be created or written to.
+    """
+    created: list[Path] = []
+    try:
+        for folder in (*reversed(path.parents), path):
+            if not folder.is_dir():
+                folder.mkdir()
+                created.append(folder)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise TrainingError(f"cannot write to the folder {path}: {error.strerror or error}") from error
+    finally:
+        for folder in reversed(created):
+            folder.rmdir()
+
+
+def check_file(path: Path) -> None:
+    """
+    Raises:
+        TrainingError: the path is a folder, or its folder does not exist or cannot be written to.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise TrainingError(f"cannot write {path}: " + ("it is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
+    check_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

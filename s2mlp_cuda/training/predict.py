@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from timm.data import create_transform
 from torch import nn
 
-from s2mlp_cuda.training.errors import UnreadableImageError
+from s2mlp_cuda.training.images import read
 from s2mlp_cuda.training.weights import Description
 
 
@@ -25,15 +24,12 @@ def read_image(path: Path, description: Description) -> torch.Tensor:
         interpolation=description.interpolation,
         crop_pct=description.crop_pct,
     )
-    try:
-        with Image.open(path) as image:
-            return transform(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise UnreadableImageError(f"cannot read the image {path}: {error}") from error
+    return transform(read(path))
 
 
 def class_name(description: Description, index: int) -> str:
-    return description.class_names[index] if description.class_names else f"class {index}"
+    """The name of a class of the model; its number if the model has more classes than names."""
+    return description.class_names[index] if index < len(description.class_names) else f"class {index}"
 
 
 @torch.inference_mode()

@@ -1,5 +1,7 @@
 """The device and the rank of this process, with or without torchrun."""
 
+import os
+import re
 from dataclasses import dataclass
 
 import torch
@@ -33,9 +35,20 @@ class Processes:
 
 
 def resolve_device(device: str) -> str:
-    """Replaces ``"auto"`` by ``"cuda"`` if available, else ``"cpu"``; returns other devices unchanged."""
+    """Replaces ``"auto"`` by ``"cuda"`` if available, else ``"cpu"``; returns other devices unchanged.
+
+    Raises:
+        TrainingError: the device does not exist.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise TrainingError(f"--device must be auto, cpu, cuda or cuda:N, got {device!r}")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise TrainingError(f"--device {device}: PyTorch finds no GPU on this machine")
+    number = int(os.environ.get("LOCAL_RANK", device.partition(":")[2] or 0)) if device != "cpu" else 0
+    if device != "cpu" and number >= torch.cuda.device_count():
+        raise TrainingError(f"there is no GPU {number}: PyTorch finds {torch.cuda.device_count()}, counted from 0")
     return device
 
 
@@ -50,8 +63,6 @@ def join(device: str, needs_group: bool) -> Processes:
         TrainingError: the device is not available.
     """
     device = resolve_device(device)
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise TrainingError(f"--device {device}: PyTorch finds no GPU on this machine")
     info = init_distributed_device_so(device)
     if needs_group and not distributed.is_initialized():
         distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)

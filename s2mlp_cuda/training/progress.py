@@ -16,13 +16,13 @@ class Progress:
     """Prints in the first process only."""
 
     def __init__(self, is_first: bool):
-        self.console = Console(highlight=False, quiet=not is_first)
+        self.console = Console(highlight=False, markup=False, emoji=False, quiet=not is_first)
 
     def say(self, text: str) -> None:
         self.console.print(text, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(f"[yellow]{text}", soft_wrap=True)
+        self.console.print(text, soft_wrap=True, style="yellow")
 
     def tell_epoch(self, row: dict[str, float], epochs: int) -> None:
         average = f", moving average {row['ema_top1']:.2f}%" if "ema_top1" in row else ""

@@ -30,17 +30,21 @@ from torch.distributed.fsdp import fully_shard
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
 from s2mlp_cuda.training import checkpoint, config, weights
+from s2mlp_cuda.training.checks import check_arguments, check_optimizer
 from s2mlp_cuda.training.curves import draw_curves
-from s2mlp_cuda.training.data import eval_loader, open_split, prepare, train_loader
+from s2mlp_cuda.training.data import Split, describe_change, eval_loader, open_split, prepare, train_loader
+from s2mlp_cuda.training.datasets import ImageStream
 from s2mlp_cuda.training.environment import environment
-from s2mlp_cuda.training.errors import TrainingError
+from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.evaluation import evaluate
-from s2mlp_cuda.training.files import report_full_disk, write_text
+from s2mlp_cuda.training.files import check_folder, report_full_disk, write_text
 from s2mlp_cuda.training.processes import Processes, join, leave
 from s2mlp_cuda.training.progress import Progress
 
 #: Full state dicts on the CPU of the first process: the same for one process, DDP and FSDP2.
 _FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+_STATE_KEYS = {"epochs_done", "history", "arguments", "data", "model", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,14 @@ def train(arguments: argparse.Namespace) -> Finished:
         TrainingError: incompatible arguments, unusable data or checkpoints, a loss that is not finite, or a full disk. Saved
             files are intact.
     """
+    check_arguments(arguments)
     processes = join(arguments.device, arguments.aug_repeats > 0)
     try:
         with report_full_disk(Path(arguments.output)):
             run = _Run(arguments, processes)
             run.all_epochs()
             processes.wait()  # otherwise a collective's thread may free tensors during interpreter exit, which aborts the process
-            return Finished(run.history, run.parameters, len(run.val_loader.dataset))
+            return Finished(run.history, run.parameters, run.test_images)
     finally:
         leave()
 
@@ -82,22 +87,17 @@ class _Run:
     def __init__(self, arguments: argparse.Namespace, processes: Processes):
         self.arguments, self.processes = arguments, processes
         self.output = Path(arguments.output)
+        self.memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
         if processes.device.type == "cpu":
             keep_freed_memory()
         self.progress = Progress(processes.is_first)
         self.history: list[dict[str, float]] = []
-        state = self._state_to_resume()
-
-        if processes.is_first:
-            prepare(arguments)
-        processes.wait()
-        train_split = open_split(arguments, arguments.train_split, [], True)
-        val_split = open_split(arguments, arguments.val_split, train_split.class_names, False)
-        self.class_names = train_split.class_names
-        self.num_classes = arguments.num_classes or len(self.class_names)
-        if not self.num_classes:
-            raise TrainingError("the number of classes is not known from the data: give --num-classes")
         self.micro_batch = self._micro_batch_size()
+        check_optimizer(arguments, processes.device)
+        state = self._state_to_resume()
+        train_split, val_split = self._open_splits(state)
+        self.class_names, self.num_classes = train_split.class_names, train_split.num_classes
+        self.test_images = val_split.size
         self.train_loader = train_loader(arguments, train_split, self.micro_batch, processes.device)
         self.val_loader = eval_loader(arguments, val_split, self.micro_batch, processes.device)
         self.updates_per_epoch = len(self.train_loader) // arguments.grad_accum_steps
@@ -105,27 +105,20 @@ class _Run:
 
         torch.manual_seed(arguments.seed)
         model = self._model()
+        weights.check_input(model, arguments.img_size, self.num_classes, self.memory_format)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.task = self._task(model)
         self.optimizer = create_optimizer_v2(
             unwrap_model(self.task.trainable_module), arguments.opt, arguments.lr, arguments.weight_decay
         )
-        self.scheduler, _ = create_scheduler_v2(
-            self.optimizer,
-            arguments.sched,
-            num_epochs=arguments.epochs,
-            warmup_epochs=arguments.warmup_epochs,
-            warmup_lr=arguments.warmup_lr,
-            min_lr=arguments.min_lr,
-            step_on_epochs=False,
-            updates_per_epoch=self.updates_per_epoch,
-        )
+        self.scheduler = self._scheduler()
         self.first_epoch = self._restore(state)
 
     def _state_to_resume(self) -> dict[str, Any] | None:
         """
         Raises:
-            TrainingError: the output folder already has a run and ``resume`` is not set, or the run has different arguments.
+            TrainingError: the output folder already has a run and ``resume`` is not set, the checkpoint is not one of a run, or the
+                run has different arguments.
         """
         resume = self.arguments.resume
         if not resume:
@@ -134,11 +127,44 @@ class _Run:
             return None
         state = checkpoint.load_newest(self.output, self.progress.warn) if resume == "auto" else checkpoint.load(Path(resume))
         if state is not None:
+            if not isinstance(state, dict) or not _STATE_KEYS <= state.keys():
+                raise TrainingError(f"the checkpoint to resume ({resume}) was not written by this version of s2mlp train")
             now = {**vars(self.arguments), "processes": self.processes.count}
             changed = config.differences(state["arguments"], now)
             if changed:
                 raise TrainingError(f"the run was started with different arguments ({'; '.join(changed)})")
         return state
+
+    def _open_splits(self, state: dict[str, Any] | None) -> tuple[Split, Split]:
+        """
+        Raises:
+            TrainingError: the output folder cannot be written to, the data cannot be used, or is not that of the run to resume.
+        """
+        arguments = self.arguments
+        if self.processes.is_first:
+            check_folder(self.output)
+            check_folder(checkpoint.folder_of(self.output))
+            prepare(arguments)
+        self.processes.wait()
+        train_split = open_split(arguments, arguments.train_split, [], True, self.micro_batch)
+        val_split = open_split(arguments, arguments.val_split, train_split.class_names, False, self.micro_batch)
+        if isinstance(val_split.dataset, ImageStream) and self.processes.count > 1 and arguments.parallel == "fsdp":
+            raise TrainingError(
+                f"--parallel fsdp does not support streams of images such as {arguments.dataset}: use --parallel ddp"
+            )
+        self.data = {"training": train_split.identity(), "validation": val_split.identity()}
+        if state is not None:
+            changes = {name: describe_change(state["data"][name], now) for name, now in self.data.items()}
+            changed = ", ".join(f"{name} data: {change}" for name, change in changes.items() if change)
+            if changed:
+                raise TrainingError(
+                    f"the run was started with different data ({changed}): restore it, or start a new run in another --output, "
+                    "from last.safetensors with --weights"
+                )
+        if self.processes.is_first:
+            train_split.check_files()
+            val_split.check_files()
+        return train_split, val_split
 
     def _micro_batch_size(self) -> int:
         parts = self.processes.count * self.arguments.grad_accum_steps
@@ -149,6 +175,25 @@ class _Run:
                 f"({self.processes.count} processes, {self.arguments.grad_accum_steps} accumulation steps)"
             )
         return size
+
+    def _scheduler(self):
+        arguments = self.arguments
+        try:
+            scheduler, _ = create_scheduler_v2(
+                self.optimizer,
+                arguments.sched,
+                num_epochs=arguments.epochs,
+                warmup_epochs=arguments.warmup_epochs,
+                warmup_lr=arguments.warmup_lr,
+                min_lr=arguments.min_lr,
+                step_on_epochs=False,
+                updates_per_epoch=self.updates_per_epoch,
+            )
+        except ValueError as error:
+            raise TrainingError(
+                f"--sched {arguments.sched} cannot be used for --epochs {arguments.epochs} ({one_line(error)})"
+            ) from error
+        return scheduler
 
     def _mixup(self) -> Mixup | None:
         arguments = self.arguments
@@ -173,11 +218,14 @@ class _Run:
         drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
         model = weights.build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
         if arguments.weights:
-            skipped = weights.load_into(model, Path(arguments.weights))
+            skipped = weights.load_into(model, Path(arguments.weights), self.class_names)
             if skipped:
-                self.progress.warn(f"{arguments.weights}: not loaded, as the number of classes differs: {', '.join(skipped)}")
+                self.progress.warn(f"{arguments.weights}: not loaded, as the classes differ: {', '.join(skipped)}")
         if arguments.grad_checkpointing:
-            model.set_grad_checkpointing()  # type: ignore[operator]
+            try:
+                model.set_grad_checkpointing()  # type: ignore[operator]
+            except Exception as error:  # models of timm that lack it raise AssertionError, AttributeError and others
+                raise TrainingError(f"{arguments.model} does not support --grad-checkpointing ({one_line(error)})") from error
         if arguments.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model.to(self.processes.device)
@@ -214,11 +262,14 @@ class _Run:
         if state is None:
             return 0
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.processes.count > 1)
-        set_state_dict(
-            self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"], options=options
-        )
-        if self.task.has_ema():
-            set_model_state_dict(self.averaged_model, state["ema"], options=options)
+        try:
+            set_state_dict(
+                self.model, self.optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"], options=options
+            )
+            if self.task.has_ema():
+                set_model_state_dict(self.averaged_model, state["ema"], options=options)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise TrainingError(f"the checkpoint is of a different model ({one_line(error)})") from error
         self.history = state["history"]
         return state["epochs_done"]
 
@@ -296,17 +347,17 @@ class _Run:
     def _updates(self, epoch: int, advance) -> float:
         """Trains for one epoch; returns the mean loss."""
         arguments, processes, task = self.arguments, self.processes, self.task
-        memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
         task.train()
         total = torch.zeros((), dtype=torch.float64, device=processes.device)
         micro_batches = self.updates_per_epoch * arguments.grad_accum_steps
+        index = -1
         for index, (images, labels) in zip(range(micro_batches), self.train_loader):
             if self.mixup is not None:
                 images, labels = self.mixup(images, labels)
             is_update = (index + 1) % arguments.grad_accum_steps == 0
             with nullcontext() if is_update else task.no_sync():
                 with torch.autocast(processes.device.type, torch.bfloat16, enabled=arguments.amp):
-                    loss = task(images.contiguous(memory_format=memory_format), labels)["loss"]
+                    loss = task(images.contiguous(memory_format=self.memory_format), labels)["loss"]
                 (loss / arguments.grad_accum_steps).backward()
             total += loss.detach()
             if not is_update:
@@ -321,6 +372,11 @@ class _Run:
             if update % arguments.log_interval == 0:
                 self._check_finite(processes.mean(total), epoch)
             advance(arguments.batch_size, total / (index + 1))
+        if index + 1 < micro_batches:
+            raise TrainingError(
+                f"the training data ended after {index + 1} of {micro_batches} batches: it has fewer images than it says, or fewer "
+                "than data loading processes (--workers)"
+            )
         mean = processes.mean(total) / micro_batches
         self._check_finite(mean, epoch)
         return mean
@@ -331,7 +387,7 @@ class _Run:
         models = {"val": self.model, "ema": self.averaged_model} if self.task.has_ema() else {"val": self.model}
         for prefix, model in models.items():
             metrics = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
-            row |= {f"{prefix}_{name}": value for name, value in metrics.items()}
+            row |= {f"{prefix}_{name}": metrics[name] for name in ("loss", "top1", "top5")}
         self._check_finite(row["val_loss"], epoch)
         return row
 
@@ -353,6 +409,7 @@ class _Run:
             "epochs_done": epochs_done,
             "history": self.history,
             "arguments": arguments,
+            "data": self.data,
             "model": model,
             "optimizer": optimizer,
         }

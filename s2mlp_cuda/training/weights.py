@@ -16,8 +16,8 @@ from torch import nn
 import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
 from s2mlp_cuda.export import decompose, to_onnx
 from s2mlp_cuda.training.config import tuples_to_lists
-from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import atomic_file
+from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.files import atomic_file, check_file
 
 _KEY = "s2mlp_cuda"
 #: Names of the classifier in models of this package and of timm.
@@ -39,7 +39,7 @@ class Description:
     crop_pct: float
 
 
-def build(name: str, num_classes: int, **kwargs) -> nn.Module:
+def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
     """``timm.create_model``, with errors as TrainingError.
 
     Raises:
@@ -47,8 +47,29 @@ def build(name: str, num_classes: int, **kwargs) -> nn.Module:
     """
     try:
         return timm.create_model(name, num_classes=num_classes, **kwargs)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(f"cannot build {name} with {kwargs}: {error}") from error
+    except Exception as error:  # models check their arguments in many ways
+        raise TrainingError(f"cannot build {name} with {kwargs}: {one_line(error)}") from error
+
+
+def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format: torch.memory_format) -> None:
+    """Run the model once on a black image, in evaluation mode and without gradients.
+
+    Raises:
+        TrainingError: the model does not accept images (1, 3, img_size, img_size), or does not return logits (1, num_classes).
+    """
+    training = model.training
+    try:
+        with torch.no_grad():
+            image = torch.zeros(1, 3, img_size, img_size, device=next(model.parameters()).device)
+            output = model.eval()(image.contiguous(memory_format=memory_format))
+    except Exception as error:  # as in `build`
+        size = f"{img_size}x{img_size} pixels (--img-size)"
+        raise TrainingError(f"the model does not accept images of {size}: {one_line(error)}") from error
+    finally:
+        model.train(training)
+    if not isinstance(output, torch.Tensor) or output.shape != (1, num_classes):
+        found = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
+        raise TrainingError(f"the model must return logits of shape (1, {num_classes}) for one image, got {found}")
 
 
 def save(path: Path, state: Mapping[str, Any], description: Description) -> None:
@@ -73,9 +94,12 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
         with safe_open(path, "pt") as file:
             described = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise TrainingError(f"{path} is not a safetensors file or is damaged ({error})") from error
-    return tensors, Description(**json.loads(described)) if described else None
+    except (SafetensorError, OSError) as error:
+        raise TrainingError(f"{path} is not a safetensors file or is damaged ({one_line(error)})") from error
+    try:
+        return tensors, Description(**json.loads(described)) if described else None
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"the description of the model in {path} is not one of s2mlp train ({one_line(error)})") from error
 
 
 def load(path: Path) -> tuple[nn.Module, Description]:
@@ -88,25 +112,44 @@ def load(path: Path) -> tuple[nn.Module, Description]:
     if description is None:
         raise TrainingError(f"{path} has no description of its model: it was not written by s2mlp train")
     model = build(description.model, description.num_classes, **description.model_kwargs)
+    different = _differences(tensors, model.state_dict())
+    if different:
+        raise TrainingError(f"{path} has weights of a different model: {_few(different)}")
     model.load_state_dict(tensors)
     return model.eval(), description
 
 
-def load_into(model: nn.Module, path: Path) -> list[str]:
-    """Load initial weights into a model; returns the names that were skipped, which are those of a head of a different size.
+def _differences(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors that only one of two state dicts has, or that differ in shape."""
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (tensors, expected)]
+    return sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
+
+
+def _few(names: list[str]) -> str:
+    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+
+
+def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]:
+    """Load initial weights into a model, except a head for other classes; returns the names of the weights that were skipped.
+
+    Args:
+        model: receives the weights.
+        path: safetensors file.
+        class_names: class names of the model by index; empty if it has none.
 
     Raises:
         TrainingError: the file does not exist, is damaged, or has weights of a different model.
     """
-    tensors, _ = read(path)
-    shapes, expected = ({name: tensor.shape for name, tensor in state.items()} for state in (tensors, model.state_dict()))
-    different = sorted(name for name in shapes.keys() | expected.keys() if shapes.get(name) != expected.get(name))
-    head = [name for name in different if name in shapes and name in expected and name.split(".")[0] in _HEADS]
-    if different != head:
-        names = [name for name in different if name not in head]
-        raise TrainingError(f"{path} has weights of a different model: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}")
-    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in head}, strict=False)
-    return head
+    tensors, description = read(path)
+    expected = model.state_dict()
+    different = _differences(tensors, expected)
+    head = [name for name in sorted(tensors.keys() & expected.keys()) if name.split(".")[0] in _HEADS]
+    if not set(different) <= set(head):
+        raise TrainingError(f"{path} has weights of a different model: {_few([name for name in different if name not in head])}")
+    names = description.class_names if description else []
+    skipped = head if different or (names and class_names and names != class_names) else []
+    model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in skipped}, strict=False)
+    return skipped
 
 
 def export(file: Path, format: str, path: Path) -> str:
@@ -122,9 +165,10 @@ def export(file: Path, format: str, path: Path) -> str:
         A message with the path and the difference between the outputs for two random images.
 
     Raises:
-        TrainingError: the weights cannot be used.
+        TrainingError: the weights cannot be used, or the file cannot be written.
         MissingExtraError: onnx or onnxscript is not installed.
     """
+    check_file(path)
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)
     shapes = {"x": {0: torch.export.Dim("batch")}}

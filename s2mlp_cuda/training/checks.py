@@ -1,0 +1,47 @@
+"""Checks of the arguments of ``s2mlp train`` that argparse cannot make, before data and model are built."""
+
+import argparse
+
+import torch
+from timm.data import create_transform
+from timm.optim import create_optimizer_v2
+from torch import nn
+
+from s2mlp_cuda.training.errors import TrainingError, one_line
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        TrainingError: the output has no name, a range is empty, stochastic depth is given twice, or timm does not know the
+            augmentation policy.
+    """
+    if not arguments.output:
+        raise TrainingError("--output must be the name of a folder, got ''")
+    if arguments.drop_path and "drop_path_rate" in arguments.model_kwargs:
+        raise TrainingError("--drop-path and drop_path_rate in --model-kwargs are the same: give one of them")
+    for name in ("scale", "ratio"):
+        low, high = getattr(arguments, name)
+        if low > high:
+            raise TrainingError(f"--{name} must be two numbers in increasing order, got {low} and {high}")
+    try:
+        create_transform((3, 8, 8), is_training=True, auto_augment=arguments.aa)
+    except Exception as error:  # timm raises AssertionError, ValueError, KeyError and others
+        raise TrainingError(f"--aa {arguments.aa!r} is not an augmentation policy of timm ({one_line(error)})") from error
+
+
+def check_optimizer(arguments: argparse.Namespace, device: torch.device) -> None:
+    """Makes one step with one small parameter.
+
+    Raises:
+        TrainingError: timm does not know the optimizer, its package is not installed, or it needs more than a gradient.
+    """
+    weight = nn.Linear(4, 4, device=device)
+    try:
+        optimizer = create_optimizer_v2(weight, arguments.opt, arguments.lr, arguments.weight_decay)
+        weight(torch.ones(1, 4, device=device)).sum().backward()
+        optimizer.step()
+    except Exception as error:  # as above
+        raise TrainingError(
+            f"--opt {arguments.opt!r} cannot be used ({one_line(error)}); see timm.optim.list_optimizers()"
+        ) from error
