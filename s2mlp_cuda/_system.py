@@ -22,6 +22,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _threads_text() -> str:
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
 def _capability_text() -> str:
     """The active instruction set, ``ATEN_CPU_CAPABILITY`` if set, and PyTorch's instruction set if it differs."""
     text, torch_capability = cpu_capability(), torch.backends.cpu.get_cpu_capability()
@@ -34,7 +39,7 @@ def info_lines() -> list[tuple[str, str]]:
     """The build and the devices, as (label, text)."""
     lines = [("s2mlp_cuda", __version__), *build_facts().items()]
     lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
-    lines.append(("CPU", f"{cpu_name()}, {torch.get_num_threads()} threads, {_capability_text()}"))
+    lines.append(("CPU", f"{cpu_name()}, {_threads_text()}, {_capability_text()}"))
     if not torch.cuda.is_available():
         lines.append(("GPU", "none that PyTorch can see"))
     for index in range(torch.cuda.device_count()):
@@ -51,8 +56,7 @@ def info_lines() -> list[tuple[str, str]]:
 
 def machine_name() -> str:
     """Processors, instruction set and thread count on one line."""
-    threads = torch.get_num_threads()
-    name = f"{cpu_name()}, {cpu_capability()}, {threads} thread{'s' if threads > 1 else ''}"
+    name = f"{cpu_name()}, {cpu_capability()}, {_threads_text()}"
     return f"{torch.cuda.get_device_name()}, {name}" if torch.cuda.is_available() else name
 
 

@@ -12,6 +12,8 @@ from s2mlp_cuda.convert import convert
 
 from public_copies import S2Attention, Staged, VisionMLP, randomized, v2_mixer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def model():
     return Staged(v2_mixer, [4, 2], [4, 8], [1, 1], [2, 2])

@@ -23,6 +23,8 @@ from public_copies import (
     v2_parts,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 #: Layout, public copy.
 MODELS = {
     # Twelve blocks, so that some names have indices of two digits.

@@ -11,6 +11,8 @@ from s2mlp_cuda.layers import S2
 
 from public_copies import Blocks, Detector, S2Attention, SplitAttention, StagedParts, Wrapper, randomized, v2_mixer, v2_parts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PATHS = {
     "model.2.att": "channels_first",
     "model.3": "channels_first",
