@@ -68,6 +68,7 @@ def test_maps_are_read_from_memory_and_written_to_memory(monkeypatch):
     """Between two uses of the same input, and between two outputs at the same address, calls go through ``ROTATE_BYTES`` of other
     maps."""
     monkeypatch.setitem(operators.ROTATE_BYTES, "cpu", 5 * MAP_BYTES)
+    monkeypatch.setattr(stopwatch, "MIN_SECONDS", 0.05)  # enough calls on any machine
     calls = []  # requires_grad, address of the input, address of the output
 
     def recorded_shift(x):
