@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 CXX_SOURCES = $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test test-install bench machine-code install build lint format clean
+.PHONY: demo test test-install bench machine-code attack install build lint format clean
 
 # Check, time and train the shift on this machine; figures are written to out/. Options: make demo ARGS=--quick
 demo: install
@@ -26,6 +26,11 @@ bench: install
 # What the kernels of the installed binary execute per KB that they move, counted without a GPU; goes to benchmarks/results/machine-code/.
 machine-code: install
 	$(BIN)/python tests/machine_code/report.py --save benchmarks/results/machine-code
+
+# Call the operators with random arguments, also under sanitizers: make attack MINUTES=30
+MINUTES ?= 5
+attack: install
+	$(BIN)/python tests/attack/attack.py --minutes $(MINUTES) $(ARGS)
 
 install: $(INSTALLED)
 

@@ -148,6 +148,20 @@ def build_kernels(kind: str) -> Path:
         return library
 
 
+def sanitized_environment() -> dict[str, str]:
+    """The environment of a Python process that loads one of these libraries."""
+
+    def runtime(name: str) -> str:
+        return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+
+    return {
+        **os.environ,
+        "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0:protect_shadow_gap=0",
+        "UBSAN_OPTIONS": "print_stacktrace=0",
+    }
+
+
 class Run(NamedTuple):
     """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on."""
 
@@ -162,21 +176,12 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
     A run of CUDA kernels with fewer emulated launches than cases is a failure, too. A sanitizer ends a run at its first finding,
     which is reported as the failure of the running case.
     """
-
-    def runtime(name: str) -> str:
-        return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
-
     library = build_kernels(kind)
     numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
     arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
     result = subprocess.run(
         [sys.executable, str(HERE / "run_cases.py"), str(library), json.dumps(arguments)],
-        env={
-            **os.environ,
-            "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
-            "ASAN_OPTIONS": "detect_leaks=0:protect_shadow_gap=0",
-            "UBSAN_OPTIONS": "print_stacktrace=0",
-        },
+        env=sanitized_environment(),
         capture_output=True,
         text=True,
     )

@@ -1,0 +1,31 @@
+"""Random calls of every raw operator, compared with an oracle in NumPy. ``make attack`` runs more, also under sanitizers."""
+
+import torch
+from hypothesis import HealthCheck, given, settings
+
+import s2mlp_cuda  # noqa: F401, registers the operators
+
+from checks import check_branches, check_gelu, check_shift
+from strategies import DTYPES, FLOATING, branch_cases, shift_cases
+
+OPS = torch.ops.s2mlp_cuda
+#: The same examples in every run.
+FEW = settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+@FEW
+@given(shift_cases(DTYPES))
+def test_spatial_shift(case):
+    check_shift(OPS, case)
+
+
+@FEW
+@given(shift_cases(FLOATING))
+def test_gelu_spatial_shift(case):
+    check_gelu(OPS, case)
+
+
+@FEW
+@given(branch_cases())
+def test_branch_operators(case):
+    check_branches(OPS, case)
