@@ -279,6 +279,10 @@ RAW = [
         lambda ops, x: ops.spatial_shift(x[:0, :1, :1, :1].expand(0, 2**62, 1, 8), [0, 1], None, "reflect"),
         f"a map of {2**62} x 1 {TOO_LARGE}",
     ),
+    (
+        lambda ops, x: ops.spatial_shift(freed(x), [0, 1]),
+        "x has shape (2, 4, 5, 24), which takes a storage of 3840 bytes, but its storage has 0 bytes: it was resized or freed",
+    ),
     (lambda ops, x: ops.spatial_shift_backward(x.int(), [0, 1]), f"grad {FLOATING}"),
     (lambda ops, x: ops.spatial_shift_backward(x, [0, 1], [23]), "group_sizes [23] do not sum to the 24 channels of x"),
     (lambda ops, x: ops.gelu_spatial_shift(x.int(), [0, 1]), f"x {FLOATING}"),
@@ -335,6 +339,12 @@ RAW = [
     ),
     (lambda ops, x: ops.shift_branch_combine_backward_weights(x.double(), x, *SHIFT), "x and grad must have the same dtype"),
 ]
+
+
+def freed(x):
+    x = x.clone()
+    x.untyped_storage().resize_(0)
+    return x
 
 
 def pool_backward(ops, grad, height=4, width=4, dtype=torch.float32, branches=1, sizes=SIZES):

@@ -64,7 +64,7 @@ def make(size, count, dtype, device, hidden=3, batch=(2,)):
     height, width, channels = size
     acc_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
-    scale = 1 / (height * width * count * channels) ** 0.5
+    scale = 1 / max(1, height * width * count * channels) ** 0.5
     fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=acc_dtype)
     fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=acc_dtype)
     return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
