@@ -163,14 +163,21 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
     which is reported as the failure of the running case.
     """
 
-    def runtime(name: str) -> str:
-        return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
-
     library = build_kernels(kind)
     numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
     arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
+    output = run_sanitized("run_cases.py", str(library), json.dumps(arguments))
+    return [_failures(kind, **json.loads(line)) for line in output.splitlines()]
+
+
+def run_sanitized(script: str, *arguments: str) -> str:
+    """The output of a Python script of this folder, run with the sanitizers loaded. Fails if the script does."""
+
+    def runtime(name: str) -> str:
+        return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+
     result = subprocess.run(
-        [sys.executable, str(HERE / "run_cases.py"), str(library), json.dumps(arguments)],
+        [sys.executable, str(HERE / script), *arguments],
         env={
             **os.environ,
             "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
@@ -181,7 +188,7 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    return [_failures(kind, **json.loads(line)) for line in result.stdout.splitlines()]
+    return result.stdout
 
 
 def _failures(kind: str, status: int, events: list[dict], errors: str) -> dict[str, str]:
