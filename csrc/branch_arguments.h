@@ -35,7 +35,7 @@ inline int64_t merged_stride(const Tensor& x, int64_t inner) {
 // x itself if its channels are contiguous and its leading axes can be merged, else a contiguous copy.
 inline Tensor readable_map(const Tensor& x) {
   const bool contiguous_channels = x.size(-1) == 1 || x.stride(-1) == 1;
-  return contiguous_channels && merged_stride(x, 3) >= 0 ? x : torch::stable::contiguous(x);
+  return contiguous_channels && merged_stride(x, 3) >= 0 ? x : allocated([&] { return torch::stable::contiguous(x); });
 }
 
 inline MapStrides map_strides(const Tensor& x) { return {merged_stride(x, 3), x.stride(x.dim() - 3), x.stride(x.dim() - 2)}; }
@@ -49,7 +49,7 @@ inline Tensor readable_channel_values(const Tensor& x, int64_t inner) {
     is_dense = is_dense && (x.size(d) == 1 || x.stride(d) == dense);
     dense *= x.size(d);
   }
-  return is_dense && merged_stride(x, inner) >= 0 ? x : torch::stable::contiguous(x);
+  return is_dense && merged_stride(x, inner) >= 0 ? x : allocated([&] { return torch::stable::contiguous(x); });
 }
 
 // The BranchProblem of an expanded map with these sizes.
@@ -81,9 +81,19 @@ inline BranchProblem make_branch_problem(
   return problem;
 }
 
+// The number of channels of an expanded map.
+inline int64_t expanded_channels_of(int64_t branches, int64_t channels) {
+  int64_t product = 0;
+  STD_TORCH_CHECK(
+      branches > 0 && !__builtin_mul_overflow(branches, channels, &product), "cannot make a map of ", branches, " branches of ",
+      channels, " channels");
+  return product;
+}
+
+// The product of the sizes of all but the last `inner` dimensions, or 0 if x has no elements.
 inline int64_t leading_size(const Tensor& x, int64_t inner) {
-  int64_t size = 1;
-  for (int64_t d = 0; d < x.dim() - inner; ++d) {
+  int64_t size = x.numel() == 0 ? 0 : 1;  // without elements, the product of the others may overflow
+  for (int64_t d = 0; size != 0 && d < x.dim() - inner; ++d) {
     size *= x.size(d);
   }
   return size;
@@ -93,18 +103,28 @@ inline void check_map_rank(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.dim() >= 3, name, " must have at least 3 dimensions, (..., H, W, C), got shape ", shape_of(x));
 }
 
+// Checks the dtype and the storage of per-image values of a map.
+inline void check_accumulator(const Tensor& values, const char* name, ScalarType map_dtype) {
+  STD_TORCH_CHECK(values.scalar_type() == accumulator_dtype(map_dtype), name, " must be float32, or float64 for a float64 map");
+  check_storage(values, name);
+}
+
 // Checks per-image values of the map `x`: its leading sizes, then the inner sizes, which `layout` names; accumulator dtype; same
 // device.
 inline void check_channel_values(
-    const Tensor& values, const char* name, const Tensor& x, const char* layout, std::initializer_list<int64_t> inner) {
+    const Tensor& values,
+    const char* name,
+    const Tensor& x,
+    const char* x_name,
+    const char* layout,
+    std::initializer_list<int64_t> inner) {
+  check_same_device(values, name, x, x_name);
   std::vector<int64_t> expected(x.sizes().begin(), x.sizes().end() - 3);
   expected.insert(expected.end(), inner);
   STD_TORCH_CHECK(
       std::equal(expected.begin(), expected.end(), values.sizes().begin(), values.sizes().end()), name, " must have shape ", layout,
       " = ", shape_of(expected), ", got ", shape_of(values));
-  STD_TORCH_CHECK(
-      values.scalar_type() == accumulator_dtype(x.scalar_type()) && values.device() == x.device(), name,
-      " must be float32 (float64 for a float64 map) and on the same device as the map");
+  check_accumulator(values, name, x.scalar_type());
 }
 
 }  // namespace s2mlp

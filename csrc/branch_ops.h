@@ -40,6 +40,14 @@ struct BranchOps {
     return sizes;
   }
 
+  static Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+    return allocated([&] { return torch::stable::new_empty(like, sizes, dtype); });
+  }
+
+  static Tensor new_zeros(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+    return allocated([&] { return torch::stable::new_zeros(like, sizes, dtype); });
+  }
+
   static void check_weights_rank(const Tensor& weights) {
     STD_TORCH_CHECK(weights.dim() >= 2, "weights must have shape (..., K, C), got ", shape_of(weights));
   }
@@ -50,15 +58,15 @@ struct BranchOps {
       IntHeaderOnlyArrayRef offsets,
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
-    check_floating_dtype(x, "x");
+    check_floating(x, "x");
     check_map_rank(x, "x");
     const BranchProblem problem = problem_of(x, branches, offsets, group_sizes, padding_mode);
     const ScalarType sums = accumulator_dtype(x.scalar_type());
     const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.channels});
     if (x.numel() == 0) {
-      return torch::stable::new_zeros(x, sizes, sums);
+      return new_zeros(x, sizes, sums);
     }
-    Tensor out = torch::stable::new_empty(x, sizes, sums);
+    Tensor out = new_empty(x, sizes, sums);
     const Tensor map = readable_map(x);
     Backend::pool(problem, map, map_strides(map), out);
     return out;
@@ -74,13 +82,13 @@ struct BranchOps {
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
     STD_TORCH_CHECK(grad.dim() >= 1, "grad must have at least 1 dimension, got ", grad.dim());
-    STD_TORCH_CHECK(height >= 0 && width >= 0, "height and width must not be negative");
-    const int64_t expanded_channels = grad.size(-1) * branches;
+    STD_TORCH_CHECK(height >= 0 && width >= 0, "height and width must not be negative, got ", height, " and ", width);
+    check_floating_dtype(dtype, "dtype");
+    check_accumulator(grad, "grad", dtype);
+    const int64_t expanded_channels = expanded_channels_of(branches, grad.size(-1));
     const BranchProblem problem =
         make_branch_problem(leading_size(grad, 1), height, width, expanded_channels, branches, offsets, group_sizes, padding_mode);
-    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {height, width, expanded_channels}), dtype);
-    check_floating_dtype(out, "dtype");
-    check_channel_values(grad, "grad", out, "(..., C)", {problem.channels});
+    Tensor out = new_empty(grad, sizes_like(grad, 1, {height, width, expanded_channels}), dtype);
     if (out.numel() != 0) {
       const Tensor sums = readable_channel_values(grad, 1);
       Backend::combine_backward(problem, nullptr, {}, nullptr, 0, &sums, merged_stride(sums, 1), out, map_strides(out));
@@ -94,12 +102,12 @@ struct BranchOps {
       IntHeaderOnlyArrayRef offsets,
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
-    check_floating_dtype(x, "x");
+    check_floating(x, "x");
     check_map_rank(x, "x");
     check_weights_rank(weights);
     const BranchProblem problem = problem_of(x, weights.size(-2), offsets, group_sizes, padding_mode);
-    check_channel_values(weights, "weights", x, "(..., K, C)", {problem.branches, problem.channels});
-    Tensor out = torch::stable::new_empty(x, sizes_like(x, 1, {problem.channels}));
+    check_channel_values(weights, "weights", x, "x", "(..., K, C)", {problem.branches, problem.channels});
+    Tensor out = new_empty(x, sizes_like(x, 1, {problem.channels}), x.scalar_type());
     if (out.numel() != 0) {
       const Tensor map = readable_map(x);
       const Tensor values = readable_channel_values(weights, 2);
@@ -115,16 +123,20 @@ struct BranchOps {
       IntHeaderOnlyArrayRef offsets,
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
-    check_floating_dtype(grad, "grad");
+    check_floating(grad, "grad");
     check_map_rank(grad, "grad");
     check_weights_rank(weights);
-    const int64_t expanded_channels = weights.size(-2) * grad.size(-1);
-    Tensor out = torch::stable::new_empty(grad, sizes_like(grad, 1, {expanded_channels}));
-    const BranchProblem problem = problem_of(out, weights.size(-2), offsets, group_sizes, padding_mode);
-    check_channel_values(weights, "weights", grad, "(..., K, C)", {problem.branches, problem.channels});
+    const int64_t rank = grad.dim();
+    const int64_t branches = weights.size(-2);
+    const int64_t expanded_channels = expanded_channels_of(branches, grad.size(-1));
+    const BranchProblem problem = make_branch_problem(
+        leading_size(grad, 3), grad.size(rank - 3), grad.size(rank - 2), expanded_channels, branches, offsets, group_sizes,
+        padding_mode);
+    check_channel_values(weights, "weights", grad, "grad", "(..., K, C)", {branches, problem.channels});
     if (pool_grad.has_value()) {
-      check_channel_values(*pool_grad, "pool_grad", grad, "(..., C)", {problem.channels});
+      check_channel_values(*pool_grad, "pool_grad", grad, "grad", "(..., C)", {problem.channels});
     }
+    Tensor out = new_empty(grad, sizes_like(grad, 1, {expanded_channels}), grad.scalar_type());
     if (out.numel() == 0) {
       return out;
     }
@@ -147,9 +159,10 @@ struct BranchOps {
       IntHeaderOnlyArrayRef offsets,
       IntHeaderOnlyArrayRef group_sizes,
       std::string_view padding_mode) {
-    check_floating_dtype(grad, "grad");
+    check_floating(grad, "grad");
     check_map_rank(grad, "grad");
     check_map_rank(x, "x");
+    check_with_grad(x, grad);
     const int64_t channels = grad.size(-1);
     const int64_t branches = channels == 0 ? 1 : x.size(-1) / channels;
     const BranchProblem problem = problem_of(x, std::max<int64_t>(branches, 1), offsets, group_sizes, padding_mode);
@@ -158,13 +171,12 @@ struct BranchOps {
       fits = x.size(d) == grad.size(d);
     }
     STD_TORCH_CHECK(fits, "x must have the shape of grad, except that its channels must be a multiple of those of grad");
-    check_same_dtype_and_device(x, grad);
     const ScalarType sums = accumulator_dtype(x.scalar_type());
     const std::vector<int64_t> sizes = sizes_like(x, 3, {problem.branches, channels});
     if (x.numel() == 0) {
-      return torch::stable::new_zeros(x, sizes, sums);
+      return new_zeros(x, sizes, sums);
     }
-    Tensor out = torch::stable::new_empty(x, sizes, sums);
+    Tensor out = new_empty(x, sizes, sums);
     const Tensor map = readable_map(x);
     const Tensor grad_map = readable_map(grad);
     Backend::combine_backward_weights(problem, grad_map, map_strides(grad_map), map, map_strides(map), out);

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "allocation.h"
 #include "dtypes.h"
 #include "shift_problem.h"
 
@@ -39,6 +40,35 @@ inline std::string shape_of(const std::vector<int64_t>& sizes) {
 
 inline std::string shape_of(const Tensor& x) { return shape_of({x.sizes().begin(), x.sizes().end()}); }
 
+// A device as Python prints it. Only CPU and CUDA tensors reach the kernels, and at least one of a call is a tensor of the backend.
+inline std::string device_of(const Tensor& x) {
+  return x.is_cpu() ? "cpu" : (x.is_cuda() ? "cuda:" + std::to_string(x.get_device_index()) : "another device");
+}
+
+// Checks that a tensor is on the device of another, which is named as well.
+inline void check_same_device(const Tensor& x, const char* name, const Tensor& other, const char* other_name) {
+  STD_TORCH_CHECK(
+      x.device() == other.device(), "Expected all tensors to be on the same device, but got ", name, " on ", device_of(x), " and ",
+      other_name, " on ", device_of(other));
+}
+
+// Checks that the storage, which may have been freed or resized, has every element.
+inline void check_storage(const Tensor& x, const char* name) {
+  if (x.numel() == 0) {
+    return;
+  }
+  int64_t last = x.storage_offset();
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    last += (x.size(d) - 1) * x.stride(d);
+  }
+  const int64_t needed = (last + 1) * static_cast<int64_t>(x.element_size());
+  int64_t bytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(x.get(), &bytes));
+  STD_TORCH_CHECK(
+      needed <= bytes, name, " has shape ", shape_of(x), ", which takes a storage of ", needed, " bytes, but its storage has ",
+      bytes, " bytes: it was resized or freed");
+}
+
 inline PaddingMode parse_padding_mode(std::string_view name) {
   for (const NamedPaddingMode& known : kPaddingModes) {
     if (name == known.name) {
@@ -59,10 +89,14 @@ inline std::vector<ShiftGroup> make_groups(
     int64_t height,
     int64_t width,
     PaddingMode mode) {
+  constexpr int64_t kLargest = int64_t{1} << 61;  // no index arithmetic overflows
   const int64_t count = static_cast<int64_t>(offsets.size()) / 2;
   STD_TORCH_CHECK(offsets.size() > 0, "offsets is empty: give at least one (dh, dw) pair");
   STD_TORCH_CHECK(
       offsets.size() % 2 == 0, "offsets must be a flat list dh0, dw0, dh1, dw1, ..., got a list of length ", offsets.size());
+  STD_TORCH_CHECK(
+      std::max({height, width, channels}) <= kLargest / count, "a map of ", height, " x ", width, " tokens of ", channels,
+      " channels is too large for ", count, " groups");
   if (group_sizes.has_value()) {
     const int64_t sizes = static_cast<int64_t>(group_sizes->size());
     STD_TORCH_CHECK(sizes == count, "group_sizes has ", sizes, " entries, but there are ", count, " offsets");
@@ -112,28 +146,37 @@ inline ShiftProblem make_problem(
   problem.mode = parse_padding_mode(padding_mode);
   problem.groups = make_groups(offsets, group_sizes, problem.channel.size, problem.height.size, problem.width.size, problem.mode);
   std::vector<Axis> leading;
-  for (int64_t d = 0; d < rank - 3; ++d) {
+  for (int64_t d = 0; in.numel() != 0 && d < rank - 3; ++d) {  // without elements, the product of the sizes may overflow
     leading.push_back(axis(d));
   }
   add_leading_axes(problem, std::move(leading));
   return problem;
 }
 
-// Dtypes that spatial_shift supports. It moves bits, so these include integers and bool.
-inline void check_dtype(const Tensor& x, const char* name) {
+// Checks the dtype and the storage of a tensor that spatial_shift reads. It moves bits, so dtypes include integers and bool.
+inline void check_readable(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(
       is_one_of(FloatingTypes{}, x.scalar_type()) || is_one_of(IntegerTypes{}, x.scalar_type()), name,
       " must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool");
+  check_storage(x, name);
 }
 
 // Dtypes that differentiable ops support.
-inline void check_floating_dtype(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(is_one_of(FloatingTypes{}, x.scalar_type()), name, " must be float64, float32, float16 or bfloat16");
+inline void check_floating_dtype(ScalarType dtype, const char* name) {
+  STD_TORCH_CHECK(is_one_of(FloatingTypes{}, dtype), name, " must be float64, float32, float16 or bfloat16");
 }
 
-inline void check_same_dtype_and_device(const Tensor& x, const Tensor& grad) {
-  STD_TORCH_CHECK(
-      x.scalar_type() == grad.scalar_type() && x.device() == grad.device(), "x and grad must have the same dtype and device");
+// Checks the dtype and the storage of a tensor that a differentiable op reads.
+inline void check_floating(const Tensor& x, const char* name) {
+  check_floating_dtype(x.scalar_type(), name);
+  check_storage(x, name);
+}
+
+// Checks that x can be read with grad: same dtype and device.
+inline void check_with_grad(const Tensor& x, const Tensor& grad) {
+  check_same_device(x, "x", grad, "grad");
+  STD_TORCH_CHECK(x.scalar_type() == grad.scalar_type(), "x and grad must have the same dtype");
+  check_storage(x, "x");
 }
 
 }  // namespace s2mlp

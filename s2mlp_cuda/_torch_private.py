@@ -38,6 +38,8 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 #: Whether an operator can record a single level of differentiation and redispatch to itself for the levels below.
 HAS_SINGLE_LEVEL_AUTOGRAD = None not in (_below_autograd, _set_forward_mode, _SingleLevelFunction, _enable_single_level)
 SingleLevelFunction: Any = _SingleLevelFunction or torch.autograd.Function
+#: Context in which raw operators do not record. Without the private API, their autograd kernels run, but do not record.
+skip_autograd: Any = _below_autograd if HAS_SINGLE_LEVEL_AUTOGRAD else torch.no_grad
 
 
 def transforms_are_active() -> bool:
@@ -48,15 +50,6 @@ def transforms_are_active() -> bool:
 def forward_mode_is_active() -> bool:
     """Whether a forward-mode level may be active."""
     return not _HAS_LEVEL or forward_ad._current_level >= 0
-
-
-def below_autograd(op: torch._ops.OpOverload, *args):
-    """Calls a raw operator below its autograd kernel, which costs 5 microseconds. The caller handles autograd."""
-    if HAS_SINGLE_LEVEL_AUTOGRAD:
-        with _below_autograd():
-            return op(*args)
-    with torch.no_grad():
-        return op(*args)
 
 
 def may_have_hooks(module: torch.nn.Module) -> bool:

@@ -11,6 +11,7 @@ The last two are slower and are meant for comparison. All three have the same pa
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from numbers import Real
 
 import torch
 from torch import nn
@@ -23,9 +24,11 @@ from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
     check_approximate,
     check_branches,
+    check_count,
     check_data_format,
     check_groups,
     check_padding_mode,
+    check_ratio,
     flat_offsets,
 )
 from s2mlp_cuda.ops._torchscript import refuse_torchscript
@@ -76,9 +79,8 @@ class SpatialShift(nn.Module):
         _check_implementation(implementation)
         flat = flat_offsets(offsets)
         self.offsets = tuple(zip(flat[::2], flat[1::2]))
-        self.group_sizes = None if group_sizes is None else tuple(group_sizes)
-        if self.group_sizes is not None:
-            check_groups(len(self.offsets), self.group_sizes, sum(self.group_sizes))
+        sizes = check_groups(len(self.offsets), group_sizes, channels=None)
+        self.group_sizes = None if sizes is None else tuple(sizes)
         self.padding_mode = padding_mode
         self.data_format = data_format
         self.implementation = implementation
@@ -146,10 +148,15 @@ class GELUSpatialShift(SpatialShift):
 
 
 class Affine(nn.Module):
-    """``alpha * x + beta`` per channel, used as a norm by ResMLP (arXiv 2105.03404, eq. 1) and the deep S2-MLP."""
+    """``alpha * x + beta`` per channel, used as a norm by ResMLP (arXiv 2105.03404, eq. 1) and the deep S2-MLP.
+
+    Raises:
+        TypeError, ValueError: ``channels`` is not a positive integer.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
+        channels = check_count("channels", channels)
         self.alpha = nn.Parameter(torch.empty(channels))
         self.beta = nn.Parameter(torch.empty(channels))
         self.reset_parameters()
@@ -165,13 +172,28 @@ class Affine(nn.Module):
         return str(len(self.alpha))
 
 
+def check_drop_path_rate(name: str, rate: float) -> None:
+    """
+    Raises:
+        TypeError: ``rate`` is not a number.
+        ValueError: it is not in [0, 1).
+    """
+    if not isinstance(rate, Real):
+        raise TypeError(f"{name} must be a number, got {rate!r}")
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {rate}")
+
+
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): during training, drops the branch of each sample with probability ``rate``."""
+    """Stochastic depth (arXiv 1603.09382): during training, drops the branch of each sample with probability ``rate``.
+
+    Raises:
+        TypeError, ValueError: ``rate`` is not a number in [0, 1).
+    """
 
     def __init__(self, rate: float = 0.0):
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"drop path rate must be in [0, 1), got {rate}")
+        check_drop_path_rate("drop path rate", rate)
         self.rate = rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -185,10 +207,17 @@ class DropPath(nn.Module):
         return f"rate={self.rate:.3f}"
 
 
-def pair(size: int | Sequence[int]) -> tuple[int, int]:
-    """(height, width) from one side of a square or from both."""
-    height, width = size if isinstance(size, Sequence) else (size, size)
-    return height, width
+def pair(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """(height, width) from one side of a square or from both.
+
+    Raises:
+        ValueError: not one or two positive integers.
+    """
+    try:
+        height, width = size if isinstance(size, Sequence) else (size, size)
+        return check_count(name, height), check_count(name, width)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one or two positive integers, got {size!r}") from None
 
 
 class PatchEmbedding(nn.Module):
@@ -200,6 +229,9 @@ class PatchEmbedding(nn.Module):
         norm_layer: a norm for the tokens; default none.
         data_format: of the input: ``"channels_first"``, (B, C, H, W), or ``"channels_last"``, (B, H, W, C).
         pad: zero-pad the right and bottom edges if H or W is not a multiple of p or q. Otherwise the remainder is cropped.
+
+    Raises:
+        TypeError, ValueError: channels or patch size are not positive integers, or the data format is unknown.
     """
 
     def __init__(
@@ -212,9 +244,12 @@ class PatchEmbedding(nn.Module):
         pad: bool = False,
     ):
         super().__init__()
+        check_data_format(data_format)
+        in_channels, channels = check_count("in_channels", in_channels), check_count("channels", channels)
+        patch = pair("patch_size", patch_size)
         self.data_format = data_format
         self.pad = pad
-        self.projection = nn.Conv2d(in_channels, channels, kernel_size=pair(patch_size), stride=pair(patch_size))
+        self.projection = nn.Conv2d(in_channels, channels, kernel_size=patch, stride=patch)
         self.norm = nn.Identity() if norm_layer is None else norm_layer(channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -230,11 +265,17 @@ class PatchEmbedding(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear per token: c -> ratio*c -> c."""
+    """Linear, GELU, linear per token: c -> ratio*c -> c.
+
+    Raises:
+        TypeError, ValueError: ``channels`` is not a positive integer, or ``ratio`` not a positive number.
+    """
 
     def __init__(self, channels: int, ratio: float):
         super().__init__()
-        hidden = int(channels * ratio)
+        channels = check_count("channels", channels)
+        check_ratio("mlp_ratio", ratio)
+        hidden = check_count(f"{channels} channels times mlp_ratio={ratio}", int(channels * ratio))
         self.fc1 = nn.Linear(channels, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, channels)
@@ -248,6 +289,9 @@ class S2MLPBlock(nn.Module):
 
     ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm comes last in each residual branch.
     With ``pre_norm`` it comes first, as in public copies and in S2-MLPv2.
+
+    Raises:
+        TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of the shift is invalid.
     """
 
     def __init__(
@@ -262,6 +306,7 @@ class S2MLPBlock(nn.Module):
         pre_norm: bool = False,
     ):
         super().__init__()
+        channels = check_count("channels", channels)
         self.pre_norm = pre_norm
         self.fc1 = nn.Linear(channels, channels)
         self.shift = GELUSpatialShift(offsets, padding_mode=padding_mode, implementation=implementation)
@@ -290,7 +335,7 @@ class _ShiftedBranches(nn.Module):
 
     def __init__(self, branches: Sequence[BranchOffsets], padding_mode: str, implementation: str):
         super().__init__()
-        check_branches(branches, 0)
+        check_branches(branches, 0, "branches")
         check_padding_mode(padding_mode)
         _check_implementation(implementation)
         flat = [None if table is None else flat_offsets(table) for table in branches]
@@ -330,7 +375,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
 
     Raises:
-        TypeError, ValueError: branches, padding mode or implementation are invalid for any input.
+        TypeError, ValueError: channels, branches, padding mode or implementation are invalid for any input.
     """
 
     def __init__(
@@ -343,7 +388,8 @@ class ShiftSplitAttention(_ShiftedBranches):
         implementation: str = "fused",
     ):
         super().__init__(branches, padding_mode, implementation)
-        hidden_channels = max(1, channels // 4) if hidden_channels is None else hidden_channels
+        channels = check_count("channels", channels)
+        hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
 
@@ -432,7 +478,7 @@ class S2(nn.Module):
         data_format: of input and output: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W).
 
     Raises:
-        ValueError: no branches, or an unknown fusion, implementation or data format.
+        TypeError, ValueError: as in :class:`ShiftSplitAttention`; ValueError for an unknown fusion or data format.
     """
 
     def __init__(
@@ -446,6 +492,7 @@ class S2(nn.Module):
         data_format: str = "channels_last",
     ):
         super().__init__()
+        channels = check_count("channels", channels)
         check_data_format(data_format)
         if fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
@@ -470,7 +517,11 @@ class S2(nn.Module):
 
 
 class S2MLPv2Block(nn.Module):
-    """The block of S2-MLPv2 (arXiv 2108.01072, section 3.3), pre-norm: ``y = x + S2(LN x)``, then ``y + MLP(LN y)``."""
+    """The block of S2-MLPv2 (arXiv 2108.01072, section 3.3), pre-norm: ``y = x + S2(LN x)``, then ``y + MLP(LN y)``.
+
+    Raises:
+        TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of :class:`S2` is invalid.
+    """
 
     def __init__(
         self,
@@ -485,6 +536,7 @@ class S2MLPv2Block(nn.Module):
         implementation: str = "fused",
     ):
         super().__init__()
+        channels = check_count("channels", channels)
         self.norm1 = norm_layer(channels)
         self.s2 = S2(channels, branches, fusion, attention_channels, padding_mode, implementation)
         self.norm2 = norm_layer(channels)

@@ -43,8 +43,6 @@ def test_drop_path_is_off_in_eval_and_keeps_the_mean_in_training():
     assert out.unique().tolist() == pytest.approx([0, 4 / 3])
     assert torch.equal(out[..., 0], out[..., 1]), "samples must be dropped as a whole"
     assert out.mean().item() == pytest.approx(1, abs=0.02)
-    with pytest.raises(ValueError, match=r"drop path rate must be in \[0, 1\), got 1"):
-        layers.DropPath(1)
 
 
 IMPLEMENTATIONS = pytest.mark.parametrize("implementation", layers.IMPLEMENTATIONS)
@@ -107,10 +105,3 @@ def test_v2_block_matches_the_paper(fusion, implementation):
     }[fusion]()
     y = x + block.s2.project(fused)
     torch.testing.assert_close(block(x), y + block.mlp(block.norm2(y)))
-
-
-def test_s2_errors():
-    with pytest.raises(ValueError, match="fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"):
-        layers.S2(8, fusion="max")
-    with pytest.raises(ValueError, match="branch_offsets is empty: give at least one offset table"):
-        layers.S2(8, branches=())

@@ -70,9 +70,22 @@ S2MLP_INLINE inline void with_parts(const Part<T>* begin, const Part<T>* end, co
 template <typename T>
 class CombinedRow {
  public:
+  // `zeros` is a token of zeros, the source of zero padding.
   CombinedRow(
-      const BranchProblem& p, const Runs& all, const T* map, const MapStrides& stride, int64_t h, const accumulator_t<T>* weights)
-      : p_(p), map_(map), stride_(stride), count_(all.count), runs_(all.along<false>(p, stride, h)), border_parts_(p.branches) {
+      const BranchProblem& p,
+      const Runs& all,
+      const T* map,
+      const MapStrides& stride,
+      const T* zeros,
+      int64_t h,
+      const accumulator_t<T>* weights)
+      : p_(p),
+        map_(map),
+        zeros_(zeros),
+        stride_(stride),
+        count_(all.count),
+        runs_(all.along<false>(p, stride, h)),
+        border_parts_(p.branches) {
     direct_.assign(count_, Range<int64_t>{0, p.width});
     for (int64_t n = 0; n < count_; ++n) {
       for (int64_t k = 0; k < p.branches; ++k) {
@@ -97,11 +110,9 @@ class CombinedRow {
     const Part<T>* const row_parts = direct_parts_.data() + n * p_.branches;
     Part<T>* end = border_parts_.data();
     for (int64_t k = 0; k < p_.branches; ++k) {
-      if (direct_[n].contains(w)) {
-        *end++ = {row_parts[k].token + w * stride_.column, row_parts[k].weights};
-      } else if (const T* token = of_branch(n, k).source(p_, map_, stride_, w)) {
-        *end++ = {token, row_parts[k].weights};
-      }
+      const T* const token =
+          direct_[n].contains(w) ? row_parts[k].token + w * stride_.column : of_branch(n, k).source(p_, map_, stride_, zeros_, w);
+      *end++ = {token, row_parts[k].weights};
     }
     with_parts<T>(border_parts_.data(), end, use);
   }
@@ -109,6 +120,7 @@ class CombinedRow {
  private:
   const BranchProblem& p_;
   const T* map_;
+  const T* zeros_;
   MapStrides stride_;
   int64_t count_;
   std::vector<Run> runs_;
@@ -145,6 +157,7 @@ void combine_rows(
   const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
+  const std::vector<T> zeros(p.channels);
   const auto prepare = [&](auto vectors, int64_t image, Acc* values) {
     for (int64_t k = 0; k < p.branches; ++k) {
       to_lane_order<T, decltype(vectors)::kBytes>(runs, weights + image * weights_stride + k * p.channels, values + k * padded);
@@ -158,7 +171,7 @@ void combine_rows(
     T* const line = out + image * out_stride.image + h * out_stride.row;
     const int64_t x_column = x_stride.column;
     const int64_t out_column = out_stride.column;
-    CombinedRow<T> row(p, runs, map, x_stride, h, values);
+    CombinedRow<T> row(p, runs, map, x_stride, zeros.data(), h, values);
     for_each_tile<T>(p, tokens_of_tile, [&](const Range<int64_t>& tile, int64_t token_ahead) S2MLP_INLINE {
       const T* ahead = map + (h + rows_ahead) * x_stride.row + token_ahead * x_column;
       const T* out_ahead = line + token_ahead * out_column;
@@ -228,6 +241,10 @@ S2MLP_INLINE inline void combine_backward_span(
     const Acc readers = static_cast<Acc>(run.row.rows.size() * columns.size());
     for_each_step<T, kBytes>(begin, channels, [=](auto lanes, int64_t first, int64_t count) S2MLP_INLINE {
       typename decltype(lanes)::Step sum{};
+      if (readers == 0) {  // a gradient of zero, even if a weight is infinite or NaN
+        store_step<kStores>(lanes, to + token * out_column + first, sum, count);
+        return;
+      }
       if (grad != nullptr) {
         sum = sum_of_step(lanes, grad + first, grad_stride.row, grad_column, run.row.rows, columns, count);
       }

@@ -35,15 +35,16 @@ struct Run {
     return sources<kAdjoint>(w, group.dw, p.width, p.mode);
   }
 
-  // The token that output token w of the row reads, or null if it reads zero padding.
+  // The token that output token w of the row reads: `zeros` if it reads zero padding.
   template <typename T>
-  S2MLP_INLINE const T* source(const BranchProblem& p, const T* map, const MapStrides& stride, int64_t w) const {
+  S2MLP_INLINE const T* source(
+      const BranchProblem& p, const T* map, const MapStrides& stride, const T* zeros, int64_t w) const {
     if (row.direct.contains(w)) {
       return map + row.from + w * stride.column + branch * p.channels;
     }
     const Sources<int64_t> from = columns<false>(p, w);
     if (row.rows.size() == 0 || from.size() == 0) {
-      return nullptr;
+      return zeros;
     }
     return map + row.rows[0] * stride.row + from[0] * stride.column + branch * p.channels;
   }

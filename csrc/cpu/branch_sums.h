@@ -139,6 +139,7 @@ void combine_backward_weights(
   const int64_t tokens_of_tile = tile_tokens<T>(p, kReadTileBytes<T>);
   const int64_t padded = runs.padded_channels(p);
   const int64_t rows_ahead = furthest_row<false>(p.groups, p.height, p.mode);
+  const std::vector<T> zeros(p.channels);
   sum_rows<T>(p, runs, p.branches, out, [&](auto vectors, Acc* sums, int64_t image, int64_t h) S2MLP_INLINE {
     constexpr int kBytes = decltype(vectors)::kBytes;
     const std::vector<Run> row_runs = runs.along<false>(p, x_stride, h);
@@ -156,10 +157,7 @@ void combine_backward_weights(
         prefetch_run(grad_ahead, elements / p.branches);
         grad_ahead += elements / p.branches;
         for_each_span(run.row.direct, tile, [&](const Range<int64_t>& span) S2MLP_INLINE {
-          const T* const from = run.source(p, map, x_stride, span.begin);
-          if (from == nullptr) {
-            return;
-          }
+          const T* const from = run.source(p, map, x_stride, zeros.data(), span.begin);
           const T* const factors = grad_line + span.begin * grad_column;
           sum_span<T, kBytes>(
               sums + run.branch * padded + run.padding, run, span.size(),

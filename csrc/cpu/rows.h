@@ -115,6 +115,7 @@ S2MLP_INLINE inline void walk_row(
       const int64_t tokens = row.rows.size() * columns.size();
       if (tokens == 0) {
         zero_run(to, out_stride, run);
+        epilogue.finish(to, out_stride, run, vectors);
       } else if (tokens == 1) {
         from += row.rows[0] * p.height.in_stride + columns[0] * p.width.in_stride;
         epilogue.move(to, out_stride, from, in_stride, run, vectors);

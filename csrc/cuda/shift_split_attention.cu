@@ -216,7 +216,8 @@ __device__ void store_border(
     }
 #pragma unroll
     for (int v = 0; v < kVector; ++v) {
-      sums[v] = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
+      const Acc sum = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
+      sums[v] = readers.size() == 0 ? Acc(0) : sum;  // even if a factor is infinite or NaN
     }
     channels.out[p.expanded.offset(token)] = rounded<T, kVector>(sums);
   }
@@ -425,9 +426,8 @@ __device__ void add_border_products(
 #pragma unroll 1
   while (take_border_token(p, first, end, border, token)) {
     const int32_t source = source_offset(p, group, token);
-    if (source >= 0) {
-      add_products<T, kVector>(load_packed(grad + p.combined.offset(token)), load_packed(branch + source), sums);
-    }
+    const Packed<T, kVector> value = source >= 0 ? load_packed(branch + source) : Packed<T, kVector>{};
+    add_products<T, kVector>(load_packed(grad + p.combined.offset(token)), value, sums);
   }
 }
 
@@ -530,7 +530,7 @@ void sum_in_pieces(const BranchPlan& plan, const Tensor& out, cudaStream_t strea
     return;
   }
   const int64_t count = out.numel();
-  const Tensor pieces = torch::stable::new_empty(out, {plan.pieces, count});
+  const Tensor pieces = allocated([&] { return torch::stable::new_empty(out, {plan.pieces, count}); });
   sum(pieces);
   const auto add = [&](auto zero) {
     using Acc = decltype(zero);

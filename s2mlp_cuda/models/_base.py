@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from s2mlp_cuda._extras import require
-from s2mlp_cuda.layers import Affine
+from s2mlp_cuda.layers import Affine, check_drop_path_rate, pair
+from s2mlp_cuda.ops._arguments import check_count
 
 NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm, "affine": Affine}
 #: Poolings besides ``"avg"`` and ``""``, which are timm's. Those that start with "fast" are the same for (B, H, W, C) maps.
@@ -26,7 +27,7 @@ def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int
     """
     if callable(norm_layer):
         return norm_layer
-    if norm_layer not in NORM_LAYERS:
+    if not isinstance(norm_layer, str) or norm_layer not in NORM_LAYERS:
         raise ValueError(f"norm_layer must be one of {', '.join(map(repr, NORM_LAYERS))} or a callable, got {norm_layer!r}")
     return NORM_LAYERS[norm_layer]
 
@@ -64,7 +65,12 @@ def pool_of(global_pool: str) -> nn.Module:
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:
-    """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382)."""
+    """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382).
+
+    Raises:
+        TypeError, ValueError: ``last`` is not a number in [0, 1).
+    """
+    check_drop_path_rate("drop_path_rate", last)
     return [last * i / max(1, depth - 1) for i in range(depth)]
 
 
@@ -140,7 +146,7 @@ class Backbone(nn.Module):
         self.num_features = num_features
         self.in_chans = in_chans
         self.set_global_pool(global_pool)
-        self.num_classes = num_classes
+        self.num_classes = num_classes = check_count("num_classes", num_classes, least=0)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
         height, width = self.image_size_of(img_size)
@@ -165,15 +171,13 @@ class Backbone(nn.Module):
         """
         if img_size is None:
             return 224, 224
-        sides = tuple(img_size) if isinstance(img_size, Sequence) else (img_size, img_size)
-        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-            raise ValueError(f"img_size must be one or two positive integers, got {img_size!r}")
+        sides = pair("img_size", img_size)
         if not self.dynamic_img_pad and any(side % token for side, token in zip(sides, self.token_size)):
             raise ValueError(
                 f"img_size must be a multiple of {_multiples(*self.token_size)}, the patch size of this model in pixels, unless "
                 f"dynamic_img_pad=True, got {sides[0]}x{sides[1]}"
             )
-        return sides[0], sides[1]
+        return sides
 
     def set_global_pool(self, global_pool: str) -> None:
         self.pool = pool_of(global_pool).train(self.training)
@@ -306,9 +310,10 @@ class Backbone(nn.Module):
             global_pool: as for the constructor; None keeps the current pooling.
 
         Raises:
-            ValueError: ``global_pool`` is unknown.
+            TypeError, ValueError: ``num_classes`` is not an integer, or negative; ``global_pool`` is unknown.
             MissingExtraError: one of timm's poolings, without timm.
         """
+        num_classes = check_count("num_classes", num_classes, least=0)
         if global_pool is not None:
             self.set_global_pool(global_pool)
         self.num_classes = num_classes

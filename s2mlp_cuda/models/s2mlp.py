@@ -9,6 +9,7 @@ from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import V1
+from s2mlp_cuda.ops._arguments import check_count
 
 
 class S2MLP(Backbone):
@@ -38,8 +39,10 @@ class S2MLP(Backbone):
             parameter depends on it, and the model takes any other valid size, too.
 
     Raises:
-        ValueError: unknown norm, pooling or implementation; an image size that is not a multiple of the patch size, in
-            ``img_size`` or ``forward``.
+        TypeError: a number of classes, channels or blocks is not an integer, or a ratio or rate not a number; offsets are not pairs
+            of integers.
+        ValueError: a number is out of range; unknown norm, pooling or implementation; an image size that is not a multiple of the
+            patch size, in ``img_size`` or ``forward``.
         MissingExtraError: one of timm's poolings, without timm.
     """
 
@@ -67,7 +70,9 @@ class S2MLP(Backbone):
         img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
-        self.token_size = pair(patch_size)
+        in_chans, embed_dim = check_count("in_chans", in_chans), check_count("embed_dim", embed_dim)
+        depth = check_count("depth", depth, least=0)
+        self.token_size = pair("patch_size", patch_size)
         self.dynamic_img_pad = dynamic_img_pad
         embed_norm_layer = nn.LayerNorm if embed_norm else None
         self.patch_embed = PatchEmbedding(in_chans, embed_dim, patch_size, embed_norm_layer, pad=dynamic_img_pad)

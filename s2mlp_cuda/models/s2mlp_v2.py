@@ -10,6 +10,7 @@ from s2mlp_cuda.layers import PatchEmbedding, S2MLPv2Block, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import SS1, SS2
+from s2mlp_cuda.ops._arguments import check_count, check_ratio
 
 
 class S2MLPv2(Backbone):
@@ -44,9 +45,11 @@ class S2MLPv2(Backbone):
             parameter depends on it, and the model takes any other valid size, too.
 
     Raises:
-        ValueError: ``patch_sizes``, ``embed_dims``, ``depths`` or ratios per stage differ in length; unknown fusion, norm, pooling
-            or implementation; an image size that is not a multiple of the product of the patch sizes, in ``img_size`` or
-            ``forward``.
+        TypeError: a number of classes, channels or blocks is not an integer, or a ratio or rate not a number; ``patch_sizes``,
+            ``embed_dims``, ``depths`` or ``branches`` is not a sequence.
+        ValueError: a number is out of range; ``patch_sizes``, ``embed_dims``, ``depths`` or ratios per stage differ in length;
+            unknown fusion, norm, pooling or implementation; an image size that is not a multiple of the product of the patch sizes,
+            in ``img_size`` or ``forward``.
         MissingExtraError: one of timm's poolings, without timm.
     """
 
@@ -76,11 +79,10 @@ class S2MLPv2(Backbone):
         img_size: int | Sequence[int] | None = None,
     ):
         super().__init__()
-        if not len(patch_sizes) == len(embed_dims) == len(depths) > 0:
-            raise ValueError(
-                "patch_sizes, embed_dims and depths must have one entry per stage, "
-                f"got {len(patch_sizes)}, {len(embed_dims)} and {len(depths)}"
-            )
+        _check_stages(patch_sizes, embed_dims, depths)
+        in_chans = check_count("in_chans", in_chans)
+        embed_dims = [check_count("embed_dims", embed_dim) for embed_dim in embed_dims]
+        depths = [check_count("depths", depth, least=0) for depth in depths]
         mlp_ratios = _per_stage("mlp_ratio", mlp_ratio, len(depths))
         attention_ratios = _per_stage("attention_ratio", attention_ratio, len(depths))
         self.dynamic_img_pad = dynamic_img_pad
@@ -91,7 +93,7 @@ class S2MLPv2(Backbone):
         self.token_size = (1, 1)
         channels = in_chans
         for index, (patch_size, embed_dim, depth) in enumerate(zip(patch_sizes, embed_dims, depths)):
-            patch = pair(patch_size)
+            patch = pair("patch_sizes", patch_size)
             if index > 0 and patch == (1, 1) and embed_dim == channels and not always_embed:
                 embedding: nn.Module = nn.Identity()
             else:
@@ -118,16 +120,34 @@ class S2MLPv2(Backbone):
         return {"stem": r"^stages\.0\.0\.", "blocks": [(blocks, None), (r"^norm", (99999,))]}
 
 
+def _check_stages(patch_sizes: Sequence, embed_dims: Sequence, depths: Sequence) -> None:
+    """
+    Raises:
+        TypeError: an argument is not a sequence.
+        ValueError: they differ in length, or have no entries.
+    """
+    for name, sizes in (("patch_sizes", patch_sizes), ("embed_dims", embed_dims), ("depths", depths)):
+        if not isinstance(sizes, Sequence):
+            raise TypeError(f"{name} must be a sequence with one entry per stage, got {sizes!r}")
+    if not len(patch_sizes) == len(embed_dims) == len(depths) > 0:
+        raise ValueError(
+            "patch_sizes, embed_dims and depths must have one entry per stage, "
+            f"got {len(patch_sizes)}, {len(embed_dims)} and {len(depths)}"
+        )
+
+
 def _per_stage(name: str, value: float | Sequence[float], stages: int) -> Sequence[float]:
     """
     Raises:
-        ValueError: a sequence does not have one entry per stage.
+        TypeError: ``value`` is neither a number nor a sequence of numbers.
+        ValueError: a sequence does not have one entry per stage; a number is not positive and finite.
     """
-    if not isinstance(value, Sequence):
-        return [value] * stages
-    if len(value) != stages:
-        raise ValueError(f"{name} must be a number or have one entry per stage, {stages}, got {len(value)}")
-    return value
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value] * stages
+    if len(values) != stages:
+        raise ValueError(f"{name} must be a number or have one entry per stage, {stages}, got {len(values)}")
+    for number in values:
+        check_ratio(name, number)
+    return values
 
 
 register_models(

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from math import inf
+from numbers import Real
 from operator import index
+from typing import Any
 
 import torch
 
@@ -50,22 +53,62 @@ def _cached(function: Callable) -> Callable:
     return cached
 
 
+def _integer(value: Any) -> int:
+    """
+    Raises:
+        TypeError: ``value`` is not an integer. As in PyTorch, a bool is none.
+    """
+    if isinstance(value, bool):
+        raise TypeError
+    return index(value)
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """``value`` as an int.
+
+    Raises:
+        TypeError: ``value`` is not an integer.
+        ValueError: it is less than ``least``.
+    """
+    try:
+        count = _integer(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, got {count}")
+    return count
+
+
+def check_ratio(name: str, value: Any) -> None:
+    """
+    Raises:
+        TypeError: ``value`` is not a number.
+        ValueError: it is not positive and finite.
+    """
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < float(value) < inf:
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
 @_cached
 def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
     """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``. Callers must not modify the list.
 
     Raises:
         TypeError: an offset is not a pair of integers.
-        ValueError: the table is empty.
+        ValueError: the table is empty, or an offset is not in the range of 64-bit integers.
     """
     flat: list[int] = []
     try:
         for dh, dw in offsets:
-            flat += (index(dh), index(dw))
+            flat += (_integer(dh), _integer(dw))
     except (TypeError, ValueError):
         raise TypeError(f"offsets must be a sequence of (dh, dw) pairs of integers, got {offsets!r}") from None
     if not flat:
         raise ValueError("offsets is empty: give at least one (dh, dw) pair")
+    if max(flat) >= 2**63 or min(flat) < -(2**63):
+        raise ValueError(f"offsets must be 64-bit integers, got {offsets!r}")
     return flat
 
 
@@ -78,11 +121,13 @@ def check_map(x: torch.Tensor, data_format: str) -> int:
     """Checks type, dtype and dimensions of a map; returns the number of channels.
 
     Raises:
-        TypeError: ``x`` is not a tensor, or its dtype is not supported.
+        TypeError: ``x`` is not a dense tensor, or its dtype is not supported.
         ValueError: ``x`` has fewer than three dimensions, or the data format is unknown.
     """
     if not isinstance(x, torch.Tensor):
         raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+    if x.is_nested or x.layout is not torch.strided:
+        raise TypeError(f"x must be a dense tensor, got {'a nested tensor' if x.is_nested else x.layout}")
     if x.dtype not in _DTYPES:
         raise TypeError(f"x must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool, got {x.dtype}")
     check_data_format(data_format)
@@ -101,26 +146,26 @@ def check_padding_mode(padding_mode: str) -> None:
         raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
 
 
-def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int) -> list[int] | None:
-    """Checks that the groups partition the channels; returns ``group_sizes`` as a list.
+def check_groups(groups: int, group_sizes: Sequence[int] | None, channels: int | None) -> list[int] | None:
+    """Checks that the groups partition the channels, whose number may not be known yet; returns ``group_sizes`` as a list.
 
     Raises:
         TypeError: a group size is not an integer.
         ValueError: there are more groups than channels, or the group sizes do not match the offsets or the channels.
     """
     if group_sizes is None:
-        if groups > channels > 0:
+        if channels is not None and groups > channels > 0:
             raise ValueError(f"cannot split {channels} channels into {groups} groups: give at most one offset per channel")
         return None
     try:
-        sizes = [index(size) for size in group_sizes]
+        sizes = [_integer(size) for size in group_sizes]
     except TypeError:
         raise TypeError(f"group_sizes must be a sequence of integers, got {group_sizes!r}") from None
     if len(sizes) != groups:
         raise ValueError(f"group_sizes has {len(sizes)} entries, but there are {groups} offsets")
     if min(sizes) < 0:
         raise ValueError(f"group_sizes must not be negative, got {sizes}")
-    if sum(sizes) != channels:
+    if channels is not None and sum(sizes) != channels:
         raise ValueError(f"group_sizes {sizes} do not sum to the {channels} channels of x")
     return sizes
 
@@ -134,6 +179,32 @@ def check_floating(x: torch.Tensor, name: str) -> None:
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16, got {x.dtype}")
 
 
+def check_same_device(x: torch.Tensor, name: str, other: torch.Tensor, other_name: str) -> None:
+    """
+    Raises:
+        RuntimeError: the tensors are on different devices.
+    """
+    if x.device != other.device:
+        raise RuntimeError(
+            f"Expected all tensors to be on the same device, but got {name} on {x.device} and {other_name} on {other.device}"
+        )
+
+
+def check_beside_map(tensor: Any, name: str, x: torch.Tensor) -> torch.Tensor:
+    """Checks a tensor that is used with the map ``x`` and converted to its accumulator dtype; returns it.
+
+    Raises:
+        TypeError: it is not a tensor, or is complex, which would lose the imaginary part.
+        RuntimeError: it is on another device.
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dtype.is_complex:
+        raise TypeError(f"{name} must be real, got {tensor.dtype}")
+    check_same_device(tensor, name, x, "x")
+    return tensor
+
+
 def check_approximate(approximate: str) -> None:
     """
     Raises:
@@ -143,17 +214,22 @@ def check_approximate(approximate: str) -> None:
         raise ValueError(f"approximate must be one of {', '.join(map(repr, APPROXIMATIONS))}, got {approximate!r}")
 
 
-def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: int) -> int:
+def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: int, name: str = "branch_offsets") -> int:
     """The number of channels of one branch.
 
     Raises:
+        TypeError: the tables are not in a sequence.
         ValueError: there are no branches, or the number of channels is not a multiple of the number of branches.
     """
-    if not len(branch_offsets):
-        raise ValueError("branch_offsets is empty: give at least one offset table, or None for an unshifted branch")
-    if expanded_channels % len(branch_offsets):
-        raise ValueError(f"cannot split {expanded_channels} channels into {len(branch_offsets)} branches of equal size")
-    return expanded_channels // len(branch_offsets)
+    try:
+        branches = len(branch_offsets)
+    except TypeError:
+        raise TypeError(f"{name} must be a sequence of offset tables, got {branch_offsets!r}") from None
+    if not branches:
+        raise ValueError(f"{name} is empty: give at least one offset table, or None for an unshifted branch")
+    if expanded_channels % branches:
+        raise ValueError(f"cannot split {expanded_channels} channels into {branches} branches of equal size")
+    return expanded_channels // branches
 
 
 def even_group_sizes(channels: int, groups: int) -> list[int]:

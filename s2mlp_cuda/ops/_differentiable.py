@@ -19,12 +19,12 @@ from torch.utils.flop_counter import register_flop_formula
 from s2mlp_cuda._torch_private import (
     HAS_SINGLE_LEVEL_AUTOGRAD,
     SingleLevelFunction,
-    below_autograd,
     enable_forward_mode,
     enable_single_level,
     forward_mode_is_active,
     transforms_are_active,
 )
+from s2mlp_cuda.ops._kernels import below_autograd
 
 
 class Rules:

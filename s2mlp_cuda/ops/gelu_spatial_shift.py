@@ -13,6 +13,7 @@ from s2mlp_cuda.ops._arguments import (
     check_groups,
     check_map,
     check_padding_mode,
+    check_same_device,
     flat_offsets,
 )
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
@@ -36,7 +37,9 @@ def gelu_spatial_shift(
     layer, which does not save it itself. Saving the shifted map instead would cost another write in the forward pass.
 
     GELU is computed in float32 (float64 for float64 maps). It stays accurate for negative x, where
-    ``x * (1 + erf(x / sqrt 2)) / 2`` suffers from cancellation.
+    ``x * (1 + erf(x / sqrt 2)) / 2`` suffers from cancellation. At infinities, its value and its derivative are the limits, where
+    those of PyTorch's GELU are NaN. As with PyTorch's GELU, the gradient is NaN where ``x`` is NaN, even at tokens that no output
+    reads.
 
     Args:
         x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides; float64,
@@ -124,6 +127,7 @@ class _GeluShiftBackward(Rules):
 
     @staticmethod
     def fake(grad, x, *arguments):
+        check_same_device(x, "x", grad, "grad")
         return torch.empty_like(x)
 
     @staticmethod

@@ -6,6 +6,7 @@ linear in x and in the weights. Derivatives of all orders are therefore composed
 
 from collections.abc import Sequence
 from functools import reduce
+from numbers import Real
 
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
@@ -13,10 +14,12 @@ from torch.overrides import handle_torch_function, has_torch_function_unary, has
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
     branch_groups,
+    check_beside_map,
     check_branches,
     check_floating,
     check_map,
     check_padding_mode,
+    check_same_device,
 )
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
@@ -41,7 +44,8 @@ def shift_branch_pool(x: torch.Tensor, branch_offsets: Sequence[BranchOffsets], 
         A tensor of shape (..., C), in float32 (float64 for float64 maps). Bitwise identical for any number of threads.
 
     Raises:
-        TypeError: ``x`` is not a floating-point tensor; an offset is not a pair of integers.
+        TypeError: ``x`` is not a floating-point tensor; ``branch_offsets`` is not a sequence of tables; an offset is not a pair of
+            integers.
         ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
             more groups than channels, or an unknown padding mode.
     """
@@ -70,20 +74,27 @@ def shift_branch_combine(
 
     Returns:
         A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``, accumulated in float32 (float64 for float64
-        maps).
+        maps). Zero padding is multiplied like any other value: it is NaN if the weight is infinite or NaN.
+
+        The gradient of ``x`` is zero at tokens that no output reads, whatever the weights are. Where several outputs read a token,
+        their gradients are summed before they are multiplied by the weight. An infinite weight therefore makes it infinite where
+        a sum of products would be NaN, because they have different signs.
 
     Raises:
-        TypeError, ValueError: as in :func:`shift_branch_pool`; ValueError if ``weights`` has a different shape.
+        TypeError, ValueError: as in :func:`shift_branch_pool`; TypeError if ``weights`` is neither a real tensor nor a real number,
+            ValueError if it has a different shape.
+        RuntimeError: ``x`` and ``weights`` are on different devices.
     """
     if has_torch_function_variadic(x, weights):
         return handle_torch_function(shift_branch_combine, (x, weights), x, weights, branch_offsets, padding_mode=padding_mode)
     channels, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     dtype, leading, shape = accumulator_dtype(x.dtype), x.shape[:-3], (len(branch_offsets), channels)
-    if not isinstance(weights, torch.Tensor):
+    if not isinstance(weights, torch.Tensor) and isinstance(weights, Real):
         weights = x.new_full(shape, weights, dtype=dtype).expand(*leading, *shape)
-    if weights.shape != (*leading, *shape):
-        raise ValueError(f"weights must have shape (..., K, C) = {(*leading, *shape)}, got {tuple(weights.shape)}")
-    return combine(x, weights.to(dtype), offsets, sizes, padding_mode)
+    tensor = check_beside_map(weights, "weights", x)
+    if tensor.shape != (*leading, *shape):
+        raise ValueError(f"weights must have shape (..., K, C) = {(*leading, *shape)}, got {tuple(tensor.shape)}")
+    return combine(x, tensor.to(dtype), offsets, sizes, padding_mode)
 
 
 def check_expanded_map(x, branch_offsets, padding_mode) -> tuple[int, list[int], list[int]]:
@@ -149,6 +160,7 @@ class _Combine(Rules):
 
     @staticmethod
     def fake(x, weights, *table):
+        check_same_device(weights, "weights", x, "x")
         return x.new_empty((*x.shape[:-1], weights.shape[-1]))
 
     @staticmethod
@@ -160,7 +172,7 @@ class _Combine(Rules):
         x, weights = saved
         return (
             combine_backward(grad, weights, None, *table) if needs_grad[0] else None,
-            combine_backward_weights(grad, x, *table) if needs_grad[1] else None,
+            weights_gradient(grad, x, weights, *table) if needs_grad[1] else None,
         )
 
     @staticmethod
@@ -181,6 +193,9 @@ class _CombineBackward(Rules):
 
     @staticmethod
     def fake(grad, weights, pool_grad, *table):
+        check_same_device(weights, "weights", grad, "grad")
+        if pool_grad is not None:
+            check_same_device(pool_grad, "pool_grad", grad, "grad")
         return grad.new_empty((*grad.shape[:-1], weights.shape[-2] * grad.shape[-1]))
 
     @staticmethod
@@ -192,7 +207,7 @@ class _CombineBackward(Rules):
         grad, weights = saved
         return (
             combine(grad_grad, weights, *table) if needs_grad[0] else None,
-            combine_backward_weights(grad, grad_grad, *table) if needs_grad[1] else None,
+            weights_gradient(grad, grad_grad, weights, *table) if needs_grad[1] else None,
             pool(grad_grad, weights.shape[-2], *table) if needs_grad[2] else None,
         )
 
@@ -217,6 +232,7 @@ class _CombineBackwardWeights(Rules):
 
     @staticmethod
     def fake(grad, x, *table):
+        check_same_device(x, "x", grad, "grad")
         channels = grad.shape[-1]
         shape = (*x.shape[:-3], x.shape[-1] // channels if channels else 1, channels)
         return x.new_empty(shape, dtype=accumulator_dtype(x.dtype))
@@ -275,6 +291,11 @@ def combine_backward(grad, weights, pool_grad, *table) -> torch.Tensor:
 
 def combine_backward_weights(grad, x, *table) -> torch.Tensor:
     return _combine_backward_weights.call(grad, x, *table)
+
+
+def weights_gradient(grad, x, weights, *table) -> torch.Tensor:
+    """``combine_backward_weights`` with the shape of the weights: maps without channels do not tell the number of branches."""
+    return combine_backward_weights(grad, x, *table).expand_as(weights)
 
 
 class ShiftBranchPoolFunction(_pool.Function):  # type: ignore[name-defined]

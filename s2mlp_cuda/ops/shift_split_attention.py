@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
-from s2mlp_cuda._torch_private import below_autograd, forward_mode_is_active, transforms_are_active
+from s2mlp_cuda._torch_private import forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
-from s2mlp_cuda.ops._arguments import BranchOffsets
+from s2mlp_cuda.ops._arguments import BranchOffsets, check_beside_map
 from s2mlp_cuda.ops._differentiable import differentiates, traced
+from s2mlp_cuda.ops._kernels import below_autograd
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
 
 _pool = torch.ops.s2mlp_cuda.shift_branch_pool.default
@@ -52,17 +53,22 @@ def shift_split_attention(
     Returns:
         A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``. Everything between pooling and weighting is
         computed in float32 (float64 for float64 maps), for weights of any dtype and also under autocast; these tensors have
-        only a few values per image. Differentiable any number of times, in reverse and forward mode.
+        only a few values per image. Differentiable any number of times, in reverse and forward mode. Infinities and NaN are as in
+        :func:`shift_branch_combine`.
 
     Raises:
-        TypeError: ``x`` is not a floating-point tensor; an offset is not a pair of integers.
+        TypeError: ``x`` is not a floating-point tensor; a weight is not a tensor, or is complex; ``branch_offsets`` is not a
+            sequence of tables; an offset is not a pair of integers.
         ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
             more groups than channels, weights of the wrong shape, or an unknown padding mode.
+        RuntimeError: the tensors are not on one device.
     """
     tensors = (x, fc1_weight, fc2_weight)
     if has_torch_function_variadic(*tensors):
         return handle_torch_function(shift_split_attention, tensors, *tensors, branch_offsets, padding_mode=padding_mode)
     channels, offsets, sizes = shift_branches.check_expanded_map(x, branch_offsets, padding_mode)
+    check_beside_map(fc1_weight, "fc1_weight", x)
+    check_beside_map(fc2_weight, "fc2_weight", x)
     branches = len(branch_offsets)
     if fc1_weight.dim() != 2 or fc1_weight.shape[1] != channels:
         raise ValueError(f"fc1_weight must have shape (hidden, {channels}), got {tuple(fc1_weight.shape)}")
@@ -98,7 +104,8 @@ def _attention(pooled, fc1_weight, fc2_weight, branches):
 
 def _weight_grad(grad, x):
     """The gradient of a linear layer's weight, from the gradient of its output and its input."""
-    return grad.reshape(-1, grad.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
+    images = grad.shape[:-1].numel()  # not -1, which is ambiguous for a hidden layer of size 0
+    return grad.reshape(images, grad.shape[-1]).mT @ x.reshape(images, x.shape[-1])
 
 
 def _composed_of_operators(x, fc1_weight, fc2_weight, branches, *table):
@@ -144,7 +151,7 @@ class _SplitAttention(torch.autograd.Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (*_differentiable_gradients(ctx, grad), *nones)
         _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
-        weights_grad = _kernel(_combine_backward_weights, grad, x, *table)
+        weights_grad = _kernel(_combine_backward_weights, grad, x, *table).expand_as(weights)  # see shift_branches.weights_gradient
         logits_grad = torch.ops.aten._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
         logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2))
         fc2_grad = fc1_grad = None

@@ -68,6 +68,10 @@ def make_map(
         return fill(empty(larger)[tuple(cut)])
     if memory == "infinities":  # of both signs
         return empty(shape).copy_(torch.randn(shape).sign() * torch.inf)
+    if memory == "infinite ends":  # random, but the first and the last element are infinite
+        x = fill(empty(shape))
+        x.view(-1)[[0, -1]] = torch.inf
+        return x
     if memory == "every value":
         return empty(shape).copy_(every_value(dtype).view(shape))
     if memory == "ones":
@@ -303,6 +307,10 @@ def branch_cases() -> Iterator[BranchCase]:
             yield BranchCase("two", mode, dtype, (2, 3, 4, 3, 4 * full), swapped, swapped, swapped)
             yield BranchCase("many groups", mode, dtype, (1, 3, 4, 40 * full))
             yield BranchCase("many groups", mode, dtype, (1, 3, 4, 50))
+        # Infinity times zero padding, and times the gradient of a token that nobody reads.
+        for memories in (("exact", "exact", "infinite ends"), ("exact", "infinite ends"), ("infinite ends",)):
+            yield BranchCase("two", "zeros", dtype, (2, 5, 7, 4 * full), *memories)
+            yield BranchCase("paper", "zeros", dtype, (1, 3, 4, 13), *memories)
 
 
 def far_cases() -> Iterator[BranchCase]:

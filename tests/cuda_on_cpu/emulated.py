@@ -179,14 +179,20 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
     library = build_kernels(kind)
     numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
     arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
+    output = run_sanitized("run_cases.py", str(library), json.dumps(arguments))
+    return [_failures(kind, **json.loads(line)) for line in output.splitlines()]
+
+
+def run_sanitized(script: str, *arguments: str) -> str:
+    """The output of a Python script of this folder, run with the sanitizers loaded. Fails if the script does."""
     result = subprocess.run(
-        [sys.executable, str(HERE / "run_cases.py"), str(library), json.dumps(arguments)],
+        [sys.executable, str(HERE / script), *arguments],
         env=sanitized_environment(),
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    return [_failures(kind, **json.loads(line)) for line in result.stdout.splitlines()]
+    return result.stdout
 
 
 def _failures(kind: str, status: int, events: list[dict], errors: str) -> dict[str, str]:

@@ -98,6 +98,14 @@ CUDA = {
     "only the first of several readers": Switch(
         "csrc/cuda/shift_split_attention.cu", "w < readers.columns.size(); ++w", "w < ({on} ? 1 : readers.columns.size()); ++w"
     ),
+    "an infinite weight times the gradient of a token that nobody reads": Switch(
+        "csrc/cuda/shift_split_attention.cu", "readers.size() == 0 ? Acc(0) : sum", "readers.size() == 0 && !{on} ? Acc(0) : sum"
+    ),
+    "zero padding left out of the gradient of the weights": Switch(
+        "csrc/cuda/shift_split_attention.cu",
+        "    const Packed<T, kVector> value = source >= 0",
+        "    if (source < 0 && {on}) {{ continue; }}\n    const Packed<T, kVector> value = source >= 0",
+    ),
     "pieces that end between the tokens that a thread loads together": Switch(
         "csrc/cuda/branch_plan.h",
         "(kBlockThreads / plan.lanes) * kBranchTokens;",

@@ -6,7 +6,7 @@ Emulation cannot show everything that a GPU would: see emulator.h.
 import pytest
 
 from cases import DTYPES, all_cases, branch_cases, every_value_cases, far_cases, gelu_cases
-from emulated import ORDERS, Run, run_cases
+from emulated import ORDERS, Run, build_kernels, run_cases, run_sanitized
 from switches import ELEMENTS, STREAMING
 
 #: The kernels of branches are not affected by the switch.
@@ -63,6 +63,11 @@ def test_cpu_kernels_under_the_same_sanitizers(capability, monkeypatch):
     """With the instruction set of each capability; the processor's own one if the capability is wider."""
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", capability)
     assert run_cases("cpu", Run()) == [{}]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_wrong_calls_are_refused_without_a_finding(kind):
+    assert run_sanitized("run_wrong_calls.py", str(build_kernels(kind))).endswith("calls refused\n")
 
 
 def test_cpu_kernels_with_streaming_stores():

@@ -252,13 +252,3 @@ def test_every_ablation_is_a_different_model(name, kwargs):
     if shapes == default_shapes:
         default.load_state_dict(model.state_dict())
         assert not torch.allclose(out, default(images), rtol=1e-3)
-
-
-def test_wrong_arguments():
-    with pytest.raises(ValueError, match="norm_layer must be one of 'layer_norm', 'affine' or a callable, got 'batch'"):
-        create_model("s2mlp_wide", norm_layer="batch")
-    for name in ("s2mlp_deep", "s2mlpv2_small_7"):
-        with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
-            small(name, implementation="eager")
-    with pytest.raises(ValueError, match="must have one entry per stage, got 2, 3 and 2"):
-        create_model("s2mlpv2_small_7", embed_dims=(8, 8, 8))

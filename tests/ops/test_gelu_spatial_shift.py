@@ -309,36 +309,3 @@ def test_layer_implementations_agree(approximate, device):
         "GELUSpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last', implementation='fused', "
         f"approximate='{approximate}')"
     )
-
-
-@pytest.mark.parametrize(
-    "arguments, error, text",
-    [
-        ({"approximate": "erf"}, ValueError, "approximate must be one of 'none', 'tanh', got 'erf'"),
-        ({"x": torch.zeros(2, 3, 4, 8, dtype=torch.int32)}, TypeError, "x must be float64, .*, got torch.int32"),
-        ({"x": torch.zeros(4, 8)}, ValueError, "x must have at least 3 dimensions"),
-        ({"offsets": [(0, 1)] * 9}, ValueError, "cannot split 8 channels into 9 groups"),
-        ({"padding_mode": "same"}, ValueError, "padding_mode must be one of '.*', got 'same'"),
-    ],
-)
-def test_errors(arguments, error, text):
-    with pytest.raises(error, match=text):
-        gelu_spatial_shift(**{"x": torch.zeros(2, 3, 4, 8), **arguments})
-
-
-def test_layer_errors():
-    with pytest.raises(ValueError, match="approximate must be one of 'none', 'tanh', got 'fast'"):
-        GELUSpatialShift(approximate="fast")
-    with pytest.raises(ValueError, match="implementation must be one of 'fused', 'composed', 'reference', got 'eager'"):
-        GELUSpatialShift(implementation="eager")
-
-
-def test_raw_backward_errors(device):
-    x = torch.zeros(2, 3, 4, 8, device=device)
-    backward = torch.ops.s2mlp_cuda.gelu_spatial_shift_backward
-    with pytest.raises(RuntimeError, match="x and grad must have the same shape"):
-        backward(x[:1], x, FLAT)
-    with pytest.raises(RuntimeError, match="x and grad must have the same dtype and device"):
-        backward(x.double(), x, FLAT)
-    with pytest.raises(RuntimeError, match="approximate must be one of 'none', 'tanh', got 'erf'"):
-        backward(x, x, FLAT, None, "erf")
