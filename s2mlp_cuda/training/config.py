@@ -58,7 +58,7 @@ def _add_data_arguments(group) -> None:
     group.add_argument("--input-key", help="column of the images (WebDataset, Hugging Face)")
     group.add_argument("--target-key", help="column of the labels (WebDataset, Hugging Face)")
     group.add_argument("--num-classes", type=integer(1), help="at least the number of classes of the data; default: from the data")
-    group.add_argument("--workers", type=integer(0), default=4, help="data loading processes; default: %(default)s")
+    group.add_argument("--workers", type=integer(0, 1024), default=4, help="data loading processes; default: %(default)s")
 
 
 def _add_model_arguments(group) -> None:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from torch import nn
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
 from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
@@ -103,7 +104,8 @@ def _page(columns: int, rows: int, title: str, width: float = 2.2, height: float
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=100)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
     return path
 
 

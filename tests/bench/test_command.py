@@ -50,7 +50,7 @@ def test_compare(tiny, tmp_path, capsys):
 
 def test_error_messages(tiny, tmp_path, capsys):
     assert cli.main(["bench", "--device", "cpu", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert "no benchmark matches --only nothing --skip (none)" in capsys.readouterr().out
+    assert "no benchmark matches --only nothing --skip (none)" in capsys.readouterr().err
     (tmp_path / "a.json").write_text("{}")
     assert cli.main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")]) == 2
     assert "is not a result of `s2mlp bench`" in capsys.readouterr().err
