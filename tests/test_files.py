@@ -1,6 +1,7 @@
 import errno
 import os
 import stat
+from contextlib import nullcontext
 
 import pytest
 
@@ -91,13 +92,10 @@ def test_several_files_are_replaced_or_none(tmp_path):
     path = tmp_path / "model"
     path.write_text("old")
     for fails in (True, False):
-        try:
-            with _files.replaced_files(path) as written:
-                (written.parent / "model.data").write_text("new")
-                written.write_text("new")
-                if fails:
-                    raise KeyError
-        except KeyError:
-            pass
+        with pytest.raises(KeyError) if fails else nullcontext(), _files.replaced_files(path) as written:
+            (written.parent / "model.data").write_text("new")
+            written.write_text("new")
+            if fails:
+                raise KeyError
         assert path.read_text() == ("old" if fails else "new")
         assert sorted(os.listdir(tmp_path)) == (["model"] if fails else ["model", "model.data"])

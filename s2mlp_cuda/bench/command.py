@@ -46,9 +46,8 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     bench_run = Run()
     jobs = suite.jobs(full, device, only, skip)
     if not jobs:
-        print(
-            f"s2mlp: no benchmark matches --only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}", file=sys.stderr
-        )
+        words = f"--only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}"
+        print(f"s2mlp: no benchmark matches {words}", file=sys.stderr)
         return 2
     console.print(f"{bench_run.machine['name']}, PyTorch {bench_run.machine['torch']}\n\n{METHOD}\n")
     columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]

@@ -96,7 +96,7 @@ def _add_images_arguments(group) -> None:
         "--ratio", nargs=2, type=real(0, above=True), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
     )
     group.add_argument("--hflip", type=_PROBABILITY, default=0.5, help="probability of a horizontal flip; default: %(default)s")
-    group.add_argument("--color-jitter", type=real(0), default=0.0, help="default: %(default)s")
+    group.add_argument("--color-jitter", type=real(0, 10), default=0.0, help="default: %(default)s")
     group.add_argument("--aa", metavar="POLICY", help="RandAugment etc. in timm's notation, e.g. rand-m9-mstd0.5-inc1")
     group.add_argument(
         "--aug-repeats", type=integer(0), default=0, help="repeated augmentation: repetitions of each image, 0 for none"
