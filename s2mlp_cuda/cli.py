@@ -6,6 +6,7 @@ Each command is a function, followed by the function that adds its arguments.
 import argparse
 import io
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -288,6 +289,14 @@ def _output_error() -> OSError | None:
     return None
 
 
+def _reader_is_gone() -> bool:
+    """Whether the standard output is a pipe that nobody reads any more. Without a buffer, flushing does not tell."""
+    poll = select.poll()
+    if sys.stdout is not None:
+        poll.register(sys.stdout, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -298,6 +307,8 @@ def main(argv: list[str] | None = None) -> int:
         failure = _output_error()
     except (SystemExit, OSError) as error:
         failure = _output_error()
+        if failure is None and isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
         if failure is None and isinstance(error, OSError) and error.errno in NO_SPACE:
             print(f"s2mlp: {error.strerror}", file=sys.stderr)
             return 1

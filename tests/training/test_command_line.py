@@ -1,6 +1,7 @@
 """What users of ``s2mlp train``, ``eval``, ``predict``, ``explain`` and ``export`` may get wrong: one sentence, no traceback."""
 
 import io
+import math
 import os
 import re
 import shutil
@@ -230,6 +231,55 @@ def test_names_are_printed_as_they_are(run, data, tmp_path, capsys):
     assert f"{output}: last.safetensors" in capsys.readouterr().out
 
 
+MARKUP = "x[/old][bold]:smile:$a_b$%s{0}"
+
+
+def test_markup_in_every_name(tmp_path, capsys):
+    """Nothing is interpreted: not as markup of rich, nor as an emoji, a formula of matplotlib or a format."""
+    root = tmp_path / MARKUP
+    classes = ["[old]$a_b$:smile:", "\u00b2", "[", "10", "9", "\\[red]", os.fsdecode(b"\xff")]
+    data, output = image_folder(root / "data", classes), root / "run"
+    train_words = ["train", "--data", data, "--output", output, *TINY, "--model-ema-decay", "0.5"]
+    photo, weights_file = data / "val" / "[" / "0.png", output / "last.safetensors"
+    for words, lines in (
+        (train_words, [f"{output}: last.safetensors"]),
+        ([*train_words, "--resume", "auto"], [f"{output}: last.safetensors"]),
+        (["predict", photo, "--weights", weights_file], [f"{photo}\n"]),
+        (["eval", "--data", data, "--weights", weights_file, "--workers", 0], ["14 images"]),
+        (["explain", photo, "--weights", weights_file, "--out", root / "explained"], [f"{root}/explained/shifted_groups.png\n"]),
+        (["export", "--format", "pt2", "--weights", weights_file], [f"{output}/last.pt2; its output differs"]),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert cli.main(list(map(str, words))) == 0, (words, capsys.readouterr().err)
+        out = capsys.readouterr().out
+        assert all(line in out for line in lines), (words, out)
+    names = weights.read(weights_file)[1].class_names
+    assert names == sorted(classes, key=lambda name: (int(name) if name.isdecimal() else 99, name.lower()))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_predictions_that_are_no_numbers(run, data, tmp_path, capsys, value):
+    tensors, description = weights.read(run / "last.safetensors")
+    tensors["head.bias"][:] = value
+    weights.save(tmp_path / "w.safetensors", tensors, description)
+    photo = data / "val" / "bee" / "0.png"
+    assert cli.main(["predict", str(photo), "--weights", str(tmp_path / "w.safetensors")]) == 1
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err == f"s2mlp: the model gives no probabilities for {photo}: its output has NaN or infinite values\n"
+
+
+def test_predictions_into_a_closed_pipe(run, data, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit, match="1"):
+            cli.main(["predict", *[str(data / "val" / "bee" / "0.png")] * 3, "--weights", str(run / "last.safetensors")])
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
 def test_one_bad_image_does_not_cost_the_others(run, data, tmp_path, capsys):
     (tmp_path / "bad[1].jpg").write_bytes(b"nothing")
     photos = [data / "val" / "bee" / "0.png", tmp_path / "bad[1].jpg", tmp_path / "missing.png", data / "val" / "bee" / "1.png"]
@@ -284,6 +334,9 @@ def test_exports_that_cannot_be_written(refused, run, tmp_path):
     command = ["export", "--format", "pt2", "--weights", run / "last.safetensors", "--out"]
     assert "it is a folder" in refused(*command, tmp_path)
     assert "cannot write to the folder /proc: " in refused(*command, "/proc/m.pt2")
+    assert "cannot write /dev/null: it is not a regular file" in refused(*command, "/dev/null")
+    for weights_file in ("", "/"):
+        assert "no weights" in refused("export", "--format", "pt2", "--weights", weights_file)
 
 
 def test_file_in_the_output_that_cannot_be_replaced(refused, data, tmp_path):
