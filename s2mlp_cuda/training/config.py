@@ -93,7 +93,7 @@ def _add_images_arguments(group) -> None:
         "--scale", nargs=2, type=real(0, 1, above=True), default=[0.08, 1.0], help="area of random crops; default: %(default)s"
     )
     group.add_argument(
-        "--ratio", nargs=2, type=real(0, above=True), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
+        "--ratio", nargs=2, type=real(0.01, 100), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
     )
     group.add_argument("--hflip", type=_PROBABILITY, default=0.5, help="probability of a horizontal flip; default: %(default)s")
     group.add_argument("--color-jitter", type=real(0, 10), default=0.0, help="default: %(default)s")

@@ -79,7 +79,7 @@ def refused(capsys):
         "--num-classes": "0 -1 x 1.5", "--workers": "-1 x 1025",
         "--img-size": "0 -8 x 30.5", "--std": ["0 1 1", "1 nan 1", "1 1 -1"],
         "--mean": ["inf 0 0", "x 0 0", "0 0"], "--interpolation": "nonsense random", "--train-interpolation": "nonsense",
-        "--crop-pct": "0 0.01 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf"],
+        "--crop-pct": "0 0.01 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf", "1 101"],
         "--hflip": "-0.1 1.1 nan", "--color-jitter": "-1 nan inf 11", "--aug-repeats": "-1", "--reprob": "2", "--remode": "x",
         "--recount": "0", "--mixup": "-1 nan", "--cutmix": "-1 inf", "--mixup-prob": "1.5", "--mixup-switch-prob": "-1",
         "--mixup-off-epoch": "-1", "--smoothing": "1 1.5 -0.1 nan", "--epochs": "0 -1 1e3 nan 2147483648", "--batch-size": "0 -4",
