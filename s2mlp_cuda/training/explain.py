@@ -40,13 +40,18 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
         block: the block whose groups are drawn, counted from 1.
 
     Raises:
-        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``, or the folder cannot be written to.
+        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``, its output is not finite, or the
+            folder cannot be written to.
+        OSError: a figure cannot be written.
     """
     blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, (S2MLPBlock, S2MLPv2Block))]
     if not blocks:
         raise TrainingError(f"{type(model).__name__} has no blocks with a spatial shift")
     if not 1 <= block <= len(blocks):
         raise TrainingError(f"the model has blocks 1 to {len(blocks)}, got {block}")
+    with torch.inference_mode():
+        if not model(image[None]).isfinite().all():
+            raise TrainingError("the model cannot be explained: its output has NaN or infinite values")
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]

@@ -267,6 +267,10 @@ def test_predictions_that_are_no_numbers(run, data, tmp_path, capsys, value):
     found = capsys.readouterr()
     assert found.out == ""
     assert found.err == f"s2mlp: the model gives no probabilities for {photo}: its output has NaN or infinite values\n"
+    words = ["explain", str(photo), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == "s2mlp: the model cannot be explained: its output has NaN or infinite values\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_predictions_into_a_closed_pipe(run, data, monkeypatch, capsys):
