@@ -1,5 +1,6 @@
 """Atomic file writes."""
 
+import errno
 import os
 import secrets
 import tempfile
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".s2mlp.tmp"
+#: Full disks, exceeded quotas and files that are too large.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def system_error(error: BaseException | None) -> OSError | None:
-    """The error of the operating system that an exception is or was caused by, such as a full disk in ``torch.save``."""
+def full_disk(error: BaseException | None) -> OSError | None:
+    """The out-of-space error that an exception is or was caused by: ``torch.save`` raises a RuntimeError."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -43,8 +46,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             raise
         _sync(target.parent)
     except Exception as error:
-        cause = system_error(error)
-        if cause is None:
+        cause = error if isinstance(error, OSError) else full_disk(error)
+        if cause is None or cause.errno is None:
             raise
         raise OSError(cause.errno, cause.strerror, str(path)) from error
 

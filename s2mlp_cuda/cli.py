@@ -14,10 +14,11 @@ import torch
 
 import s2mlp_cuda
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda._files import full_disk
 from s2mlp_cuda._system import info_lines
 from s2mlp_cuda.training.config import Parser, add_arguments
 from s2mlp_cuda.training.errors import TrainingError, message_of
-from s2mlp_cuda.training.files import NO_SPACE, check_folder
+from s2mlp_cuda.training.files import check_folder
 from s2mlp_cuda.training.ranges import integer
 
 #: Required by all commands on images; installed by the extra `train`.
@@ -309,8 +310,8 @@ def main(argv: list[str] | None = None) -> int:
         failure = _output_error()
         if failure is None and isinstance(error, BrokenPipeError) and _reader_is_gone():
             return 1
-        if failure is None and isinstance(error, OSError) and error.errno in NO_SPACE:
-            print(f"s2mlp: {error.strerror}", file=sys.stderr)
+        if failure is None and (cause := full_disk(error)):
+            print(f"s2mlp: {cause.strerror}", file=sys.stderr)
             return 1
         if failure is None:
             raise

@@ -42,6 +42,14 @@ def test_no_space_left(tmp_path, monkeypatch, wrap):
     assert os.listdir(tmp_path) == []
 
 
+def test_other_errors_keep_their_type(tmp_path):
+    with pytest.raises(KeyError), _files.atomic_file(tmp_path / "file"):
+        try:
+            open(tmp_path / "missing")
+        except OSError:
+            raise KeyError from None
+
+
 def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "folder", tmp_path / "missing" / "file"):

@@ -1,17 +1,13 @@
 """Checks of output folders and files, and the error for a full disk."""
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from s2mlp_cuda._files import system_error
+from s2mlp_cuda._files import full_disk
 from s2mlp_cuda.training.errors import TrainingError
-
-#: Error numbers of full disks, exceeded quotas and files that are too large.
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -29,11 +25,11 @@ def report_full_disk(folder: Path) -> Iterator[None]:
     except TrainingError:
         raise
     except BaseException as error:
-        cause = system_error(error)
-        if cause is None or cause.errno not in NO_SPACE:
+        cause = full_disk(error)
+        if cause is None:
             raise
         raise TrainingError(
-            f"cannot write {cause.filename or folder}: {os.strerror(cause.errno)}. Files saved before are intact: "
+            f"cannot write {cause.filename or folder}: {cause.strerror}. Files saved before are intact: "
             "free some space, then resume with --resume auto"
         ) from error
 
