@@ -14,7 +14,7 @@ from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.files import report_full_disk
 from s2mlp_cuda.training.run import _Run, train
 
-from faults import KILLED, REPORTED, full_disk, kill, statuses
+from file_faults import KILLED, REPORTED, full_disk, kill, statuses
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FAULTS = pytest.mark.parametrize("fault, status", [(kill, KILLED), (full_disk, REPORTED)], ids=["kill", "full disk"])
