@@ -14,7 +14,5 @@ def require(extra: str, *modules: str) -> None:
     """
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise MissingExtraError(
-            f"this needs {', '.join(missing)}, which come with the optional dependencies {extra!r}: "
-            f"pip install 's2mlp_cuda[{extra}]'"
-        )
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(f"{', '.join(missing)} {verb} not installed: pip install 's2mlp_cuda[{extra}]'")

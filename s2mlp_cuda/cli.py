@@ -5,6 +5,8 @@ Each command is a function, followed by the function that adds its arguments.
 
 import argparse
 import io
+import os
+import select
 import sys
 from pathlib import Path
 
@@ -12,9 +14,10 @@ import torch
 
 import s2mlp_cuda
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda._files import full_disk
 from s2mlp_cuda._system import info_lines
 from s2mlp_cuda.training.config import Parser, add_arguments
-from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError, message_of
+from s2mlp_cuda.training.errors import TrainingError, message_of
 from s2mlp_cuda.training.files import check_folder
 from s2mlp_cuda.training.ranges import integer
 
@@ -41,6 +44,8 @@ def bench(arguments: argparse.Namespace) -> int:
     require("bench", "rich", "matplotlib", "pytest_benchmark")
     from s2mlp_cuda.bench.command import compare_files, run
 
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: PyTorch finds no GPU on this machine")
     if arguments.compare:
         return compare_files(*arguments.compare)
     check_folder(arguments.out)
@@ -58,7 +63,7 @@ def _add_bench(commands) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: cuda if available",
     )
-    command.add_argument("--threads", type=integer(1), help="CPU threads (default: PyTorch's choice)")
+    command.add_argument("--threads", type=integer(1, 1024), help="CPU threads (default: PyTorch's choice)")
     command.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="run only cases whose name contains one of these, e.g. --only gelu"
     )
@@ -131,7 +136,7 @@ def _add_evaluate(commands) -> None:
     command.add_argument("--input-key", metavar="NAME", help="as for train")
     command.add_argument("--target-key", metavar="NAME", help="as for train")
     command.add_argument("--batch-size", type=integer(1), default=256, help="per process; default: %(default)s")
-    command.add_argument("--workers", type=integer(0), default=4, help="default: %(default)s")
+    command.add_argument("--workers", type=integer(0, 1024), default=4, help="default: %(default)s")
     command.add_argument("--device", default="auto", help="default: cuda if available")
     command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
     command.set_defaults(run=evaluate)
@@ -152,8 +157,8 @@ def predict(arguments: argparse.Namespace) -> int:
     for path in arguments.images:
         try:
             (rows,) = run(model, description, [path])
-        except UnreadableImageError as error:
-            print(f"s2mlp: {error}", file=sys.stderr)
+        except TrainingError as error:
+            print(f"s2mlp: {message_of(error)}", file=sys.stderr)
             status = 1
             continue
         console.print(path, soft_wrap=True)
@@ -198,7 +203,8 @@ def export(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.weights import export as run
 
-    print(run(arguments.weights, arguments.format, arguments.out or arguments.weights.with_suffix(f".{arguments.format}")))
+    file = arguments.weights
+    print(run(file, arguments.format, arguments.out or file.parent / f"{file.stem}.{arguments.format}"))
     return 0
 
 
@@ -245,17 +251,12 @@ def _add_info(commands) -> None:
 _COMMANDS = (_add_demo, _add_bench, _add_train, _add_evaluate, _add_predict, _add_explain, _add_export, _add_ablate, _add_info)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names may have characters that the terminal's encoding lacks
-            stream.reconfigure(errors="backslashreplace")
+def _run(argv: list[str]) -> int:
     parser = Parser(prog="s2mlp", description=s2mlp_cuda.__doc__)
     parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
     commands = parser.add_subparsers(required=True, metavar="command")
     for add in _COMMANDS:
         add(commands)
-    argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     arguments.argv = argv[1:]  # without the command's name
     try:
@@ -274,3 +275,48 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("s2mlp: stopped", file=sys.stderr)
         return 130
+
+
+def _output_error() -> OSError | None:
+    """Flushes the standard output. If that fails, returns the error and discards the output, so that the interpreter does not
+    fail when it exits."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+        return error
+    return None
+
+
+def _reader_is_gone() -> bool:
+    """Whether the standard output is a pipe that nobody reads any more. Without a buffer, flushing does not tell."""
+    poll = select.poll()
+    if sys.stdout is not None:
+        poll.register(sys.stdout, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names may have characters that the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        failure = _output_error()
+    except (SystemExit, OSError) as error:
+        failure = _output_error()
+        if failure is None and isinstance(error, BrokenPipeError) and _reader_is_gone():
+            return 1
+        if failure is None and (cause := full_disk(error)):
+            print(f"s2mlp: {cause.strerror}", file=sys.stderr)
+            return 1
+        if failure is None:
+            raise
+    if failure is None:
+        return status
+    if not isinstance(failure, BrokenPipeError):
+        print(f"s2mlp: standard output: {failure.strerror}", file=sys.stderr)
+    return 1

@@ -1,11 +1,13 @@
 """Exports operators and models to ONNX, for runtimes without this package."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from s2mlp_cuda._extras import require
+from s2mlp_cuda._files import replaced_files
 from s2mlp_cuda.decompositions import TABLE
 
 
@@ -22,7 +24,8 @@ def to_onnx(
     Args:
         model: a module in evaluation mode.
         args: example inputs.
-        path: file to write; if None, no file is written.
+        path: file to write, completely or not at all; if None, no file is written. By default, :func:`torch.onnx.export` writes
+            the weights beside it, to a file whose name ends in ``.data``.
         dynamic_shapes: the sizes that may vary, as in :func:`torch.export.export`.
         **kwargs: further arguments of :func:`torch.onnx.export`.
 
@@ -39,4 +42,5 @@ def to_onnx(
     """
     require("onnx", "onnx", "onnxscript")
     program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes)
-    return torch.onnx.export(decompose(program), (), path, dynamo=True, **kwargs)  # type: ignore[return-value]
+    with replaced_files(Path(path)) if path is not None else nullcontext() as written:
+        return torch.onnx.export(decompose(program), (), written, dynamo=True, **kwargs)  # type: ignore[return-value]

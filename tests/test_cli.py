@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -44,9 +45,7 @@ def test_missing_extra_is_named(monkeypatch, capsys):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("s2mlp_cuda._extras.find_spec", lambda name: None if name in ("rich", "timm") else find_spec("torch"))
     assert cli.main(["demo"]) == 2
-    assert capsys.readouterr().err == (
-        "s2mlp: this needs rich, timm, which come with the optional dependencies 'demo': pip install 's2mlp_cuda[demo]'\n"
-    )
+    assert capsys.readouterr().err == "s2mlp: rich, timm are not installed: pip install 's2mlp_cuda[demo]'\n"
 
 
 def test_import_needs_torch_alone():
@@ -63,3 +62,70 @@ def test_unknown_command(capsys):
     with pytest.raises(SystemExit):
         cli.main(["demonstrate"])
     assert "invalid choice: 'demonstrate'" in capsys.readouterr().err
+
+
+def status_of(argv: list[str]) -> int:
+    try:
+        return cli.main(argv)
+    except SystemExit as error:  # of argparse and rich
+        return error.code
+
+
+@pytest.mark.parametrize("argv", [["info"], ["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+def test_output_to_a_closed_pipe_ends_quietly(monkeypatch, capsys, argv):
+    """As of ``s2mlp ... | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        assert status_of(argv) == 1
+        pipe.flush()  # as the interpreter does when it exits
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
+def test_interpreter_exits_quietly_after_a_closed_pipe(options):
+    command = [sys.executable, *options, "-m", "s2mlp_cuda", "info"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process.stdout.close()
+    assert (process.wait(), process.stderr.read()) == (1, "")
+
+
+def test_broken_pipe_elsewhere_is_not_hidden(monkeypatch, capfd):
+    def fail():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "info_lines", fail)
+    with pytest.raises(BrokenPipeError):
+        cli.main(["info"])
+
+
+def test_output_to_a_full_disk_is_reported(monkeypatch, capsys):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert [status_of(argv) for argv in (["info"], ["--help"])] == [1, 0]  # the rest is discarded
+        monkeypatch.undo()
+    assert capsys.readouterr().err == "s2mlp: standard output: No space left on device\n"
+
+
+def test_closed_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["info"]) == 0
+
+
+@pytest.mark.parametrize("file", ["out[/old]/bench.json", None])
+def test_full_disk_of_any_command_is_reported(monkeypatch, capsys, file):
+    def fail():
+        raise OSError(28, "No space left on device", file)
+
+    monkeypatch.setattr(cli, "info_lines", fail)
+    assert cli.main(["info"]) == 1
+    assert capsys.readouterr().err == (f"s2mlp: {file}: No space left on device\n" if file else "s2mlp: No space left on device\n")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_bench_without_a_gpu(capsys):
+    assert cli.main(["bench", "--device", "cuda"]) == 1
+    assert capsys.readouterr().err == "s2mlp: --device cuda: PyTorch finds no GPU on this machine\n"

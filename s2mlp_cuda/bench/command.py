@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from s2mlp_cuda._files import write_text
 from s2mlp_cuda._system import keep_freed_memory, release_freed_memory
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
@@ -45,10 +46,11 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     bench_run = Run()
     jobs = suite.jobs(full, device, only, skip)
     if not jobs:
-        console.print(f"no benchmark matches --only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}")
+        words = f"--only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}"
+        print(f"s2mlp: no benchmark matches {words}", file=sys.stderr)
         return 2
     console.print(f"{bench_run.machine['name']}, PyTorch {bench_run.machine['torch']}\n\n{METHOD}\n")
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(jobs))
         for job in jobs:
@@ -69,16 +71,16 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     console.print()
     tables.show(tables.sections(bench_run), console)
     if lines := headline(bench_run):
-        console.print("\n  ".join([TITLE, *lines]), markup=False, soft_wrap=True)
+        console.print("\n  ".join([TITLE, *lines]), soft_wrap=True)
     for line in shortfalls(bench_run):
-        console.print(line, style="yellow", markup=False, soft_wrap=True)
+        console.print(line, style="yellow", soft_wrap=True)
     console.print()
-    (out / "bench.md").write_text(tables.document(bench_run))
+    write_text(out / "bench.md", tables.document(bench_run))
     for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(bench_run, out)):
-        console.print(f"  {path}")
+        console.print(f"  {path}", soft_wrap=True)
     bad = [m for m in bench_run.measurements if is_ours(m.name) and (m.failure or m.right is False)]
     for m in bad:
-        console.print(f"{m.case}: {m.name}: {m.failure or 'wrong'}", style="bold red", markup=False)
+        console.print(f"{m.case}: {m.name}: {m.failure or 'wrong'}", style="bold red")
     console.print(f"\nDone in {time.perf_counter() - begin:.0f} s.")
     return 1 if bad else 0
 
@@ -98,6 +100,8 @@ def compare_files(before: Path, after: Path) -> int:
 
 
 def make_console() -> Console:
-    """A console as wide as the terminal, or wide enough for the tables if the output is redirected."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=140)
+    """A console as wide as the terminal, or wide enough for the tables if the output is redirected. Texts have no markup."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = 140
+    return console

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
@@ -164,7 +163,7 @@ def show(changes: list[Change], a: Run, b: Run, console: Console) -> int:
         The exit status: 1 if an implementation of ours became slower or wrong or stopped running, else 0.
     """
     for text in environment_differences(changes, a, b):
-        console.print(text, style="yellow", markup=False)
+        console.print(text, style="yellow")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("change")
     table.add_column("implementation")
@@ -173,7 +172,7 @@ def show(changes: list[Change], a: Run, b: Run, console: Console) -> int:
     table.add_column("case")
     for change in changes:
         if change.kind in STYLES:
-            table.add_row(_verdict(change), escape(change.name), *_times(change), str(change.case), style=STYLES[change.kind])
+            table.add_row(_verdict(change), change.name, *_times(change), str(change.case), style=STYLES[change.kind])
     if table.row_count:
         console.print(table)
     console.print(summary(changes))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
+from s2mlp_cuda._files import write_text
 from s2mlp_cuda._system import commit_facts, machine_facts
 
 #: The unit of times: a copy of the map, which reads and writes it once.
@@ -118,7 +119,7 @@ class Run:
                 parts.append(f"{json.dumps(key)}: [\n{lines}\n]")
             else:
                 parts.append(f"{json.dumps(key)}: {json.dumps(value)}")
-        path.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+        write_text(path, "{\n" + ",\n".join(parts) + "\n}\n")
 
     def _document(self) -> dict:
         from pytest_benchmark import __version__
@@ -171,7 +172,7 @@ def load(path: Path) -> Run:
             measurements.append(Measurement(_case(b["case"]), b["name"], (), failure=b["failure"]))
         breakdowns = [Breakdown(_case(b["case"]), b["name"], b["seconds"]) for b in document["breakdowns"]]
         return Run(measurements, breakdowns, document["machine_info"], document["commit_info"], document["datetime"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not a result of `s2mlp bench`: {type(error).__name__} {error}") from error
 
 

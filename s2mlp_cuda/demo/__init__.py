@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -133,7 +134,7 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
         cells = []
         for column, item in zip(results.values(), row):
             if item.failure:
-                cells += [item.failure, ""]
+                cells += [escape(item.failure), ""]
             else:
                 cells += [f"{item.ratio:.1f}" + ("" if item.right else " WRONG"), f"({item.ratio / column[0].ratio:.1f})"]
         style = "bold green" if row[0].name == timing.OURS else ""

@@ -11,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 import s2mlp_cuda.training.peer_models  # noqa: F401, registers them with timm
+from s2mlp_cuda._files import write_text
 from s2mlp_cuda.offsets import ABLATION, SS1, SS2
 from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.files import check_folder, write_text
+from s2mlp_cuda.training.files import check_folder
 from s2mlp_cuda.training.processes import resolve_device
 from s2mlp_cuda.training.run import accuracy, train
 

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 
 if TYPE_CHECKING:
@@ -74,5 +75,6 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)
         figure.text(0.02, 0.1 / height, "\n".join(textwrap.wrap(note, 165)), fontsize=8, color="#334155", va="bottom")
-        figure.savefig(path, dpi=90)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", dpi=90)
     return path

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda.training.errors import TrainingError, one_line
-from s2mlp_cuda.training.files import atomic_file
 
 _NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
@@ -29,7 +29,7 @@ def save(run: Path, epochs_done: int, state: dict[str, Any], keep: int) -> Path:
     """Write the state after ``epochs_done`` epochs, then remove all but the newest ``keep`` checkpoints.
 
     Raises:
-        TrainingError: no space is left; earlier checkpoints are intact.
+        OSError: the file cannot be written; earlier checkpoints are intact.
     """
     folder_of(run).mkdir(parents=True, exist_ok=True)
     path = folder_of(run) / f"checkpoint-{epochs_done:04d}.pt"

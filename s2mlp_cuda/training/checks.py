@@ -9,12 +9,15 @@ from torch import nn
 
 from s2mlp_cuda.training.errors import TrainingError, one_line
 
+#: With a smaller alpha, images are not mixed visibly; NumPy's beta distribution gives NaN below about 1e-308.
+_MIN_ALPHA = 1e-6
+
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        TrainingError: the output has no name, a range is empty, stochastic depth is given twice, or timm does not know the
-            augmentation policy.
+        TrainingError: the output has no name, a range is empty, alpha of Mixup or CutMix is too small, stochastic depth is given
+            twice, or timm does not know the augmentation policy.
     """
     if not arguments.output:
         raise TrainingError("--output must be the name of a folder, got ''")
@@ -24,6 +27,10 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         low, high = getattr(arguments, name)
         if low > high:
             raise TrainingError(f"--{name} must be two numbers in increasing order, got {low} and {high}")
+    for name in ("mixup", "cutmix"):
+        alpha = getattr(arguments, name)
+        if 0 < alpha < _MIN_ALPHA:
+            raise TrainingError(f"--{name} must be 0 or at least {_MIN_ALPHA:g}, got {alpha:g}")
     try:
         create_transform((3, 8, 8), is_training=True, auto_augment=arguments.aa)
     except Exception as error:  # timm raises AssertionError, ValueError, KeyError and others

@@ -58,7 +58,7 @@ def _add_data_arguments(group) -> None:
     group.add_argument("--input-key", help="column of the images (WebDataset, Hugging Face)")
     group.add_argument("--target-key", help="column of the labels (WebDataset, Hugging Face)")
     group.add_argument("--num-classes", type=integer(1), help="at least the number of classes of the data; default: from the data")
-    group.add_argument("--workers", type=integer(0), default=4, help="data loading processes; default: %(default)s")
+    group.add_argument("--workers", type=integer(0, 1024), default=4, help="data loading processes; default: %(default)s")
 
 
 def _add_model_arguments(group) -> None:
@@ -93,10 +93,10 @@ def _add_images_arguments(group) -> None:
         "--scale", nargs=2, type=real(0, 1, above=True), default=[0.08, 1.0], help="area of random crops; default: %(default)s"
     )
     group.add_argument(
-        "--ratio", nargs=2, type=real(0, above=True), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
+        "--ratio", nargs=2, type=real(0.01, 100), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
     )
     group.add_argument("--hflip", type=_PROBABILITY, default=0.5, help="probability of a horizontal flip; default: %(default)s")
-    group.add_argument("--color-jitter", type=real(0), default=0.0, help="default: %(default)s")
+    group.add_argument("--color-jitter", type=real(0, 10), default=0.0, help="default: %(default)s")
     group.add_argument("--aa", metavar="POLICY", help="RandAugment etc. in timm's notation, e.g. rand-m9-mstd0.5-inc1")
     group.add_argument(
         "--aug-repeats", type=integer(0), default=0, help="repeated augmentation: repetitions of each image, 0 for none"

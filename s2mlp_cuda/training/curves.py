@@ -6,6 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 
 
@@ -47,5 +48,6 @@ def draw_curves(history: list[dict[str, float]], path: Path, title: str) -> Path
         accuracies.legend(frameon=False, fontsize=9, loc="lower right")
         rates.set_ylim(0, None)
         figure.suptitle(title, x=0.01, ha="left")
-        figure.savefig(path, dpi=90)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", dpi=90)
     return path

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from torch import nn
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
 from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
@@ -39,13 +40,18 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
         block: the block whose groups are drawn, counted from 1.
 
     Raises:
-        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``, or the folder cannot be written to.
+        TrainingError: the model has no blocks with a spatial shift, or fewer than ``block``, its output is not finite, or the
+            folder cannot be written to.
+        OSError: a figure cannot be written.
     """
     blocks: list[nn.Module] = [module for module in model.modules() if isinstance(module, (S2MLPBlock, S2MLPv2Block))]
     if not blocks:
         raise TrainingError(f"{type(model).__name__} has no blocks with a spatial shift")
     if not 1 <= block <= len(blocks):
         raise TrainingError(f"the model has blocks 1 to {len(blocks)}, got {block}")
+    with torch.inference_mode():
+        if not model(image[None]).isfinite().all():
+            raise TrainingError("the model cannot be explained: its output has NaN or infinite values")
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]
@@ -103,7 +109,8 @@ def _page(columns: int, rows: int, title: str, width: float = 2.2, height: float
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=100)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
     return path
 
 

@@ -1,30 +1,21 @@
-"""Atomic file writes."""
+"""Checks of output folders and files, and the error for a full disk."""
 
-import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
+from s2mlp_cuda._files import full_disk
 from s2mlp_cuda.training.errors import TrainingError
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 @contextmanager
-def report_full_disk(path: Path) -> Iterator[None]:
-    """Context that turns out-of-space errors into a TrainingError.
+def report_full_disk(folder: Path) -> Iterator[None]:
+    """Context that turns out-of-space errors of a run into a TrainingError.
 
     Args:
-        path: the file or folder that is written in the context.
+        folder: the output folder, which is named if the file is not known.
 
     Raises:
         TrainingError: no space is left.
@@ -34,38 +25,38 @@ def report_full_disk(path: Path) -> Iterator[None]:
     except TrainingError:
         raise
     except BaseException as error:
-        for cause in _causes(error):
-            if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
-                raise TrainingError(
-                    f"cannot write {path}: {os.strerror(cause.errno or 0)}. Files saved before are intact: "
-                    "free some space, then resume with --resume auto"
-                ) from error
-        raise
+        cause = full_disk(error)
+        if cause is None:
+            raise
+        raise TrainingError(
+            f"cannot write {cause.filename or folder}: {cause.strerror}. Files saved before are intact: "
+            "free some space, then resume with --resume auto"
+        ) from error
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that replaces ``path`` once it is completely on disk. Until then, and after an error, the old file is kept.
+def writable_folder(path: Path) -> Iterator[None]:
+    """Context in which a folder exists and can be written to. Folders that were created for it are removed if they stay empty.
 
     Raises:
-        TrainingError: no space is left.
+        TrainingError: the folder cannot be created or written to.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with report_full_disk(path):
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    created: list[Path] = []
     try:
-        os.fsync(folder)
+        try:
+            for folder in (*reversed(path.parents), path):
+                if not folder.is_dir():
+                    folder.mkdir(exist_ok=True)
+                    created.append(folder)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise TrainingError(f"cannot write to the folder {path}: {error.strerror or error}") from error
+        yield
     finally:
-        os.close(folder)
+        with suppress(OSError):  # a folder that is not empty
+            for folder in reversed(created):
+                folder.rmdir()
 
 
 def check_folder(path: Path) -> None:
@@ -74,35 +65,20 @@ def check_folder(path: Path) -> None:
     Raises:
         TrainingError: the folder cannot be created or written to.
     """
-    created: list[Path] = []
-    try:
-        for folder in (*reversed(path.parents), path):
-            if not folder.is_dir():
-                folder.mkdir()
-                created.append(folder)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise TrainingError(f"cannot write to the folder {path}: {error.strerror or error}") from error
-    finally:
-        for folder in reversed(created):
-            folder.rmdir()
+    with writable_folder(path):
+        pass
 
 
 def check_file(path: Path) -> None:
     """
     Raises:
-        TrainingError: the path is a folder, or its folder does not exist or cannot be written to.
+        TrainingError: the path is not that of a regular file, or its folder does not exist or cannot be written to.
     """
-    if path.is_dir() or not path.parent.is_dir():
-        raise TrainingError(f"cannot write {path}: " + ("it is a folder" if path.is_dir() else f"there is no folder {path.parent}"))
-    check_folder(path.parent)
-
-
-def write_text(path: Path, text: str) -> None:
-    """
-    Raises:
-        TrainingError: no space is left.
-    """
-    with atomic_file(path) as file:
-        file.write(text.encode())
+    if path.is_dir():
+        raise TrainingError(f"cannot write {path}: it is a folder")
+    if path.exists() and not path.is_file():
+        raise TrainingError(f"cannot write {path}: it is not a regular file")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise TrainingError(f"cannot write {path}: there is no folder {folder}")
+    check_folder(folder)

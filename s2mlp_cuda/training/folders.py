@@ -1,14 +1,19 @@
 """Image folders: one folder per split, in it one folder per class, in it images, in subfolders or not."""
 
 import os
+import re
 from pathlib import Path
 
 from timm.data.readers.reader import Reader
-from timm.utils.misc import natural_key
 from torchvision.datasets.folder import make_dataset
 
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.images import extensions
+
+
+def _natural_key(name: str) -> list[int | str]:
+    """Decimal numbers as numbers, other text in lower case. timm's ``natural_key`` fails for digits such as "²"."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name.lower())]
 
 
 class FolderReader(Reader):
@@ -25,7 +30,7 @@ class FolderReader(Reader):
         super().__init__()
         self.root = root
         names = (path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-        self.class_to_idx = {name: index for index, name in enumerate(sorted(names, key=lambda name: (natural_key(name), name)))}
+        self.class_to_idx = {name: index for index, name in enumerate(sorted(names, key=lambda name: (_natural_key(name), name)))}
         if not self.class_to_idx:
             raise TrainingError(f"{root} has no folders: {split} images must be in one folder per class")
         self.samples = make_dataset(str(root), self.class_to_idx, is_valid_file=self._is_image, allow_empty=True)
@@ -60,7 +65,8 @@ def split_folder(root: Path, split: str) -> Path:
         raise TrainingError(f"{root} is not a folder: --data must be a folder with one folder per split")
     synonyms = {"train": ("train", "training"), "validation": ("validation", "val", "valid", "eval", "evaluation")}
     for name in synonyms.get(split, (split,)):
-        if name and (root / name).is_dir():
+        parts = Path(name).parts
+        if parts and ".." not in parts and not Path(name).is_absolute() and (root / name).is_dir():
             return root / name
     folders = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())) or "no folders"
     raise TrainingError(f"{root} has no folder for the split {split!r}: name another split; there are {folders}")

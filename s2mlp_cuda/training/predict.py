@@ -7,6 +7,7 @@ import torch
 from timm.data import create_transform
 from torch import nn
 
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.images import read
 from s2mlp_cuda.training.weights import Description
 
@@ -38,11 +39,14 @@ def predict(model: nn.Module, description: Description, paths: Sequence[Path], c
 
     Raises:
         UnreadableImageError: a file cannot be opened or decoded.
+        TrainingError: a probability is not a number, because weights or activations of the model are not finite.
     """
     device = next(model.parameters()).device
     rows = []
     for path in paths:
         probabilities = model(read_image(path, description)[None].to(device)).float().softmax(-1)[0]
+        if not probabilities.isfinite().all():
+            raise TrainingError(f"the model gives no probabilities for {path}: its output has NaN or infinite values")
         best = probabilities.topk(min(count, len(probabilities)))
         rows.append([(class_name(description, index), value) for index, value in zip(best.indices.tolist(), best.values.tolist())])
     return rows

@@ -5,17 +5,16 @@ import math
 from collections.abc import Callable
 
 
-def integer(low: int, high: int | None = None) -> Callable[[str], int]:
+def integer(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
     """A parser of integers from ``low`` to ``high``, both included."""
-    allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
 
     def parse(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
-        if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be an integer from {low} to {high}, got {text!r}")
         return value
 
     return parse

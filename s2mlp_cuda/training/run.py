@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import fully_shard
 
+from s2mlp_cuda._files import remove_leftovers, write_text
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
 from s2mlp_cuda.training import checkpoint, config, weights
@@ -37,7 +38,8 @@ from s2mlp_cuda.training.datasets import ImageStream
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.evaluation import evaluate
-from s2mlp_cuda.training.files import check_folder, report_full_disk, write_text
+from s2mlp_cuda.training.files import check_folder, report_full_disk
+from s2mlp_cuda.training.lock import locked
 from s2mlp_cuda.training.processes import Processes, join, leave
 from s2mlp_cuda.training.progress import Progress
 
@@ -68,14 +70,20 @@ def train(arguments: argparse.Namespace) -> Finished:
     identical to those of an uninterrupted run.
 
     Raises:
-        TrainingError: incompatible arguments, unusable data or checkpoints, a loss that is not finite, or a full disk. Saved
-            files are intact.
+        TrainingError: incompatible arguments, unusable data or checkpoints, another training in the same folder, a loss that is
+            not finite, or a full disk. Saved files are intact.
     """
     check_arguments(arguments)
     processes = join(arguments.device, arguments.aug_repeats > 0)
     try:
-        with report_full_disk(Path(arguments.output)):
-            run = _Run(arguments, processes)
+        progress = Progress(processes.is_first)
+        output = Path(arguments.output)
+        with report_full_disk(output), locked(output, progress.warn) if processes.is_first else nullcontext():
+            if processes.is_first:
+                remove_leftovers(output)
+                remove_leftovers(checkpoint.folder_of(output))
+            processes.wait()
+            run = _Run(arguments, processes, progress)
             run.all_epochs()
             processes.wait()  # otherwise a collective's thread may free tensors during interpreter exit, which aborts the process
             return Finished(run.history, run.parameters, run.test_images)
@@ -84,13 +92,12 @@ def train(arguments: argparse.Namespace) -> Finished:
 
 
 class _Run:
-    def __init__(self, arguments: argparse.Namespace, processes: Processes):
-        self.arguments, self.processes = arguments, processes
+    def __init__(self, arguments: argparse.Namespace, processes: Processes, progress: Progress):
+        self.arguments, self.processes, self.progress = arguments, processes, progress
         self.output = Path(arguments.output)
         self.memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
         if processes.device.type == "cpu":
             keep_freed_memory()
-        self.progress = Progress(processes.is_first)
         self.history: list[dict[str, float]] = []
         self.micro_batch = self._micro_batch_size()
         check_optimizer(arguments, processes.device)
@@ -138,11 +145,10 @@ class _Run:
     def _open_splits(self, state: dict[str, Any] | None) -> tuple[Split, Split]:
         """
         Raises:
-            TrainingError: the output folder cannot be written to, the data cannot be used, or is not that of the run to resume.
+            TrainingError: checkpoints cannot be written, the data cannot be used, or is not that of the run to resume.
         """
         arguments = self.arguments
         if self.processes.is_first:
-            check_folder(self.output)
             check_folder(checkpoint.folder_of(self.output))
             prepare(arguments)
         self.processes.wait()
@@ -277,7 +283,6 @@ class _Run:
         arguments, first = self.arguments, self.processes.is_first
         events = None
         if first:
-            self.output.mkdir(parents=True, exist_ok=True)
             write_text(self.output / "config.yaml", config.as_yaml(arguments))
             write_text(self.output / "environment.json", json.dumps(environment(), indent=1) + "\n")
             self._describe()

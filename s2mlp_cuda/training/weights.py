@@ -1,5 +1,6 @@
 """Weights and the description of their model, in one safetensors file."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,10 +15,12 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
+from s2mlp_cuda._extras import MissingExtraError
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda.export import decompose, to_onnx
 from s2mlp_cuda.training.config import tuples_to_lists
 from s2mlp_cuda.training.errors import TrainingError, one_line
-from s2mlp_cuda.training.files import atomic_file, check_file
+from s2mlp_cuda.training.files import check_file
 
 _KEY = "s2mlp_cuda"
 #: Names of the classifier in models of this package and of timm.
@@ -75,7 +78,7 @@ def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format
 def save(path: Path, state: Mapping[str, Any], description: Description) -> None:
     """
     Raises:
-        TrainingError: no space is left.
+        OSError: the file cannot be written; ``filename`` is ``path``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with atomic_file(path) as file:
@@ -165,31 +168,49 @@ def export(file: Path, format: str, path: Path) -> str:
         A message with the path and the difference between the outputs for two random images.
 
     Raises:
-        TrainingError: the weights cannot be used, or the file cannot be written.
+        TrainingError: the weights cannot be used, the model cannot be exported, or the path is not that of a file.
+        OSError: the file cannot be written; it is written completely or not at all.
         MissingExtraError: onnx or onnxscript is not installed.
     """
     check_file(path)
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)
-    shapes = {"x": {0: torch.export.Dim("batch")}}
     with torch.no_grad():
         expected = model(images)
-        if format == "onnx":
-            to_onnx(model, (images,), path, shapes)
-            output = _run_onnx(path, images)
-        else:
-            torch.export.save(decompose(torch.export.export(model, (images,), dynamic_shapes=shapes)), path)
-            output = torch.export.load(path).module()(images)
+        try:
+            data = _to_onnx(model, images) if format == "onnx" else _to_pt2(model, images)
+        except MissingExtraError:
+            raise
+        except Exception as error:  # exporters raise errors of many types
+            raise TrainingError(f"cannot export {description.model} to {format}: {one_line(error)}") from error
+        output = _run_onnx(data, images) if format == "onnx" else torch.export.load(io.BytesIO(data)).module()(images)
+    with atomic_file(path) as opened:
+        opened.write(data)
     if output is None:
         return f"{path}; not compared with the model, because onnxruntime is not installed"
     return f"{path}; its output differs from the model's by at most {(output - expected).abs().max():.1g}"
 
 
-def _run_onnx(path: Path, images: torch.Tensor) -> torch.Tensor | None:
+def _dynamic_batch() -> dict[str, dict[int, Any]]:
+    return {"x": {0: torch.export.Dim("batch")}}
+
+
+def _to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
+    return to_onnx(model, (images,), None, _dynamic_batch()).model_proto.SerializeToString()
+
+
+def _to_pt2(model: nn.Module, images: torch.Tensor) -> bytes:
+    """In memory, because the C++ writer of :func:`torch.export.save` aborts the process when the disk is full."""
+    file = io.BytesIO()
+    torch.export.save(decompose(torch.export.export(model, (images,), dynamic_shapes=_dynamic_batch())), file)
+    return file.getvalue()
+
+
+def _run_onnx(data: bytes, images: torch.Tensor) -> torch.Tensor | None:
     if find_spec("onnxruntime") is None:
         return None
     from onnxruntime import InferenceSession
 
-    session = InferenceSession(str(path))
+    session = InferenceSession(data)
     (output,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     return torch.from_numpy(output)

@@ -33,6 +33,17 @@ def test_bench_prints_saves_and_draws(tiny, tmp_path, capsys):
     assert (tmp_path / "bars-spatial_shift-channels_last-float32.svg").exists()
 
 
+def test_names_are_printed_as_they_are(tiny, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "long" / ("x" * 140) / "x[/old][bold]:smile:"
+    monkeypatch.setattr(OperatorJob, "implementations", lambda self: {f"{OURS}[/x]": lambda x: x * 1, OURS: lambda x: x * 1})
+    assert cli.main(["bench", "--device", "cpu", "--out", str(out)]) == 1
+    found = capsys.readouterr().out
+    assert f"  {out}/bench.json\n" in found and f"{OURS}[/x]" in found
+    assert cli.main(["bench", "--compare", str(out / "bench.json"), str(out / "bench.json")]) == 0
+    assert cli.main(["bench", "--device", "cpu", "--only", "[/old]", "--out", str(out)]) == 2
+    assert "no benchmark matches --only [/old] " in capsys.readouterr().err
+
+
 def test_a_wrong_result_of_ours_is_an_error(tiny, tmp_path, capsys, monkeypatch):
     slices = SPATIAL_SHIFT.implementations("channels_last")["slices + cat"]
     monkeypatch.setattr(OperatorJob, "implementations", lambda self: {OURS: lambda x: x * 1, "slices + cat": slices})
@@ -50,7 +61,7 @@ def test_compare(tiny, tmp_path, capsys):
 
 def test_error_messages(tiny, tmp_path, capsys):
     assert cli.main(["bench", "--device", "cpu", "--only", "nothing", "--out", str(tmp_path)]) == 2
-    assert "no benchmark matches --only nothing --skip (none)" in capsys.readouterr().out
+    assert "no benchmark matches --only nothing --skip (none)" in capsys.readouterr().err
     (tmp_path / "a.json").write_text("{}")
     assert cli.main(["bench", "--compare", str(tmp_path / "a.json"), str(tmp_path / "none.json")]) == 2
     assert "is not a result of `s2mlp bench`" in capsys.readouterr().err

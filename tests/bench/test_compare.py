@@ -42,7 +42,7 @@ def kinds(a: Run, b: Run) -> list[str]:
 
 def shown(a: Run, b: Run) -> tuple[int, str]:
     """Exit status and text."""
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=200, markup=False)
     return show(compare(a, b), a, b, console), console.file.getvalue()
 
 

@@ -93,3 +93,22 @@ def test_models_of_any_batch_and_size(name, kwargs, tmp_path):
         images = torch.randn(batch, 3, height * model.stride, width * model.stride)
         with torch.no_grad():
             torch.testing.assert_close(run(runtime, images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_files_are_written_completely_or_not_at_all(tmp_path, monkeypatch):
+    model = nn.Linear(64, 64)
+    x, path = torch.randn(2, 64), tmp_path / "model.onnx"
+    to_onnx(model, (x,), path)
+    assert {file.name for file in tmp_path.iterdir()} == {"model.onnx", "model.onnx.data"}
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    torch.testing.assert_close(run(runtime, x), model(x), rtol=1e-4, atol=1e-5)
+
+    def fail(program, args, file, **_):
+        file.write_text("half")
+        raise OSError("no space")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    with pytest.raises(OSError, match="no space"):
+        to_onnx(model, (x,), path)
+    assert before == {file.name: file.read_bytes() for file in tmp_path.iterdir()}

@@ -248,7 +248,7 @@ def test_without_timm_and_huggingface_hub_models_still_build():
         "except ModuleNotFoundError as error: print(error)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    reason = "this needs timm, which come with the optional dependencies 'timm': pip install 's2mlp_cuda[timm]'"
+    reason = "timm is not installed: pip install 's2mlp_cuda[timm]'"
     assert result.stdout.splitlines() == ["torch.Size([1, 384, 2, 2])", reason], result.stderr
 
 

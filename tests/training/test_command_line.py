@@ -1,6 +1,7 @@
 """What users of ``s2mlp train``, ``eval``, ``predict``, ``explain`` and ``export`` may get wrong: one sentence, no traceback."""
 
 import io
+import math
 import os
 import re
 import shutil
@@ -75,12 +76,13 @@ def refused(capsys):
 @pytest.mark.parametrize(
     "option, values",
     {
-        "--num-classes": "0 -1 x 1.5", "--workers": "-1 x", "--img-size": "0 -8 x 30.5", "--std": ["0 1 1", "1 nan 1", "1 1 -1"],
+        "--num-classes": "0 -1 x 1.5", "--workers": "-1 x 1025",
+        "--img-size": "0 -8 x 30.5", "--std": ["0 1 1", "1 nan 1", "1 1 -1"],
         "--mean": ["inf 0 0", "x 0 0", "0 0"], "--interpolation": "nonsense random", "--train-interpolation": "nonsense",
-        "--crop-pct": "0 0.01 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf"],
-        "--hflip": "-0.1 1.1 nan", "--color-jitter": "-1 nan inf", "--aug-repeats": "-1", "--reprob": "2", "--remode": "x",
+        "--crop-pct": "0 0.01 -1 1.1 nan", "--scale": ["0 1", "0.5 1.5", "0.5 nan"], "--ratio": ["0 1", "-1 1", "1 inf", "1 101"],
+        "--hflip": "-0.1 1.1 nan", "--color-jitter": "-1 nan inf 11", "--aug-repeats": "-1", "--reprob": "2", "--remode": "x",
         "--recount": "0", "--mixup": "-1 nan", "--cutmix": "-1 inf", "--mixup-prob": "1.5", "--mixup-switch-prob": "-1",
-        "--mixup-off-epoch": "-1", "--smoothing": "1 1.5 -0.1 nan", "--epochs": "0 -1 1e3 nan", "--batch-size": "0 -4",
+        "--mixup-off-epoch": "-1", "--smoothing": "1 1.5 -0.1 nan", "--epochs": "0 -1 1e3 nan 2147483648", "--batch-size": "0 -4",
         "--grad-accum-steps": "0", "--lr": "-1 nan inf x", "--weight-decay": "-1 nan", "--sched": "step", "--min-lr": "-1",
         "--warmup-epochs": "-1 nan", "--warmup-lr": "-1", "--clip-grad": "-1 nan", "--model-ema-decay": "1 -1 nan",
         "--drop-path": "1 -0.1 nan", "--seed": "-1 x 1e99 99999999999999999999", "--keep": "0", "--log-interval": "0 -1",
@@ -98,6 +100,8 @@ def test_options_out_of_range_are_named(refused, option, values):
         (["eval", "--batch-size", "0"], "--batch-size"), (["eval", "--workers", "-1"], "--workers"),
         (["explain", "x.png", "--block", "0"], "--block"), (["ablate", "--data", "x", "--seeds", "0"], "--seeds"),
         (["export", "--format", "tflite"], "--format"), (["predict"], "IMAGE"), (["bench", "--threads", "0"], "--threads"),
+        (["bench", "--threads", "1025"], "--threads"),
+        (["eval", "--batch-size", "9" * 20], "--batch-size"),
         (["demonstrate"], "demonstrate"), ([], "command"),
     ],
 )  # fmt: skip
@@ -128,6 +132,10 @@ def test_ranges_include_their_ends():
         (["--aa", "rand-x9"], "--aa 'rand-x9' is not an augmentation policy"),
         (["--scale", 1, 0.5], "--scale must be two numbers in increasing order"),
         (["--ratio", 2, 0.5], "--ratio must be two numbers in increasing order"),
+        (["--mixup", "1e-320"], "--mixup must be 0 or at least 1e-06"),
+        (["--cutmix", "1e-9"], "--cutmix must be 0 or at least 1e-06"),
+        (["--val-split", "../val"], "has no folder for the split '../val'"),
+        (["--train-split", "/"], "has no folder for the split '/'"),
         (["--device", "mps"], "--device must be auto, cpu, cuda or cuda:N, got 'mps'"),
         (["--device", "cuda:x"], "--device must be"),
         (["--model-kwargs", "num_classes=3"], "cannot build s2mlpv2_small_7 .* 'num_classes'"),
@@ -223,6 +231,59 @@ def test_names_are_printed_as_they_are(run, data, tmp_path, capsys):
     assert f"{output}: last.safetensors" in capsys.readouterr().out
 
 
+MARKUP = "x[/old][bold]:smile:$a_b$%s{0}"
+
+
+def test_markup_in_every_name(tmp_path, capsys):
+    """Nothing is interpreted: not as markup of rich, nor as an emoji, a formula of matplotlib or a format."""
+    root = tmp_path / MARKUP
+    classes = ["[old]$a_b$:smile:", "\u00b2", "[", "10", "9", "\\[red]", os.fsdecode(b"\xff")]
+    data, output = image_folder(root / "data", classes), root / "run"
+    train_words = ["train", "--data", data, "--output", output, *TINY, "--model-ema-decay", "0.5"]
+    photo, weights_file = data / "val" / "[" / "0.png", output / "last.safetensors"
+    for words, lines in (
+        (train_words, [f"{output}: last.safetensors"]),
+        ([*train_words, "--resume", "auto"], [f"{output}: last.safetensors"]),
+        (["predict", photo, "--weights", weights_file], [f"{photo}\n"]),
+        (["eval", "--data", data, "--weights", weights_file, "--workers", 0], ["14 images"]),
+        (["explain", photo, "--weights", weights_file, "--out", root / "explained"], [f"{root}/explained/shifted_groups.png\n"]),
+        (["export", "--format", "pt2", "--weights", weights_file], [f"{output}/last.pt2; its output differs"]),
+    ):  # fmt: skip
+        capsys.readouterr()
+        assert cli.main(list(map(str, words))) == 0, (words, capsys.readouterr().err)
+        out = capsys.readouterr().out
+        assert all(line in out for line in lines), (words, out)
+    names = weights.read(weights_file)[1].class_names
+    assert names == sorted(classes, key=lambda name: (int(name) if name.isdecimal() else 99, name.lower()))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_predictions_that_are_no_numbers(run, data, tmp_path, capsys, value):
+    tensors, description = weights.read(run / "last.safetensors")
+    tensors["head.bias"][:] = value
+    weights.save(tmp_path / "w.safetensors", tensors, description)
+    photo = data / "val" / "bee" / "0.png"
+    assert cli.main(["predict", str(photo), "--weights", str(tmp_path / "w.safetensors")]) == 1
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert found.err == f"s2mlp: the model gives no probabilities for {photo}: its output has NaN or infinite values\n"
+    words = ["explain", str(photo), "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == "s2mlp: the model cannot be explained: its output has NaN or infinite values\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_predictions_into_a_closed_pipe(run, data, monkeypatch, capsys):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        monkeypatch.setattr(sys, "stdout", pipe)
+        with pytest.raises(SystemExit, match="1"):
+            cli.main(["predict", *[str(data / "val" / "bee" / "0.png")] * 3, "--weights", str(run / "last.safetensors")])
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
 def test_one_bad_image_does_not_cost_the_others(run, data, tmp_path, capsys):
     (tmp_path / "bad[1].jpg").write_bytes(b"nothing")
     photos = [data / "val" / "bee" / "0.png", tmp_path / "bad[1].jpg", tmp_path / "missing.png", data / "val" / "bee" / "1.png"]
@@ -277,6 +338,9 @@ def test_exports_that_cannot_be_written(refused, run, tmp_path):
     command = ["export", "--format", "pt2", "--weights", run / "last.safetensors", "--out"]
     assert "it is a folder" in refused(*command, tmp_path)
     assert "cannot write to the folder /proc: " in refused(*command, "/proc/m.pt2")
+    assert "cannot write /dev/null: it is not a regular file" in refused(*command, "/dev/null")
+    for weights_file in ("", "/"):
+        assert "no weights" in refused("export", "--format", "pt2", "--weights", weights_file)
 
 
 def test_file_in_the_output_that_cannot_be_replaced(refused, data, tmp_path):

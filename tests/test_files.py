@@ -1,0 +1,109 @@
+import errno
+import os
+import stat
+from contextlib import nullcontext
+
+import pytest
+
+from s2mlp_cuda import _files
+
+
+def test_files_are_written_atomically(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"before")
+    with pytest.raises(KeyError), _files.atomic_file(path) as file:
+        file.write(b"half of")
+        raise KeyError
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_data_is_synced_before_the_file_is_renamed(tmp_path, monkeypatch):
+    events = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (events.append("sync"), sync(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append("rename"), rename(*names)))
+    _files.write_text(tmp_path / "file", "text")
+    assert events == ["sync", "rename", "sync"]  # data, new name, folder
+
+
+@pytest.mark.parametrize("wrap", [lambda error: error, lambda error: RuntimeError("in a C++ writer")], ids=["direct", "wrapped"])
+def test_no_space_left(tmp_path, monkeypatch, wrap):
+    def fail(number):
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise wrap(error)  # noqa: B904, as PyTorch does
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        _files.write_text(tmp_path / "file", "text")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_other_errors_keep_their_type(tmp_path):
+    with pytest.raises(KeyError), _files.atomic_file(tmp_path / "file"):
+        try:
+            open(tmp_path / "missing")
+        except OSError:
+            raise KeyError from None
+
+
+def test_errors_name_the_file_and_not_the_temporary_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "missing" / "file"):
+        with pytest.raises(OSError) as caught:
+            _files.write_text(path, "text")
+        assert caught.value.filename == str(path)
+
+
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "file"
+    with _files.atomic_file(path) as first, _files.atomic_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_permissions_are_those_of_any_new_file_and_links_are_followed(tmp_path):
+    (tmp_path / "link").symlink_to("file")
+    mask = os.umask(0o027)
+    try:
+        _files.write_text(tmp_path / "link", "text")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "text"
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+def test_longest_names(tmp_path):
+    _files.write_text(tmp_path / ("x" * 255), "text")
+    assert os.listdir(tmp_path) == ["x" * 255]
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path):
+    child = os.fork()
+    if child == 0:
+        with _files.atomic_file(tmp_path / "file") as file:
+            file.write(b"half")
+            os._exit(0)
+    os.waitpid(child, 0)
+    (leftover,) = os.listdir(tmp_path)
+    (tmp_path / ".mine.tmp").touch()
+    _files.remove_leftovers(tmp_path)
+    assert leftover != ".mine.tmp" and os.listdir(tmp_path) == [".mine.tmp"]
+
+
+def test_several_files_are_replaced_or_none(tmp_path):
+    path = tmp_path / "model"
+    path.write_text("old")
+    for fails in (True, False):
+        with pytest.raises(KeyError) if fails else nullcontext(), _files.replaced_files(path) as written:
+            (written.parent / "model.data").write_text("new")
+            written.write_text("new")
+            if fails:
+                raise KeyError
+        assert path.read_text() == ("old" if fails else "new")
+        assert sorted(os.listdir(tmp_path)) == (["model"] if fails else ["model", "model.data"])
