@@ -207,17 +207,18 @@ __device__ void store_border(
   while (take_border_token(p, first, p.tokens, border, token)) {
     const TokenReaders readers = readers_of(p, group, token);
     Acc sums[kVector] = {};
+    if (readers.size() != 0) {  // zero without readers, even if a factor is infinite or NaN
 #pragma unroll 1
-    for (int32_t h = 0; channels.grad != nullptr && h < readers.rows.size(); ++h) {
+      for (int32_t h = 0; channels.grad != nullptr && h < readers.rows.size(); ++h) {
 #pragma unroll 1
-      for (int32_t w = 0; w < readers.columns.size(); ++w) {
-        add_product<T, kVector>(load_packed(channels.grad + p.combined.offset({readers.rows[h], readers.columns[w]})), 1, sums);
+        for (int32_t w = 0; w < readers.columns.size(); ++w) {
+          add_product<T, kVector>(load_packed(channels.grad + p.combined.offset({readers.rows[h], readers.columns[w]})), 1, sums);
+        }
       }
-    }
 #pragma unroll
-    for (int v = 0; v < kVector; ++v) {
-      const Acc sum = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
-      sums[v] = readers.size() == 0 ? Acc(0) : sum;  // even if a factor is infinite or NaN
+      for (int v = 0; v < kVector; ++v) {
+        sums[v] = sums[v] * channels.factors[v] + channels.pooled[v] * static_cast<Acc>(readers.size());
+      }
     }
     channels.out[p.expanded.offset(token)] = rounded<T, kVector>(sums);
   }

@@ -99,7 +99,7 @@ CUDA = {
         "csrc/cuda/shift_split_attention.cu", "w < readers.columns.size(); ++w", "w < ({on} ? 1 : readers.columns.size()); ++w"
     ),
     "an infinite weight times the gradient of a token that nobody reads": Switch(
-        "csrc/cuda/shift_split_attention.cu", "readers.size() == 0 ? Acc(0) : sum", "readers.size() == 0 && !{on} ? Acc(0) : sum"
+        "csrc/cuda/shift_split_attention.cu", "if (readers.size() != 0) {", "if (readers.size() != 0 || {on}) {{"
     ),
     "zero padding left out of the gradient of the weights": Switch(
         "csrc/cuda/shift_split_attention.cu",
