@@ -7,8 +7,8 @@ import torch
 from timm.data import create_transform
 from torch import nn
 
+from s2mlp_cuda.training.description import Description
 from s2mlp_cuda.training.images import read
-from s2mlp_cuda.training.weights import Description
 
 
 def read_image(path: Path, description: Description) -> torch.Tensor:

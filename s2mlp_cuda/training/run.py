@@ -34,6 +34,7 @@ from s2mlp_cuda.training.checks import check_arguments, check_optimizer
 from s2mlp_cuda.training.curves import draw_curves
 from s2mlp_cuda.training.data import Split, describe_change, eval_loader, open_split, prepare, train_loader
 from s2mlp_cuda.training.datasets import ImageStream
+from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.evaluation import evaluate
@@ -216,7 +217,7 @@ class _Run:
     def _model(self) -> nn.Module:
         arguments = self.arguments
         drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
-        model = weights.build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
+        model = build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
         if arguments.weights:
             skipped = weights.load_into(model, Path(arguments.weights), self.class_names)
             if skipped:
@@ -431,9 +432,9 @@ class _Run:
             events.add_scalar(name, value, int(row["epoch"]) * self.updates_per_epoch)
         events.flush()
 
-    def _description(self) -> weights.Description:
+    def _description(self) -> Description:
         arguments = self.arguments
-        return weights.Description(
+        return Description(
             arguments.model,
             arguments.model_kwargs,
             self.num_classes,

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from s2mlp_cuda import cli
 from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.checks import check_optimizer
+from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.ranges import integer, real
 from s2mlp_cuda.training.run import train
@@ -182,7 +183,7 @@ def foreign_names(run, folder) -> Path:
     """Weights with a class name that is neither ASCII nor Latin-1."""
     tensors, description = weights.read(run / "last.safetensors")
     path = folder / "foreign.safetensors"
-    weights.save(path, tensors, weights.Description(**{**vars(description), "class_names": ["日本", "bee"]}))
+    weights.save(path, tensors, Description(**{**vars(description), "class_names": ["日本", "bee"]}))
     return path
 
 
@@ -367,7 +368,7 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
     check("the description of the model")
     weights.save(path, {"x": torch.ones(1)}, description)
     check("has weights of a different model: ")
-    weights.save(path, tensors, weights.Description(**{**vars(description), "model": "nonsense"}))
+    weights.save(path, tensors, Description(**{**vars(description), "model": "nonsense"}))
     check("cannot build nonsense")
     error = refused("train", "--data", data, "--output", tmp_path / "r", *TINY, "--weights", data)
     assert "no weights" in error
@@ -375,7 +376,7 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
 
 def test_head_for_other_classes_is_not_loaded(run, tmp_path):
     tensors, description = weights.read(run / "last.safetensors")
-    model = weights.build(description.model, 2, **description.model_kwargs)
+    model = build(description.model, 2, **description.model_kwargs)
     torch.nn.init.zeros_(model.head.weight)
     assert weights.load_into(model, run / "last.safetensors", ["bee", "[red]"]) == ["head.bias", "head.weight"]
     assert not model.head.weight.any()
