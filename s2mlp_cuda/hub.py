@@ -116,7 +116,7 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
         return config
 
     def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options) -> str | None:
-        """Write config.json, model.safetensors and, if there is none, README.md. Nothing is written for a model that cannot be saved.
+        """Write config.json, model.safetensors and, if there is none, README.md; nothing for a model that cannot be saved.
 
         Args:
             save_directory: folder, which is created if necessary.
