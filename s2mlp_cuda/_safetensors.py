@@ -62,6 +62,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         raise ValueError(f"{path} is not a safetensors file or is damaged ({error})") from error
     try:
         description = json.loads(described)
+        json.dumps(description)  # fails for what is nested too deep for the checksum
     except (ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):

@@ -1,7 +1,8 @@
 """The description of a model in its weights file: what it may say, and the model that it names."""
 
 import inspect
-import math
+import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,7 +49,7 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _are_channels(value: Any) -> bool:
@@ -57,7 +58,7 @@ def _are_channels(value: Any) -> bool:
 
 #: What is allowed for each field, and whether a value is.
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "model": ("a string", lambda value: isinstance(value, str)),
+    "model": ("a printable string", lambda value: isinstance(value, str) and value.isprintable()),
     "model_kwargs": ("an object", lambda value: isinstance(value, dict)),
     "num_classes": ("a positive integer", _is_int),
     "class_names": ("a list of strings", lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value)),
@@ -79,7 +80,7 @@ def from_json(fields: Mapping[str, Any]) -> Description:
         raise ValueError(f"missing or unknown: {', '.join(different)}")
     for name, (allowed, is_valid) in _FIELDS.items():
         if not is_valid(fields[name]):
-            raise ValueError(f"{name} must be {allowed}, got {fields[name]!r}")
+            raise ValueError(f"{name} must be {allowed}, got {reprlib.repr(fields[name])}")
     if len(fields["class_names"]) > fields["num_classes"]:
         raise ValueError(f"{len(fields['class_names'])} class names for {fields['num_classes']} classes")
     return Description(**fields)
@@ -98,12 +99,12 @@ def _parameters(cls: type) -> set[str]:
     return names
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether JSON can express a value: None, a boolean, a number, a string, or a list, tuple or dict of these."""
+def _is_plain(value: Any, levels: int = 10) -> bool:
+    """Whether this is None, a boolean, a number, a string, or a list, tuple or dict of these, nested at most ``levels`` deep."""
     if isinstance(value, dict):
-        return all(isinstance(name, str) and _is_plain(item) for name, item in value.items())
+        return levels > 0 and all(isinstance(name, str) and _is_plain(item, levels - 1) for name, item in value.items())
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return levels > 0 and all(_is_plain(item, levels - 1) for item in value)
     return value is None or isinstance(value, (bool, int, str)) or _is_number(value)
 
 
@@ -131,7 +132,8 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
     for argument, value in kwargs.items():
         if not _is_plain(value):
             raise TrainingError(
-                f"cannot build {name}: {argument} must be None, a number, a string, or a list or dict of these, got {value!r}"
+                f"cannot build {name}: {argument} must be None, a number, a string, or a list or dict of these, "
+                f"got {reprlib.repr(value)}"
             )
 
 

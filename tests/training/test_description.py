@@ -55,7 +55,7 @@ HOSTILE = [
     ("s2mlp_wide", {"num_classes": 3}), ("s2mlp_wide", {"self": 1}), ("s2mlp_wide", {"name": "x"}),
     ("resnet18", {"device": "meta"}),
     ("resnet18", {"model_cfg": {}}), ("resnet18", {"kwargs_filter": ["x"]}), ("mlp_mixer", {"pretrained": True}),
-    ("s2mlp_wide", {"colour": None}),
+    ("s2mlp_wide", {"colour": None}), ("s2mlp_wide", {"a\nb": 1}),
 ]  # fmt: skip
 
 
@@ -79,7 +79,8 @@ def test_every_command_refuses_it(tmp_path, capsys):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("model", 1), ("model", None), ("model_kwargs", "abc"), ("model_kwargs", [["pretrained", True]]), ("num_classes", 0),
+        ("model", 1), ("model", None), ("model", "a\nb"), ("model_kwargs", "abc"), ("model_kwargs", [["pretrained", True]]),
+        ("num_classes", 0), ("mean", [10**400] * 3), ("crop_pct", 10**400),
         ("num_classes", 2.0), ("num_classes", True), ("num_classes", 1), ("class_names", "ant"), ("class_names", [1, 2]),
         ("img_size", -1),
         ("img_size", [32, 32]), ("mean", 0.5), ("mean", [0.5]), ("mean", [0.5, 0.5, "x"]), ("mean", [float("nan")] * 3),
@@ -92,6 +93,18 @@ def test_fields_are_checked(tmp_path, field, value):
     with pytest.raises(TrainingError, match=f"^the description of the model in {path} is not one of s2mlp train") as error:
         weights.load(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["model_kwargs", "img_size"])
+@pytest.mark.parametrize("depth", [50, 800, 950, 100_000])
+def test_deeply_nested_values(tmp_path, field, depth):
+    path = tmp_path / "x.safetensors"
+    value = f'{{"offsets": {"[" * depth + "]" * depth}}}'
+    text = json.dumps({**OURS.to_json(), field: "VALUE"}).replace('"VALUE"', value)
+    save_file({"x": torch.ones(1)}, path, {"s2mlp_cuda": text})
+    with pytest.raises(TrainingError) as error:
+        weights.load(path)
+    assert len(str(error.value)) < 300 + len(str(path)) and "\n" not in str(error.value)
 
 
 def test_missing_field():
