@@ -73,13 +73,9 @@ def read(path: Path) -> Any:
     """
     if path.suffix == ".safetensors":
         require("hub", "safetensors")
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from s2mlp_cuda import _safetensors
 
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file or is damaged ({error})") from error
+        return _safetensors.read(path)[0]
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:

@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
 
 
 _SWITCH = argparse.BooleanOptionalAction
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _PROBABILITY = real(0, 1)
 
 
@@ -81,8 +81,8 @@ def _add_images_arguments(group) -> None:
     group.add_argument(
         "--std", nargs=3, type=real(0, above=True), default=[0.229, 0.224, 0.225], help="of pixels in [0, 1]; default: ImageNet"
     )
-    group.add_argument("--interpolation", default="bicubic", choices=_INTERPOLATIONS, help="for evaluation; default: %(default)s")
-    group.add_argument("--train-interpolation", default="random", choices=("random", *_INTERPOLATIONS), help="default: %(default)s")
+    group.add_argument("--interpolation", default="bicubic", choices=INTERPOLATIONS, help="for evaluation; default: %(default)s")
+    group.add_argument("--train-interpolation", default="random", choices=("random", *INTERPOLATIONS), help="default: %(default)s")
     group.add_argument(
         "--crop-pct",
         type=real(0.1, 1),

@@ -7,9 +7,9 @@ import torch
 from timm.data import create_transform
 from torch import nn
 
+from s2mlp_cuda.training.description import Description
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.images import read
-from s2mlp_cuda.training.weights import Description
 
 
 def read_image(path: Path, description: Description) -> torch.Tensor:

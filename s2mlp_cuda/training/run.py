@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 
 from s2mlp_cuda._files import remove_leftovers, write_text
+from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
 from s2mlp_cuda.training import checkpoint, config, weights
@@ -35,6 +36,7 @@ from s2mlp_cuda.training.checks import check_arguments, check_optimizer
 from s2mlp_cuda.training.curves import draw_curves
 from s2mlp_cuda.training.data import Split, describe_change, eval_loader, open_split, prepare, train_loader
 from s2mlp_cuda.training.datasets import ImageStream
+from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.evaluation import evaluate
@@ -45,8 +47,6 @@ from s2mlp_cuda.training.progress import Progress
 
 #: Full state dicts on the CPU of the first process: the same for one process, DDP and FSDP2.
 _FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-_STATE_KEYS = {"epochs_done", "history", "arguments", "data", "model", "optimizer"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,9 @@ class _Run:
         self.scheduler = self._scheduler()
         self.first_epoch = self._restore(state)
 
+    def _checkpoint(self) -> str:
+        return f"the checkpoint to resume ({self.arguments.resume})"
+
     def _state_to_resume(self) -> dict[str, Any] | None:
         """
         Raises:
@@ -134,12 +137,16 @@ class _Run:
             return None
         state = checkpoint.load_newest(self.output, self.progress.warn) if resume == "auto" else checkpoint.load(Path(resume))
         if state is not None:
-            if not isinstance(state, dict) or not _STATE_KEYS <= state.keys():
-                raise TrainingError(f"the checkpoint to resume ({resume}) was not written by this version of s2mlp train")
+            if not checkpoint.is_state_of_a_run(state):
+                raise TrainingError(f"{self._checkpoint()} was not written by this version of s2mlp train")
             now = {**vars(self.arguments), "processes": self.processes.count}
             changed = config.differences(state["arguments"], now)
             if changed:
                 raise TrainingError(f"the run was started with different arguments ({'; '.join(changed)})")
+            if state["epochs_done"] > self.arguments.epochs:
+                raise TrainingError(
+                    f"{self._checkpoint()} is of epoch {state['epochs_done']}, but --epochs is {self.arguments.epochs}"
+                )
         return state
 
     def _open_splits(self, state: dict[str, Any] | None) -> tuple[Split, Split]:
@@ -222,7 +229,7 @@ class _Run:
     def _model(self) -> nn.Module:
         arguments = self.arguments
         drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
-        model = weights.build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
+        model = build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
         if arguments.weights:
             skipped = weights.load_into(model, Path(arguments.weights), self.class_names)
             if skipped:
@@ -265,8 +272,21 @@ class _Run:
         return self.task.trainable_module_ema.module if self.task.has_ema() else self.model
 
     def _restore(self, state: dict[str, Any] | None) -> int:
+        """
+        Raises:
+            TrainingError: the names, shapes or dtypes in the state are not those of this run; nothing is loaded then.
+        """
         if state is None:
             return 0
+        model, optimizer = get_state_dict(self.model, self.optimizer)
+        different = {
+            "weights": checkpoint.different_tensors(state["model"], model),
+            "averaged weights": checkpoint.different_tensors(state.get("ema", {}), model if self.task.has_ema() else {}),
+            "optimizer state": checkpoint.different_optimizer(state["optimizer"], optimizer),
+        }
+        for part, names in different.items():
+            if names:
+                raise TrainingError(f"{self._checkpoint()} is of a different model or optimizer ({part}: {few(names)})")
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=self.processes.count > 1)
         try:
             set_state_dict(
@@ -274,8 +294,8 @@ class _Run:
             )
             if self.task.has_ema():
                 set_model_state_dict(self.averaged_model, state["ema"], options=options)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(f"the checkpoint is of a different model ({one_line(error)})") from error
+        except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+            raise TrainingError(f"{self._checkpoint()} is of a different model or optimizer ({one_line(error)})") from error
         self.history = state["history"]
         return state["epochs_done"]
 
@@ -436,9 +456,9 @@ class _Run:
             events.add_scalar(name, value, int(row["epoch"]) * self.updates_per_epoch)
         events.flush()
 
-    def _description(self) -> weights.Description:
+    def _description(self) -> Description:
         arguments = self.arguments
-        return weights.Description(
+        return Description(
             arguments.model,
             arguments.model_kwargs,
             self.num_classes,

@@ -1,57 +1,25 @@
 """Weights and the description of their model, in one safetensors file."""
 
 import io
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import nn
 
-import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
+from s2mlp_cuda import _safetensors
 from s2mlp_cuda._extras import MissingExtraError
 from s2mlp_cuda._files import atomic_file
+from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.export import decompose, to_onnx
-from s2mlp_cuda.training.config import tuples_to_lists
+from s2mlp_cuda.training.description import Description, build_described, from_json
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.files import check_file
 
-_KEY = "s2mlp_cuda"
 #: Names of the classifier in models of this package and of timm.
 _HEADS = ("head", "fc", "classifier")
-
-
-@dataclass(frozen=True)
-class Description:
-    """A model and its input: arguments of ``timm.create_model``, class names by index, and the preprocessing of images."""
-
-    model: str
-    model_kwargs: dict[str, Any]
-    num_classes: int
-    class_names: list[str]
-    img_size: int
-    mean: list[float]
-    std: list[float]
-    interpolation: str
-    crop_pct: float
-
-
-def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
-    """``timm.create_model``, with errors as TrainingError.
-
-    Raises:
-        TrainingError: the model is unknown or does not accept the arguments.
-    """
-    try:
-        return timm.create_model(name, num_classes=num_classes, **kwargs)
-    except Exception as error:  # models check their arguments in many ways
-        raise TrainingError(f"cannot build {name} with {kwargs}: {one_line(error)}") from error
 
 
 def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format: torch.memory_format) -> None:
@@ -65,7 +33,7 @@ def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format
         with torch.no_grad():
             image = torch.zeros(1, 3, img_size, img_size, device=next(model.parameters()).device)
             output = model.eval()(image.contiguous(memory_format=memory_format))
-    except Exception as error:  # as in `build`
+    except Exception as error:  # models check their input in many ways
         size = f"{img_size}x{img_size} pixels (--img-size)"
         raise TrainingError(f"the model does not accept images of {size}: {one_line(error)}") from error
     finally:
@@ -80,28 +48,28 @@ def save(path: Path, state: Mapping[str, Any], description: Description) -> None
     Raises:
         OSError: the file cannot be written; ``filename`` is ``path``.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content = _safetensors.to_bytes(state, description.to_json())
     with atomic_file(path) as file:
-        file.write(to_bytes(tensors, {_KEY: json.dumps(tuples_to_lists(asdict(description)))}))
+        file.write(content)
 
 
 def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
-    """The tensors of a safetensors file, and their description if this package wrote it.
+    """The tensors of a safetensors file, and their description if it has one.
 
     Raises:
-        TrainingError: the file does not exist or is damaged.
+        TrainingError: the file does not exist, is damaged (checked by its checksum, if it has one), or has another description.
     """
     if not path.is_file():
         raise TrainingError(f"no weights {path}")
     try:
-        with safe_open(path, "pt") as file:
-            described = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise TrainingError(f"{path} is not a safetensors file or is damaged ({one_line(error)})") from error
+        tensors, fields = _safetensors.read(path)
+    except OSError as error:
+        raise TrainingError(f"cannot read {path} ({one_line(error)})") from error
+    except ValueError as error:
+        raise TrainingError(one_line(error)) from error
     try:
-        return tensors, Description(**json.loads(described)) if described else None
-    except (ValueError, TypeError) as error:
+        return tensors, from_json(fields) if fields else None
+    except ValueError as error:
         raise TrainingError(f"the description of the model in {path} is not one of s2mlp train ({one_line(error)})") from error
 
 
@@ -109,27 +77,21 @@ def load(path: Path) -> tuple[nn.Module, Description]:
     """Load a model from a file that ``s2mlp train`` wrote; it is in evaluation mode.
 
     Raises:
-        TrainingError: the file does not exist, is damaged, or has no description of its model.
+        TrainingError: the file does not exist, is damaged, has no description of its model, or the description names anything
+            but a registered model and its plain arguments.
     """
     tensors, description = read(path)
     if description is None:
         raise TrainingError(f"{path} has no description of its model: it was not written by s2mlp train")
-    model = build(description.model, description.num_classes, **description.model_kwargs)
-    different = _differences(tensors, model.state_dict())
+    try:
+        model = build_described(description)
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error}") from error
+    different = differences(tensors, model.state_dict())
     if different:
-        raise TrainingError(f"{path} has weights of a different model: {_few(different)}")
+        raise TrainingError(f"{path} has weights of a different model: {few(different)}")
     model.load_state_dict(tensors)
     return model.eval(), description
-
-
-def _differences(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names of tensors that only one of two state dicts has, or that differ in shape."""
-    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in (tensors, expected)]
-    return sorted(name for name in shapes[0].keys() | shapes[1].keys() if shapes[0].get(name) != shapes[1].get(name))
-
-
-def _few(names: list[str]) -> str:
-    return f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
 
 
 def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]:
@@ -145,10 +107,10 @@ def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]
     """
     tensors, description = read(path)
     expected = model.state_dict()
-    different = _differences(tensors, expected)
+    different = differences(tensors, expected)
     head = [name for name in sorted(tensors.keys() & expected.keys()) if name.split(".")[0] in _HEADS]
     if not set(different) <= set(head):
-        raise TrainingError(f"{path} has weights of a different model: {_few([name for name in different if name not in head])}")
+        raise TrainingError(f"{path} has weights of a different model: {few([name for name in different if name not in head])}")
     names = description.class_names if description else []
     skipped = head if different or (names and class_names and names != class_names) else []
     model.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in skipped}, strict=False)

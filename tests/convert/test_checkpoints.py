@@ -162,3 +162,16 @@ def test_arguments():
         convert([state])
     with pytest.raises(ValueError, match="the keys are of no known layout .*, got no tensors"):
         convert({"epoch": 3})
+
+
+def test_checksum_of_a_safetensors_file_is_verified(tmp_path):
+    safetensors = pytest.importorskip("s2mlp_cuda._safetensors")
+    path = tmp_path / "file.safetensors"
+    public = model()
+    content = bytearray(safetensors.to_bytes(public.state_dict(), {}))
+    path.write_bytes(content)
+    loaded(path, public)
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{path} is damaged: its checksum does not match its weights and their description$"):
+        convert(path)

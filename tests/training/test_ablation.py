@@ -6,8 +6,8 @@ import torch
 from s2mlp_cuda import cli
 from s2mlp_cuda.training import ablation
 from s2mlp_cuda.training.ablation import FINDINGS, SCALES, Result, Row, rows, table_text, verdicts
+from s2mlp_cuda.training.description import build
 from s2mlp_cuda.training.digits import write_digits
-from s2mlp_cuda.training.weights import build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,8 +1,11 @@
 import os
+import pickle
 import resource
 import subprocess
 import sys
+import zipfile
 
+import numpy
 import pytest
 import torch
 
@@ -56,6 +59,36 @@ def test_only_data_is_unpickled(tmp_path):
     with pytest.raises(TrainingError, match="(?i)weights.?only"):
         checkpoint.load(path)
     assert not (tmp_path / "harm").exists()
+
+
+def script(path):
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), str(path))
+
+
+def archive(path):
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", b"junk")
+        file.writestr("archive/version", "3")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        script,
+        archive,
+        lambda path: torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.ones(1),)), path),
+        lambda path: numpy.savez(path.open("wb"), a=numpy.ones(2)),
+        lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+        lambda path: torch.save({"a": numpy.ones(2)}, path),
+    ],
+    ids=["TorchScript", "archive", "pt2", "npz", "pickle", "NumPy array"],
+)
+def test_files_of_others_are_refused(tmp_path, write):
+    path = tmp_path / "other.pt"
+    write(path)
+    with pytest.raises(TrainingError, match=f"^{path} is (damaged or )?not a checkpoint of s2mlp train") as error:
+        checkpoint.load(path)
+    assert "\n" not in str(error.value)
 
 
 def test_checkpoint_that_does_not_fit_keeps_the_previous_one(tmp_path):

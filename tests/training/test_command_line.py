@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from s2mlp_cuda import cli
 from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.checks import check_optimizer
+from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.ranges import integer, real
 from s2mlp_cuda.training.run import train
@@ -25,7 +26,7 @@ from s2mlp_cuda.training.run import train
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = [
     "--model-kwargs", "patch_sizes=(4,2)", "embed_dims=(8,16)", "depths=(1,1)", "--img-size", "32", "--workers", "0",
-    "--batch-size", "4", "--epochs", "1", "--no-tensorboard", "--device", "cpu",
+    "--batch-size", "4", "--epochs", "1", "--no-tensorboard", "--device", "cpu", "--model-ema-decay", "0.5",
 ]  # fmt: skip
 
 
@@ -142,9 +143,11 @@ def test_ranges_include_their_ends():
         (["--model-kwargs", "name=3"], "cannot build s2mlpv2_small_7 "),
         (["--model-kwargs", "depths=(0,)"], "cannot build s2mlpv2_small_7 "),
         (["--model-kwargs", "in_chans=1", "patch_sizes=(4,2)"], "does not accept images of 32x32"),
-        (["--model-kwargs", "features_only=True", "patch_sizes=(4,2)"], "must return logits of shape .1, 2. for one image, got"),
+        (["--model-kwargs", "features_only=True"], "cannot build s2mlpv2_small_7 with 'features_only': only arguments of S2MLPv2"),
+        (["--model-kwargs", "global_pool=", "patch_sizes=(4,2)"], "must return logits of shape .1, 2. for one image, got shape"),
         (["--model-kwargs", "drop_path_rate=0.1", "--drop-path", "0.1"], "--drop-path and drop_path_rate in --model-kwargs"),
-        (["--model", "s2mlp_huge"], "cannot build s2mlp_huge "),
+        (["--model", "s2mlp_huge"], "cannot build s2mlp_huge: it is not a registered model"),
+        (["--model", "hf-hub:someone/model"], "cannot build hf-hub:someone/model: it is not a registered model"),
         (["--model", "resmlp_12_224", "--model-kwargs", "img_size=16"], "does not accept images of 32x32"),
     ],
 )  # fmt: skip
@@ -190,7 +193,7 @@ def foreign_names(run, folder) -> Path:
     """Weights with a class name that is neither ASCII nor Latin-1."""
     tensors, description = weights.read(run / "last.safetensors")
     path = folder / "foreign.safetensors"
-    weights.save(path, tensors, weights.Description(**{**vars(description), "class_names": ["日本", "bee"]}))
+    weights.save(path, tensors, Description(**{**vars(description), "class_names": ["日本", "bee"]}))
     return path
 
 
@@ -403,7 +406,7 @@ def test_checkpoints_of_others_are_refused(refused, resumed, data, tmp_path):
 
     for content in ({"a": 1}, torch.nn.Linear(2, 2).state_dict(), [1], torch.ones(1)):
         torch.save(content, path)
-        check("other.pt) was not written by this version of s2mlp train")
+        check("other.pt) was not written by this version of s2mlp train\n")
     torch.save(torch.nn.ReLU(), path)
     check("other.pt is not a checkpoint of s2mlp train: it has objects that weights_only=True rejects")
     torch.save({"a": 1}, path, _use_new_zipfile_serialization=False)
@@ -411,6 +414,104 @@ def test_checkpoints_of_others_are_refused(refused, resumed, data, tmp_path):
     path.write_bytes(b"")
     check("other.pt is damaged or not a checkpoint")
     check("no checkpoint", tmp_path)
+
+
+@pytest.fixture
+def refused_state(refused, resumed, data, tmp_path):
+    """Saves a changed state of the run, which must not be resumed; returns the sentence after the name of the file."""
+    output, words = resumed
+
+    def check(change) -> str:
+        state = checkpoint.load(checkpoint.list_checkpoints(output)[0])
+        change(state)
+        path = tmp_path / "changed.pt"
+        torch.save(state, path)
+        start = f"s2mlp: the checkpoint to resume ({path}) "
+        error = refused(*words, "--data", data, "--resume", path, "--output", tmp_path / "other")
+        assert error.startswith(start) and not (tmp_path / "other").exists(), error
+        return error.removeprefix(start)
+
+    return check
+
+
+WEIGHT = "head.weight"
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        (lambda state: state["model"].pop(WEIGHT), f"weights: {WEIGHT}"),
+        (lambda state: state["model"].update(more=torch.ones(1)), "weights: more"),
+        (lambda state: state["model"].update({WEIGHT: torch.ones(3, 16)}), f"weights: {WEIGHT}"),
+        (lambda state: state["model"].update({WEIGHT: state["model"][WEIGHT].half()}), f"weights: {WEIGHT}"),
+        (
+            lambda state: state["model"].clear(),
+            "weights: head.bias, head.weight, norm.bias, norm.weight, stages.0.0.projection.bias ...",
+        ),
+        (lambda state: state["ema"].pop(WEIGHT), f"averaged weights: {WEIGHT}"),
+        (
+            lambda state: state.pop("ema"),
+            "averaged weights: head.bias, head.weight, norm.bias, norm.weight, stages.0.0.projection.bias ...",
+        ),
+        (lambda state: state["optimizer"]["state"].pop(WEIGHT), f"optimizer state: {WEIGHT}"),
+        (lambda state: state["optimizer"]["state"][WEIGHT].pop("exp_avg"), f"optimizer state: {WEIGHT}"),
+        (lambda state: state["optimizer"]["state"][WEIGHT].pop("step"), f"optimizer state: {WEIGHT}"),
+        (lambda state: state["optimizer"]["state"][WEIGHT].update(exp_avg=torch.ones(2)), f"optimizer state: {WEIGHT}"),
+        (lambda state: state["optimizer"]["state"].update(more={}), "optimizer state: more"),
+        (lambda state: state["optimizer"]["param_groups"][1]["params"].remove(WEIGHT), f"optimizer state: {WEIGHT}"),
+        (lambda state: state["optimizer"]["param_groups"][1].pop("betas"), f"optimizer state: {WEIGHT}, stages"),
+        (lambda state: state["optimizer"]["param_groups"].reverse(), "optimizer state: head.bias, head.weight, norm.bias"),
+        (lambda state: state["optimizer"]["param_groups"].pop(), f"optimizer state: {WEIGHT}, stages"),
+    ],
+)
+def test_checkpoint_whose_tensors_do_not_fit_is_not_resumed(refused_state, change, part):
+    assert refused_state(change).startswith(f"is of a different model or optimizer ({part}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("optimizer"),
+        lambda state: state.pop("data"),
+        lambda state: state["data"].pop("validation"),
+        lambda state: state["data"]["training"].pop("classes"),
+        lambda state: state["data"]["training"].update(classes=[["bee"]]),
+        lambda state: state.update(epochs_done="1"),
+        lambda state: state.update(epochs_done=2),
+        lambda state: state.update(epochs_done=0, history=[]),
+        lambda state: state.update(history={}),
+        lambda state: state["history"][0].update(epoch=2),
+        lambda state: state["history"][0].pop("val_top1"),
+        lambda state: state["history"][0].update(val_top1="high"),
+        lambda state: state.update(arguments=[]),
+        lambda state: state.update(model=[]),
+        lambda state: state["model"].update(more=1),
+        lambda state: state["model"].update({1: torch.ones(1)}),
+        lambda state: state["optimizer"].pop("state"),
+        lambda state: state["optimizer"].pop("param_groups"),
+        lambda state: state["optimizer"]["param_groups"][0].pop("params"),
+        lambda state: state["optimizer"].update(state={0: {}}),
+    ],
+)
+def test_checkpoint_of_another_kind_is_not_resumed(refused_state, change):
+    assert refused_state(change) == "was not written by this version of s2mlp train\n"
+
+
+def test_checkpoint_of_a_later_epoch_is_not_resumed(refused_state):
+    def change(state):
+        state.update(epochs_done=3, history=[{**state["history"][0], "epoch": epoch} for epoch in (1, 2, 3)])
+
+    assert refused_state(change) == "is of epoch 3, but --epochs is 2\n"
+
+
+def test_nothing_of_a_refused_checkpoint_is_loaded(resumed, data, monkeypatch):
+    output, words = resumed
+    state = checkpoint.load(checkpoint.list_checkpoints(output)[0])
+    del state["ema"][WEIGHT]  # what is compared last but one
+    checkpoint.save(output, 1, state, 1)
+    monkeypatch.setattr("s2mlp_cuda.training.run.set_state_dict", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(TrainingError, match="averaged weights"):
+        train(config.parse(list(map(str, [*words[1:], "--data", data, "--resume", "auto"]))))
 
 
 def test_weights_of_others_are_refused(refused, run, data, tmp_path):
@@ -431,7 +532,7 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
     check("the description of the model")
     weights.save(path, {"x": torch.ones(1)}, description)
     check("has weights of a different model: ")
-    weights.save(path, tensors, weights.Description(**{**vars(description), "model": "nonsense"}))
+    weights.save(path, tensors, Description(**{**vars(description), "model": "nonsense"}))
     check("cannot build nonsense")
     error = refused("train", "--data", data, "--output", tmp_path / "r", *TINY, "--weights", data)
     assert "no weights" in error
@@ -439,7 +540,7 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
 
 def test_head_for_other_classes_is_not_loaded(run, tmp_path):
     tensors, description = weights.read(run / "last.safetensors")
-    model = weights.build(description.model, 2, **description.model_kwargs)
+    model = build(description.model, 2, **description.model_kwargs)
     torch.nn.init.zeros_(model.head.weight)
     assert weights.load_into(model, run / "last.safetensors", ["bee", "[red]"]) == ["head.bias", "head.weight"]
     assert not model.head.weight.any()

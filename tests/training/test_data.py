@@ -13,10 +13,10 @@ from PIL import Image
 
 from s2mlp_cuda.training import config
 from s2mlp_cuda.training.data import eval_loader, open_split, train_loader
+from s2mlp_cuda.training.description import Description
 from s2mlp_cuda.training.errors import TrainingError, UnreadableImageError
 from s2mlp_cuda.training.folders import FolderReader
 from s2mlp_cuda.training.predict import read_image
-from s2mlp_cuda.training.weights import Description
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

@@ -4,8 +4,8 @@ import yaml
 
 from s2mlp_cuda.training import config
 from s2mlp_cuda.training.ablation import SCALES
+from s2mlp_cuda.training.description import build
 from s2mlp_cuda.training.errors import TrainingError
-from s2mlp_cuda.training.weights import build
 
 NAMES = sorted(path.stem for path in config.RECIPES.glob("*.yaml"))
 
