@@ -5,7 +5,6 @@ import json
 import pickle
 import random
 import socket
-from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,7 +205,6 @@ def test_config_has_plain_values(tmp_path):
         ({"offsets": iter(offsets.V1)}, "offsets is of type tuple_iterator"),
         ({"offsets": {pair: 1 for pair in offsets.V1}}, "offsets is of type dict"),
         ({"mlp_ratio": Fraction(5, 2)}, "mlp_ratio is of type Fraction"),
-        ({"mlp_ratio": Decimal(2)}, "mlp_ratio is of type Decimal"),
     ],
 )
 def test_arguments_that_json_cannot_express(tmp_path, arguments, kind):

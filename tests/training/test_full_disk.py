@@ -16,6 +16,7 @@ from PIL import Image
 
 from s2mlp_cuda import cli
 from s2mlp_cuda.training import checkpoint, weights
+from s2mlp_cuda.training.description import Description, build
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 KWARGS = {"patch_size": 8, "embed_dim": 64, "depth": 2}
@@ -29,8 +30,8 @@ OPTIONS = [
 def trained(one_thread, tmp_path_factory) -> Path:
     """A file of weights, about 390 kB."""
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    description = weights.Description("s2mlp_deep", KWARGS, 2, ["a", "b"], 16, [0.5] * 3, [0.5] * 3, "bicubic", 1.0)
-    weights.save(path, weights.build("s2mlp_deep", 2, **KWARGS).state_dict(), description)
+    description = Description("s2mlp_deep", KWARGS, 2, ["a", "b"], 16, [0.5] * 3, [0.5] * 3, "bicubic", 1.0)
+    weights.save(path, build("s2mlp_deep", 2, **KWARGS).state_dict(), description)
     assert 350_000 < path.stat().st_size < 450_000
     return path
 
