@@ -69,6 +69,9 @@ def test_push(tmp_path, monkeypatch):
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
     monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
     model = hub.create_model("s2mlpv2_small_7", num_classes=10, **SMALL["s2mlpv2_small_7"]).eval()
+    model.save_pretrained(tmp_path / "saved", repo_id="someone/s2mlp", push_to_hub=True)
+    assert sent.pop("repo_id") == "someone/s2mlp" and set(sent) == {path.name for path in (tmp_path / "saved").iterdir()}
+    sent.clear()
     model.push_to_hub("someone/s2mlp")
     assert sent.pop("repo_id") == "someone/s2mlp"
     assert set(sent) == {"README.md", "config.json", "model.safetensors"}
