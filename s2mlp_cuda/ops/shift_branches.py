@@ -89,7 +89,7 @@ def shift_branch_combine(
         return handle_torch_function(shift_branch_combine, (x, weights), x, weights, branch_offsets, padding_mode=padding_mode)
     channels, offsets, sizes = check_expanded_map(x, branch_offsets, padding_mode)
     dtype, leading, shape = accumulator_dtype(x.dtype), x.shape[:-3], (len(branch_offsets), channels)
-    if not isinstance(weights, torch.Tensor) and isinstance(weights, Real):
+    if isinstance(weights, Real):
         weights = x.new_full(shape, weights, dtype=dtype).expand(*leading, *shape)
     tensor = check_beside_map(weights, "weights", x)
     if tensor.shape != (*leading, *shape):

@@ -1,7 +1,10 @@
 """Random calls of every raw operator, compared with an oracle in NumPy. ``make attack`` runs more, also under sanitizers."""
 
+import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+
+pytest.importorskip("hypothesis")
+from hypothesis import HealthCheck, given, settings  # noqa: E402
 
 import s2mlp_cuda  # noqa: F401, registers the operators
 
