@@ -23,6 +23,7 @@ from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branc
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
     check_approximate,
+    check_attention_pool,
     check_branches,
     check_count,
     check_data_format,
@@ -32,8 +33,10 @@ from s2mlp_cuda.ops._arguments import (
     flat_offsets,
 )
 from s2mlp_cuda.ops._torchscript import refuse_torchscript
-from s2mlp_cuda.ops.shift_split_attention import without_autocast
+from s2mlp_cuda.ops.shift_branches import accumulator_dtype
+from s2mlp_cuda.ops.shift_split_attention import scale_pooled, without_autocast
 
+torch.fx.wrap("scale_pooled")  # symbolic tracing records the call, since sizes are not known there
 FUSIONS = ("split_attention", "sum", "mean")
 IMPLEMENTATIONS = ("fused", "composed", "reference")
 
@@ -357,6 +360,11 @@ class _ShiftedBranches(nn.Module):
         return f"branches=({names}), padding_mode={self.padding_mode!r}, implementation={self.implementation!r}"
 
 
+@torch.fx.wrap  # symbolic tracing records the call, since dtypes are not known there
+def _sum_over_tokens(x: torch.Tensor) -> torch.Tensor:
+    return x.sum((-3, -2), dtype=accumulator_dtype(x.dtype))
+
+
 class ShiftSplitAttention(_ShiftedBranches):
     """Split attention over shifted branches (arXiv 2108.01072, eqs. 9 to 12): (B, H, W, K*C) to (B, H, W, C).
 
@@ -364,7 +372,8 @@ class ShiftSplitAttention(_ShiftedBranches):
 
     Its two linear layers, ``fc1`` and ``fc2``, behave as any other: they may have hooks, be pruned, parametrized, quantized, or
     replaced, for example by adapters. They are then called, between :func:`s2mlp_cuda.shift_branch_pool` and
-    :func:`s2mlp_cuda.shift_branch_combine`, and the backward pass writes the gradient of the expanded map in two parts.
+    :func:`s2mlp_cuda.shift_branch_combine`, in the dtype of their parameters, and the backward pass writes the gradient of the
+    expanded map in two parts. In float16, sums over the tokens of large maps can then overflow; means cannot.
 
     Args:
         channels: C, the channels of one branch.
@@ -373,9 +382,11 @@ class ShiftSplitAttention(_ShiftedBranches):
             PyTorch copies use C.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
+        attention_pool: ``"sum"`` over tokens, as in the paper's formula and public copies, or ``"mean"``, as in its text; see
+            :func:`s2mlp_cuda.shift_split_attention`.
 
     Raises:
-        TypeError, ValueError: channels, branches, padding mode or implementation are invalid for any input.
+        TypeError, ValueError: channels, branches, padding mode, implementation or pooling are invalid for any input.
     """
 
     def __init__(
@@ -386,16 +397,34 @@ class ShiftSplitAttention(_ShiftedBranches):
         *,
         padding_mode: str = "replicate",
         implementation: str = "fused",
+        attention_pool: str = "sum",
     ):
         super().__init__(branches, padding_mode, implementation)
+        check_attention_pool(attention_pool)
+        self.attention_pool = attention_pool
         channels = check_count("channels", channels)
         hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
 
+    def pool(self, x: torch.Tensor) -> torch.Tensor:
+        """The sum over branches and the sum or mean over tokens (eq. 9), (B, C), in float32 (float64 for float64 maps)."""
+        return scale_pooled(shift_branch_pool(x, self.branches, padding_mode=self.padding_mode), x, self.attention_pool)
+
     def weights(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The branch weights (B, K, C), which sum to 1 over K, from the sum (B, C) over branches and tokens (eqs. 10, 11)."""
-        return self.fc2(nn.functional.gelu(self.fc1(pooled))).unflatten(-1, (len(self.branches), -1)).softmax(-2)
+        """The branch weights (B, K, C), which sum to 1 over K, from the pooled map (eqs. 10, 11), without autocast.
+
+        If ``fc1`` and ``fc2`` are plain linear layers, in the dtype of the pooled map; otherwise in that of their parameters.
+        """
+        parameters = [p for p in (*self.fc1.parameters(), *self.fc2.parameters()) if p.is_floating_point()]
+        with without_autocast(parameters[0].device.type if parameters else "cpu"):
+            if self._layers_are_linear():
+                hidden = nn.functional.linear(pooled, self.fc1.weight.to(pooled.dtype))
+                logits = nn.functional.linear(nn.functional.gelu(hidden), self.fc2.weight.to(pooled.dtype))
+            else:
+                pooled = pooled.to(parameters[0].dtype) if parameters else pooled
+                logits = self.fc2(nn.functional.gelu(self.fc1(pooled)))
+            return logits.unflatten(-1, (len(self.branches), -1)).softmax(-2)
 
     def _layers_are_linear(self) -> bool:
         """Whether fc1 and fc2 do nothing but multiply by their weights, so that they need not be called."""
@@ -408,23 +437,19 @@ class ShiftSplitAttention(_ShiftedBranches):
             for layer in (self.fc1, self.fc2)
         )
 
-    def _call_layers(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The branch weights from layers of any kind, in the dtype of their parameters and without autocast, as in the fused
-        operator."""
-        parameters = [p for p in (*self.fc1.parameters(), *self.fc2.parameters()) if p.is_floating_point()]
-        with without_autocast(parameters[0].device.type if parameters else "cpu"):
-            return self.weights(pooled.to(parameters[0].dtype) if parameters else pooled)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.implementation != "fused":
             maps = self.shifted(x)
-            weights = self.weights(reduce(torch.add, (part.sum((-3, -2)) for part in maps)))
+            pooled = scale_pooled(reduce(torch.add, map(_sum_over_tokens, maps)), x, self.attention_pool)
+            weights = self.weights(pooled).to(x.dtype)
             return reduce(torch.add, (part * weights[..., k, None, None, :] for k, part in enumerate(maps)))
-        options = {"padding_mode": self.padding_mode}
-        if self._layers_are_linear():
-            return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, **options)
-        weights = self._call_layers(shift_branch_pool(x, self.branches, **options))
-        return shift_branch_combine(x, weights, self.branches, **options)
+        if not self._layers_are_linear():
+            return shift_branch_combine(x, self.weights(self.pool(x)), self.branches, padding_mode=self.padding_mode)
+        options = {"padding_mode": self.padding_mode, "attention_pool": self.attention_pool}
+        return shift_split_attention(x, self.fc1.weight, self.fc2.weight, self.branches, **options)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, attention_pool={self.attention_pool!r}"
 
 
 class ShiftSum(_ShiftedBranches):
@@ -476,6 +501,7 @@ class S2(nn.Module):
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
         data_format: of input and output: ``"channels_last"``, or ``"channels_first"`` for (B, C, H, W).
+        attention_pool: of the split attention, as in :class:`ShiftSplitAttention`.
 
     Raises:
         TypeError, ValueError: as in :class:`ShiftSplitAttention`; ValueError for an unknown fusion or data format.
@@ -490,17 +516,19 @@ class S2(nn.Module):
         padding_mode: str = "replicate",
         implementation: str = "fused",
         data_format: str = "channels_last",
+        attention_pool: str = "sum",
     ):
         super().__init__()
         channels = check_count("channels", channels)
         check_data_format(data_format)
+        check_attention_pool(attention_pool)
         if fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
         self.fusion = fusion
         self.data_format = data_format
         options = {"padding_mode": padding_mode, "implementation": implementation}
         if fusion == "split_attention":
-            self.attention = ShiftSplitAttention(channels, branches, attention_channels, **options)
+            self.attention = ShiftSplitAttention(channels, branches, attention_channels, attention_pool=attention_pool, **options)
         else:
             self.sum = ShiftSum(branches, fusion == "mean", **options)
         self.expand = nn.Linear(channels, len(branches) * channels)
@@ -517,7 +545,9 @@ class S2(nn.Module):
 
 
 class S2MLPv2Block(nn.Module):
-    """The block of S2-MLPv2 (arXiv 2108.01072, section 3.3), pre-norm: ``y = x + S2(LN x)``, then ``y + MLP(LN y)``.
+    """The block of S2-MLPv2 (arXiv 2108.01072, section 3.3): ``y = x + S2(Norm(x))``, then ``y + MLP(Norm(y))``.
+
+    Without ``pre_norm``, the norm comes last in each residual branch, as in S2-MLP.
 
     Raises:
         TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of :class:`S2` is invalid.
@@ -534,15 +564,21 @@ class S2MLPv2Block(nn.Module):
         norm_layer: Callable = nn.LayerNorm,
         drop_path: float = 0.0,
         implementation: str = "fused",
+        attention_pool: str = "sum",
+        pre_norm: bool = True,
     ):
         super().__init__()
         channels = check_count("channels", channels)
+        self.pre_norm = pre_norm
         self.norm1 = norm_layer(channels)
-        self.s2 = S2(channels, branches, fusion, attention_channels, padding_mode, implementation)
+        self.s2 = S2(channels, branches, fusion, attention_channels, padding_mode, implementation, attention_pool=attention_pool)
         self.norm2 = norm_layer(channels)
         self.mlp = Mlp(channels, mlp_ratio)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.drop_path(self.s2(self.norm1(x)))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        if self.pre_norm:
+            x = x + self.drop_path(self.s2(self.norm1(x)))
+            return x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.norm1(self.s2(x)))
+        return x + self.drop_path(self.norm2(self.mlp(x)))

@@ -105,3 +105,15 @@ def test_v2_block_matches_the_paper(fusion, implementation):
     }[fusion]()
     y = x + block.s2.project(fused)
     torch.testing.assert_close(block(x), y + block.mlp(block.norm2(y)))
+
+
+@pytest.mark.parametrize("architecture", [layers.S2MLPBlock, layers.S2MLPv2Block])
+def test_norm_placement(architecture):
+    x = torch.randn(2, 4, 5, 8, dtype=torch.float64)
+    for pre_norm in (True, False):
+        block = architecture(8, pre_norm=pre_norm).double()
+        nn.init.normal_(block.norm1.weight)
+        nn.init.normal_(block.norm2.bias)
+        mix = block.mix if architecture is layers.S2MLPBlock else block.s2
+        y = x + (mix(block.norm1(x)) if pre_norm else block.norm1(mix(x)))
+        torch.testing.assert_close(block(x), y + (block.mlp(block.norm2(y)) if pre_norm else block.norm2(block.mlp(y))))

@@ -31,6 +31,7 @@ PAIRS = "offsets must be a sequence of (dh, dw) pairs of integers, got "
 MODES = "padding_mode must be one of 'replicate', 'zeros', 'circular', 'reflect', got 'same'"
 FLOATING = "must be float64, float32, float16 or bfloat16"
 DTYPES = "x must be float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8 or bool"
+ATTENTION_POOLS = "attention_pool must be one of 'sum', 'mean', got 'max'"
 IMPLEMENTATIONS = "implementation must be one of 'fused', 'composed', 'reference', got 'eager'"
 DEVICES = "Expected all tensors to be on the same device, but got "
 NO_OFFSETS = "offsets is empty: give at least one (dh, dw) pair"
@@ -202,6 +203,8 @@ LAYERS = [
     (lambda: ShiftSplitAttention(8, None), TypeError, "branches must be a sequence of offset tables, got None"),
     (lambda: ShiftSplitAttention(8, ()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: ShiftSplitAttention(8, implementation="eager"), ValueError, IMPLEMENTATIONS),
+    (lambda: ShiftSplitAttention(8, attention_pool="max"), ValueError, ATTENTION_POOLS),
+    (lambda: layers.S2(8, fusion="sum", attention_pool="max"), ValueError, ATTENTION_POOLS),
     (lambda: layers.ShiftSum(()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, ()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, None), TypeError, "branches must be a sequence of offset tables, got None"),
@@ -239,6 +242,8 @@ MODELS = [
     (lambda: v2(depths=(-1, 1)), ValueError, "depths must be at least 0, got -1"),
     (lambda: v2(embed_dims=(8, -8)), ValueError, "embed_dims must be at least 1, got -8"),
     (lambda: v2(patch_sizes=(7, (2, 0))), ValueError, "patch_sizes must be one or two positive integers, got (2, 0)"),
+    (lambda: v2(attention_pool="max"), ValueError, ATTENTION_POOLS),
+    (lambda: v1(init="xavier"), ValueError, "init must be one of 'trunc_normal', 'fan_in', got 'xavier'"),
     (lambda: v2(attention_ratio=-1), ValueError, "attention_ratio must be positive and finite, got -1"),
     (lambda: v2(mlp_ratio="3"), TypeError, "mlp_ratio must be a number, got '3'"),
     (lambda: v2(mlp_ratio=(3, 3, 3)), ValueError, "mlp_ratio must be a number or have one entry per stage, 2, got 3"),

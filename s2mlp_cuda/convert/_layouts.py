@@ -100,7 +100,7 @@ def _s2(expand: str, fc1: str, fc2: str, branches: Sequence) -> Callable[[Weight
     def build(weights: Weights, data_format: str) -> S2:
         _check_split_attention(weights[expand], weights[fc1], weights[fc2])
         hidden, channels = weights[fc1].shape
-        return S2(channels, branches, attention_channels=hidden, data_format=data_format)
+        return S2(channels, branches, attention_channels=hidden, data_format=data_format, attention_pool="sum")
 
     return build
 
@@ -170,6 +170,7 @@ def _s2mlp_v2(embedding: str, blocks: str, mixer: str, mlp: str, head: str, stag
             attention_ratio=[_ratio(*shape) for shape in hidden],
             always_embed=True,
             final_norm=False,
+            attention_pool="sum",
         )
 
     return build

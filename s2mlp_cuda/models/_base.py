@@ -18,6 +18,7 @@ NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm
 TIMM_POOLS = ("max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax")
 GLOBAL_POOLS = ("avg", "", *TIMM_POOLS)
 OUTPUT_FORMATS = ("NCHW", "NHWC")
+INITS = ("trunc_normal", "fan_in")
 
 
 def norm_layer_of(norm_layer: str | Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
@@ -119,6 +120,7 @@ class Backbone(nn.Module):
         head_hidden_size: channels of the pooled features: twice ``num_features`` for "catavgmax".
         feature_info: one entry per feature map: the ``module`` that computes it, its channels ``num_chs`` and its ``reduction``.
         default_cfg: timm's data configuration: input size, mean, standard deviation, interpolation.
+        init: how linear layers and convolutions are initialized, ``"trunc_normal"`` or ``"fan_in"``.
         grad_checkpointing: whether the backward pass recomputes the activations inside blocks instead of storing them.
     """
 
@@ -131,6 +133,7 @@ class Backbone(nn.Module):
     norm: nn.Module
     head: nn.Module
     feature_info: list[dict]
+    init: str
     output_fmt = "NHWC"
     grad_checkpointing = False
 
@@ -184,13 +187,40 @@ class Backbone(nn.Module):
         self.global_pool = global_pool
         self.head_hidden_size = self.num_features * (2 if global_pool.endswith("catavgmax") else 1)
 
+    def set_init(self, init: str) -> None:
+        """Sets ``init``, and initializes the model.
+
+        Raises:
+            ValueError: an initialization that is not in ``INITS``.
+        """
+        if init not in INITS:
+            raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
+        self.init = init
+        self.init_weights()
+
     def init_weights(self) -> None:
         """Initializes all parameters, also those of a model that was built on the meta device and moved by ``to_empty``.
 
-        Linear layers and convolutions: truncated normal with standard deviation 0.02, zero biases. Inferred: the papers give no
-        initialization. Other modules, such as norms, by their ``reset_parameters``.
+        Linear layers and convolutions have zero biases, and weights by ``init``: ``"trunc_normal"``, a truncated normal
+        distribution with standard deviation 0.02, as in vision transformers (arXiv 2012.12877); or ``"fan_in"``, a normal
+        distribution with standard deviation 1 / sqrt(inputs per output) (LeCun et al., Efficient BackProp, 1998), which keeps the
+        variance in narrow models, too. Inferred: the papers give no initialization. Other modules, such as norms, are initialized
+        by their ``reset_parameters``.
         """
-        self.apply(_init_weights)
+        self.apply(self._init_module)
+
+    def _init_module(self, module: nn.Module) -> None:
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            if self.init == "fan_in":
+                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            return
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
     @property
     def levels(self) -> nn.Sequential:
@@ -321,7 +351,7 @@ class Backbone(nn.Module):
         self.head = nn.Identity()
         if num_classes > 0:
             self.head = nn.Linear(self.head_hidden_size, num_classes, device=parameter.device, dtype=parameter.dtype)
-            _init_weights(self.head)
+            self._init_module(self.head)
         self.head.train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -331,17 +361,6 @@ class Backbone(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay, besides biases and norms, which optimizer factories exclude anyway: none."""
         return set()
-
-
-def _init_weights(module: nn.Module) -> None:
-    if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-        return
-    reset = getattr(module, "reset_parameters", None)
-    if reset is not None:
-        reset()
 
 
 class FeaturePyramid(nn.Module):

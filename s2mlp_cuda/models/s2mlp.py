@@ -37,12 +37,13 @@ class S2MLP(Backbone):
             (GELU, then slices).
         img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
             parameter depends on it, and the model takes any other valid size, too.
+        init: how linear layers and convolutions are initialized: ``"trunc_normal"`` or ``"fan_in"``; see :meth:`init_weights`.
 
     Raises:
         TypeError: a number of classes, channels or blocks is not an integer, or a ratio or rate not a number; offsets are not pairs
             of integers.
-        ValueError: a number is out of range; unknown norm, pooling or implementation; an image size that is not a multiple of the
-            patch size, in ``img_size`` or ``forward``.
+        ValueError: a number is out of range; unknown norm, pooling, initialization or implementation; an image size that is not a
+            multiple of the patch size, in ``img_size`` or ``forward``.
         MissingExtraError: one of timm's poolings, without timm.
     """
 
@@ -68,6 +69,7 @@ class S2MLP(Backbone):
         dynamic_img_pad: bool = False,
         implementation: str = "fused",
         img_size: int | Sequence[int] | None = None,
+        init: str = "trunc_normal",
     ):
         super().__init__()
         in_chans, embed_dim = check_count("in_chans", in_chans), check_count("embed_dim", embed_dim)
@@ -88,7 +90,7 @@ class S2MLP(Backbone):
             {"module": f"blocks.{index}", "num_chs": embed_dim, "reduction": self.stride} for index in range(depth)
         ]
         self.set_head(embed_dim, num_classes, in_chans, global_pool, drop_rate, img_size)
-        self.init_weights()
+        self.set_init(init)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         return self.patch_embed(x)

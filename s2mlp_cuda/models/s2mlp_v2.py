@@ -43,13 +43,17 @@ class S2MLPv2(Backbone):
             default it has none (inferred for Small/14, which keeps its resolution).
         img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
             parameter depends on it, and the model takes any other valid size, too.
+        attention_pool: what split attention pools tokens by: ``"sum"``, as in the paper's formula and public copies, or ``"mean"``,
+            as in its text; see :func:`s2mlp_cuda.shift_split_attention`.
+        pre_norm: apply the norm first in each residual branch, as in the paper, or last, as in S2-MLP.
+        init: how linear layers and convolutions are initialized: ``"trunc_normal"`` or ``"fan_in"``; see :meth:`init_weights`.
 
     Raises:
         TypeError: a number of classes, channels or blocks is not an integer, or a ratio or rate not a number; ``patch_sizes``,
             ``embed_dims``, ``depths`` or ``branches`` is not a sequence.
         ValueError: a number is out of range; ``patch_sizes``, ``embed_dims``, ``depths`` or ratios per stage differ in length;
-            unknown fusion, norm, pooling or implementation; an image size that is not a multiple of the product of the patch sizes,
-            in ``img_size`` or ``forward``.
+            unknown fusion, norm, pooling, initialization or implementation; an image size that is not a multiple of the product of
+            the patch sizes, in ``img_size`` or ``forward``.
         MissingExtraError: one of timm's poolings, without timm.
     """
 
@@ -77,6 +81,9 @@ class S2MLPv2(Backbone):
         implementation: str = "fused",
         always_embed: bool = False,
         img_size: int | Sequence[int] | None = None,
+        attention_pool: str = "sum",
+        pre_norm: bool = True,
+        init: str = "trunc_normal",
     ):
         super().__init__()
         _check_stages(patch_sizes, embed_dims, depths)
@@ -101,7 +108,17 @@ class S2MLPv2(Backbone):
                 embedding = PatchEmbedding(channels, embed_dim, patch, data_format=data_format, pad=dynamic_img_pad)
             ratio, hidden = mlp_ratios[index], max(1, int(embed_dim * attention_ratios[index]))
             block = partial(
-                S2MLPv2Block, embed_dim, ratio, branches, fusion, hidden, padding_mode, norm, implementation=implementation
+                S2MLPv2Block,
+                embed_dim,
+                ratio,
+                branches,
+                fusion,
+                hidden,
+                padding_mode,
+                norm,
+                implementation=implementation,
+                attention_pool=attention_pool,
+                pre_norm=pre_norm,
             )
             blocks = [block(drop_path=next(rates)) for _ in range(depth)]
             self.stages.append(nn.Sequential(embedding, *blocks))
@@ -110,7 +127,7 @@ class S2MLPv2(Backbone):
             self.feature_info.append({"module": f"stages.{index}", "num_chs": embed_dim, "reduction": self.stride})
         self.norm = norm(channels) if final_norm else nn.Identity()
         self.set_head(channels, num_classes, in_chans, global_pool, drop_rate, img_size)
-        self.init_weights()
+        self.set_init(init)
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         return x

@@ -13,6 +13,7 @@ import torch
 PADDING_MODES = ("replicate", "zeros", "circular", "reflect")
 DATA_FORMATS = ("channels_last", "channels_first")
 APPROXIMATIONS = ("none", "tanh")
+ATTENTION_POOLS = ("sum", "mean")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 #: The shift table of one branch; None leaves the branch unshifted.
 BranchOffsets = Sequence[Sequence[int]] | None
@@ -212,6 +213,15 @@ def check_approximate(approximate: str) -> None:
     """
     if approximate not in APPROXIMATIONS:
         raise ValueError(f"approximate must be one of {', '.join(map(repr, APPROXIMATIONS))}, got {approximate!r}")
+
+
+def check_attention_pool(attention_pool: str) -> None:
+    """
+    Raises:
+        ValueError: the pooling is unknown.
+    """
+    if attention_pool not in ATTENTION_POOLS:
+        raise ValueError(f"attention_pool must be one of {', '.join(map(repr, ATTENTION_POOLS))}, got {attention_pool!r}")
 
 
 def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: int, name: str = "branch_offsets") -> int:

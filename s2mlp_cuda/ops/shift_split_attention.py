@@ -9,7 +9,7 @@ from torch.overrides import handle_torch_function, has_torch_function_variadic
 
 from s2mlp_cuda._torch_private import forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
-from s2mlp_cuda.ops._arguments import BranchOffsets, check_beside_map
+from s2mlp_cuda.ops._arguments import BranchOffsets, check_attention_pool, check_beside_map
 from s2mlp_cuda.ops._differentiable import differentiates, traced
 from s2mlp_cuda.ops._kernels import below_autograd
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
@@ -28,6 +28,7 @@ def shift_split_attention(
     branch_offsets: Sequence[BranchOffsets],
     *,
     padding_mode: str = "replicate",
+    attention_pool: str = "sum",
 ) -> torch.Tensor:
     r"""Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
 
@@ -39,7 +40,11 @@ def shift_split_attention(
 
     The forward pass reads the expanded map twice and writes the result once. The backward pass reads the expanded map once and
     the output gradient twice, and writes the input gradient once. Shifted maps, stacked branches and expanded weights are not
-    stored. The paper's formula sums over tokens, while its text says average; this function follows the formula.
+    stored.
+
+    The paper's formula sums over tokens. Its text says average, as do ResNeSt (arXiv 2004.08955) and Vision Permutator (arXiv
+    2106.12368), from which it takes split attention: these add the branches and average over the tokens, which
+    ``attention_pool="mean"`` does. The mean does not depend on the size of the map, so weights can be used at another size.
 
     Args:
         x: expanded map of shape (..., H, W, K*C): the K branches side by side, usually the output of one linear layer. float64,
@@ -49,6 +54,7 @@ def shift_split_attention(
         fc2_weight: W2, (K*C, hidden); rows k*C .. (k+1)*C - 1 belong to branch k.
         branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None leaves a branch unshifted.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
+        attention_pool: ``"sum"`` for a as above, or ``"mean"`` to divide it by n.
 
     Returns:
         A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``. Everything between pooling and weighting is
@@ -60,12 +66,14 @@ def shift_split_attention(
         TypeError: ``x`` is not a floating-point tensor; a weight is not a tensor, or is complex; ``branch_offsets`` is not a
             sequence of tables; an offset is not a pair of integers.
         ValueError: fewer than three dimensions, no branches, a number of channels that is not a multiple of K, a table with
-            more groups than channels, weights of the wrong shape, or an unknown padding mode.
+            more groups than channels, weights of the wrong shape, or an unknown padding mode or pooling.
         RuntimeError: the tensors are not on one device.
     """
     tensors = (x, fc1_weight, fc2_weight)
     if has_torch_function_variadic(*tensors):
-        return handle_torch_function(shift_split_attention, tensors, *tensors, branch_offsets, padding_mode=padding_mode)
+        options = {"padding_mode": padding_mode, "attention_pool": attention_pool}
+        return handle_torch_function(shift_split_attention, tensors, *tensors, branch_offsets, **options)
+    check_attention_pool(attention_pool)
     channels, offsets, sizes = shift_branches.check_expanded_map(x, branch_offsets, padding_mode)
     check_beside_map(fc1_weight, "fc1_weight", x)
     check_beside_map(fc2_weight, "fc2_weight", x)
@@ -76,7 +84,7 @@ def shift_split_attention(
         expected = (branches * channels, fc1_weight.shape[0])
         raise ValueError(f"fc2_weight must have shape {expected}, got {tuple(fc2_weight.shape)}")
     with without_autocast(x.device.type):
-        return _apply(tensors, (branches, offsets, sizes, padding_mode))
+        return _apply(tensors, (branches, attention_pool, offsets, sizes, padding_mode))
 
 
 def without_autocast(device: str) -> AbstractContextManager:
@@ -94,6 +102,17 @@ def _apply(tensors, arguments):
     return _forward(*tensors, *arguments)[0]
 
 
+def scale_pooled(pooled: torch.Tensor, x: torch.Tensor, attention_pool: str) -> torch.Tensor:
+    """The sum over the tokens of a map (..., H, W, C), or its gradient, divided by their number if the pooling is a mean.
+
+    A map without tokens has a mean of zero, because NaN would spread to the gradients of the weights.
+    """
+    if attention_pool == "sum":
+        return pooled
+    tokens = x.shape[-3] * x.shape[-2]
+    return pooled / (tokens if torch.jit.is_tracing() else torch.sym_max(tokens, 1))  # sym_max does not take traced sizes
+
+
 def _attention(pooled, fc1_weight, fc2_weight, branches):
     """The hidden layer before and after GELU, and the branch weights (..., K, C)."""
     hidden = functional.linear(pooled, fc1_weight)
@@ -108,9 +127,9 @@ def _weight_grad(grad, x):
     return grad.reshape(images, grad.shape[-1]).mT @ x.reshape(images, x.shape[-1])
 
 
-def _composed_of_operators(x, fc1_weight, fc2_weight, branches, *table):
+def _composed_of_operators(x, fc1_weight, fc2_weight, branches, attention_pool, *table):
     """Split attention composed of differentiable operators. Its backward pass computes the gradient of x in two parts."""
-    pooled = shift_branches.pool(x, branches, *table)
+    pooled = scale_pooled(shift_branches.pool(x, branches, *table), x, attention_pool)
     *_, weights = _attention(pooled, fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype), branches)
     return shift_branches.combine(x, weights, *table)
 
@@ -120,17 +139,17 @@ def _kernel(op, *args):
     return traced(op, *args) if torch.compiler.is_compiling() else below_autograd(op, *args)
 
 
-def _forward(x, fc1_weight, fc2_weight, branches, *table):
-    """The result and the tensors to save for backward: both matrices in the accumulator dtype, the pooled sums, the hidden
+def _forward(x, fc1_weight, fc2_weight, branches, attention_pool, *table):
+    """The result and the tensors to save for backward: both matrices in the accumulator dtype, the pooled map, the hidden
     layer before and after GELU, and the branch weights."""
-    pooled = _kernel(_pool, x, branches, *table)
+    pooled = scale_pooled(_kernel(_pool, x, branches, *table), x, attention_pool)
     matrices = fc1_weight.to(pooled.dtype), fc2_weight.to(pooled.dtype)
     hidden, activation, weights = _attention(pooled, *matrices, branches)
     return _kernel(_combine, x, weights, *table), *matrices, pooled, hidden, activation, weights
 
 
 class _SplitAttention(torch.autograd.Function):
-    """``(x, fc1_weight, fc2_weight, branches, offsets, group_sizes, padding_mode)``.
+    """``(x, fc1_weight, fc2_weight, branches, attention_pool, offsets, group_sizes, padding_mode)``.
 
     A single Function, so that the gradient of x is written once. Autograd would compute the gradients through pool and through
     combine separately, and add them.
@@ -146,7 +165,7 @@ class _SplitAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         x, fc1_weight, fc2_weight, fc1, fc2, pooled, hidden, activation, weights = ctx.saved_tensors
-        _, *table = ctx.arguments
+        _, attention_pool, *table = ctx.arguments
         nones = (None,) * len(ctx.arguments)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (*_differentiable_gradients(ctx, grad), *nones)
@@ -160,7 +179,7 @@ class _SplitAttention(torch.autograd.Function):
         hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2, hidden)
         if needs_fc1:
             fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)
-        pool_grad = hidden_grad @ fc1
+        pool_grad = scale_pooled(hidden_grad @ fc1, x, attention_pool)
         x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
         return (x_grad, fc1_grad, fc2_grad, *nones)
 

@@ -14,7 +14,7 @@ from torch import nn
 from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 from s2mlp_cuda.layers import GELUSpatialShift, S2MLPBlock, S2MLPv2Block, ShiftSplitAttention, ShiftSum
-from s2mlp_cuda.ops import shift_branch_pool, spatial_shift
+from s2mlp_cuda.ops import spatial_shift
 from s2mlp_cuda.reference import group_borders
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.files import check_folder
@@ -137,10 +137,7 @@ def _draw_receptive_field(model: nn.Module, blocks: list[nn.Module], image: torc
 def split_attention_weights(model: nn.Module, attentions: list[ShiftSplitAttention], image: torch.Tensor) -> list[torch.Tensor]:
     """The softmax weights (K, C) of each split attention for one image (arXiv 2108.01072, eq. 11)."""
     inputs = _capture(list(attentions), lambda: model(image[None]), inputs=True)
-    return [
-        attention.weights(shift_branch_pool(x, attention.branches, padding_mode=attention.padding_mode))[0]
-        for attention, x in zip(attentions, inputs)
-    ]
+    return [attention.weights(attention.pool(x))[0] for attention, x in zip(attentions, inputs)]
 
 
 def _draw_split_attention(model: nn.Module, attentions: list[ShiftSplitAttention], image: torch.Tensor, path: Path) -> Path:

@@ -80,6 +80,7 @@ def test_operators_by_pytorchs_own_export(tmp_path):
     [
         ("s2mlp_deep", {"embed_dim": 32, "depth": 2, "padding_mode": "zeros"}),
         ("s2mlpv2_small_7", {"embed_dims": (16, 32), "depths": (1, 1)}),
+        ("s2mlpv2_small_7", {"embed_dims": (16, 32), "depths": (1, 1), "attention_pool": "mean"}),
         ("s2mlpv2_small_14", {"embed_dims": (16, 16), "depths": (1, 1), "fusion": "mean"}),
     ],
 )

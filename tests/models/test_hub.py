@@ -138,12 +138,13 @@ def random_model(choose):
         "dynamic_img_pad": lambda: choose.choice([True, False, numpy.True_]),
         "implementation": lambda: choose.choice(["fused", "composed", "reference"]),
         "img_size": lambda: choose.choice([None, 32, (16, 64), [64, 32]]),
+        "pre_norm": lambda: choose.choice([True, False, numpy.False_]),
+        "init": lambda: choose.choice(["trunc_normal", "fan_in"]),
     }
     flat = {
         "patch_size": lambda: any_size(choose, 2, 4, 8),
         "mlp_ratio": lambda: any_number(choose, 1, 2, 2.6),
         "offsets": lambda: any_table(choose),
-        "pre_norm": lambda: choose.choice([True, False, numpy.False_]),
         "embed_norm": lambda: choose.choice([True, False]),
     }
     stages = choose.choice([1, 2, 3])
@@ -155,6 +156,7 @@ def random_model(choose):
         "attention_ratio": lambda: choose.choice([0.25, numpy.float64(1), [0.5] * stages]),
         "final_norm": lambda: choose.choice([True, False]),
         "always_embed": lambda: choose.choice([True, False]),
+        "attention_pool": lambda: choose.choice(["sum", "mean"]),
     }
     is_flat = choose.random() < 0.5
     options = common | (flat if is_flat else pyramid)

@@ -198,11 +198,13 @@ def test_head_and_input_channels(name):
 
 
 @pytest.mark.parametrize(
-    "name, fusion", [(name, None) for name in NAMES] + [("s2mlpv2_small_7", "sum"), ("s2mlpv2_medium_7", "mean")]
+    "name, kwargs",
+    [(name, {}) for name in NAMES]
+    + [("s2mlpv2_small_7", {"fusion": "sum"}), ("s2mlpv2_medium_7", {"fusion": "mean"})]
+    + [("s2mlpv2_small_7", {"attention_pool": "mean", "pre_norm": False})],
 )
-def test_fused_and_reference_models_agree(name, fusion, device):
+def test_fused_and_reference_models_agree(name, kwargs, device):
     """Outputs and gradients."""
-    kwargs = {} if fusion is None else {"fusion": fusion}
     fused = small(name, **kwargs).to(device).double()
     composed = small(name, implementation="reference", **kwargs).to(device).double()
     composed.load_state_dict(fused.state_dict())
@@ -224,6 +226,8 @@ ABLATIONS = (
     + [("s2mlp_wide", {"offsets": table}) for letter, table in offsets.ABLATION.items() if letter != "a"]
     + [("s2mlp_wide", {"depth": 1}), ("s2mlp_wide", {"embed_dim": 40}), ("s2mlp_wide", {"patch_size": 8})]
     + [("s2mlpv2_small_7", {"fusion": fusion}) for fusion in ("sum", "mean")]
+    + [("s2mlpv2_small_7", {"attention_pool": "mean"}), ("s2mlpv2_small_7", {"pre_norm": False})]
+    + [("s2mlp_wide", {"pre_norm": True})]
     + [
         ("s2mlpv2_small_7", {"branches": branches})
         for branches in (
@@ -252,3 +256,17 @@ def test_every_ablation_is_a_different_model(name, kwargs):
     if shapes == default_shapes:
         default.load_state_dict(model.state_dict())
         assert not torch.allclose(out, default(images), rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_initialization(name):
+    """Standard deviations: 0.02 of every weight, or 1 / sqrt(inputs per output), also of a new head."""
+    torch.manual_seed(0)
+    for init in ("trunc_normal", "fan_in"):
+        model = small(name, init=init)
+        model.reset_classifier(1000)
+        for module in model.modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)) and module.weight.numel() > 1000:
+                expected = 0.02 if init == "trunc_normal" else module.weight[0].numel() ** -0.5
+                assert module.weight.std().item() == pytest.approx(expected, rel=0.1)
+                assert module.bias is None or not module.bias.any()
