@@ -127,8 +127,8 @@ class Augmentation:
 
         size = (arguments.img_size, arguments.img_size)
         scale, ratio = tuple(arguments.scale), tuple(arguments.ratio)
-        crops = [
-            augmentation.RandomResizedCrop(size, scale, ratio, mode, align_corners=False)
+        crops = [  # Kornia before 0.9 rejects align_corners for nearest
+            augmentation.RandomResizedCrop(size, scale, ratio, mode, align_corners=None if mode == "nearest" else False)
             for mode in _MODES[arguments.train_interpolation]
         ]
         steps = [
