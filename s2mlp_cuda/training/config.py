@@ -293,8 +293,11 @@ def tuples_to_lists(value: Any) -> Any:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The changed arguments that prevent a run from being resumed, as ``name: <before>, now <now>``."""
-    before, now = tuples_to_lists(before), tuples_to_lists(now)
+    """The changed arguments that prevent a run from being resumed, as ``name: <before>, now <now>``.
+
+    Arguments that an earlier version did not have are compared with their defaults.
+    """
+    before, now = tuples_to_lists({**vars(parse([])), **before}), tuples_to_lists(now)
     return [
         f"{name}: {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())
