@@ -99,6 +99,14 @@ def commit_facts() -> dict:
     return get_commit_info()
 
 
+def available_memory() -> int:
+    """Bytes that can be allocated without swapping, by the kernel's estimate."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def keep_freed_memory() -> None:
     """Keeps glibc from returning large freed blocks to the system.
 

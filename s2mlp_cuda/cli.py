@@ -222,7 +222,8 @@ def ablate(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.ablation import run
 
-    return run(arguments.data, arguments.out, arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device)
+    options = (arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device, arguments.cache)
+    return run(arguments.data, arguments.out, *options)
 
 
 def _add_ablate(commands) -> None:
@@ -232,6 +233,7 @@ def _add_ablate(commands) -> None:
     command.add_argument("--seeds", type=integer(1), help="runs per row; default: 3 on a GPU, 1 on a CPU")
     command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these")
     command.add_argument("--device", default="auto", help="default: cuda if available")
+    command.add_argument("--cache", action="store_true", help="as for train")
     command.add_argument(
         "--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs finished there are not repeated"
     )

@@ -1,5 +1,6 @@
 """The description of the environment in result files."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -53,3 +54,8 @@ def test_the_instruction_set_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert _system.machine_name() == "AMD EPYC, AVX2, 2 threads"
     assert _system.machine_facts()["cpu_capability"] == "AVX2"
+
+
+def test_available_memory_is_in_bytes():
+    free, total = (os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    assert free / 2 < _system.available_memory() <= total

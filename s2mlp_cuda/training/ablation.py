@@ -272,7 +272,9 @@ def document(results: list[Result], images: int) -> str:
     return f"{budget_text(results, images)}\n\n{table_text(results)}\n{findings_text(results, images)}"
 
 
-def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple[str, ...], device: str) -> int:
+def run(
+    data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple[str, ...], device: str, cache: bool = False
+) -> int:
     """Train all rows, resuming runs in ``out``, and write ablation.json, ablation.md and ablation.png.
 
     Args:
@@ -282,6 +284,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
         seeds: runs per row; default depends on the device.
         only: run only rows whose group or name contains one of these words.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``.
+        cache: as ``--cache`` of ``s2mlp train``.
 
     Raises:
         TrainingError: no row matches ``only``, or as in :func:`s2mlp_cuda.training.run.train`.
@@ -306,7 +309,7 @@ def run(data: str, out: Path, recipe: str | None, seeds: int | None, only: tuple
         for seed in range(seeds):
             argv = ["--recipe", recipe, "--data", data, "--device", device, "--model", row.model, "--seed", str(seed)]
             argv += ["--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())]
-            argv += ["--output", str(out / "runs" / f"{row.slug}-{seed}"), "--resume", "auto"]
+            argv += ["--output", str(out / "runs" / f"{row.slug}-{seed}"), "--resume", "auto", *["--cache"] * cache]
             finished = train(parse(argv))
             accuracies.append(accuracy(finished.history[-1]))
             seconds.append(sum(epoch["seconds"] for epoch in finished.history))

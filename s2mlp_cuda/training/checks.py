@@ -7,6 +7,7 @@ from timm.data import create_transform
 from timm.optim import create_optimizer_v2
 from torch import nn
 
+from s2mlp_cuda.training.cache import check_options
 from s2mlp_cuda.training.errors import TrainingError, one_line
 
 #: With a smaller alpha, images are not mixed visibly; NumPy's beta distribution gives NaN below about 1e-308.
@@ -17,7 +18,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     """
     Raises:
         TrainingError: the output has no name, a range is empty, alpha of Mixup or CutMix is too small, stochastic depth is given
-            twice, or timm does not know the augmentation policy.
+            twice, timm does not know the augmentation policy, or ``cache`` does not support an option.
+        MissingExtraError: ``cache`` is set and Kornia is not installed.
     """
     if not arguments.output:
         raise TrainingError("--output must be the name of a folder, got ''")
@@ -35,6 +37,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         create_transform((3, 8, 8), is_training=True, auto_augment=arguments.aa)
     except Exception as error:  # timm raises AssertionError, ValueError, KeyError and others
         raise TrainingError(f"--aa {arguments.aa!r} is not an augmentation policy of timm ({one_line(error)})") from error
+    if arguments.cache:
+        check_options(arguments)
 
 
 def check_optimizer(arguments: argparse.Namespace, device: torch.device) -> None:

@@ -59,6 +59,12 @@ def _add_data_arguments(group) -> None:
     group.add_argument("--target-key", help="column of the labels (WebDataset, Hugging Face)")
     group.add_argument("--num-classes", type=integer(1), help="at least the number of classes of the data; default: from the data")
     group.add_argument("--workers", type=integer(0, 1024), default=4, help="data loading processes; default: %(default)s")
+    group.add_argument(
+        "--cache",
+        action=_SWITCH,
+        default=False,
+        help="decode all images once and keep them in memory: for small images of one size, up to --img-size; not with --aa",
+    )
 
 
 def _add_model_arguments(group) -> None:
@@ -287,8 +293,11 @@ def tuples_to_lists(value: Any) -> Any:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The changed arguments that prevent a run from being resumed, as ``name: <before>, now <now>``."""
-    before, now = tuples_to_lists(before), tuples_to_lists(now)
+    """The changed arguments that prevent a run from being resumed, as ``name: <before>, now <now>``.
+
+    Arguments that an earlier version did not have are compared with their defaults.
+    """
+    before, now = tuples_to_lists({**vars(parse([])), **before}), tuples_to_lists(now)
     return [
         f"{name}: {before.get(name)!r}, now {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())

@@ -12,6 +12,7 @@ from timm.data import create_dataset, create_loader
 from timm.data.readers import create_reader
 
 from s2mlp_cuda._extras import require
+from s2mlp_cuda.training.cache import Augmentation, CachedImages, keep_batches
 from s2mlp_cuda.training.datasets import Images, ImageStream, Labels, TorchvisionReader
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError, one_line
@@ -175,13 +176,19 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
     Workers are restarted in each epoch, so that an epoch depends only on its seed and not on earlier epochs.
 
     Raises:
-        TrainingError: the split is smaller than one batch, or a stream with repeated augmentation.
+        TrainingError: the split is smaller than one batch, a stream with an option that streams do not support, or cannot be kept
+            in memory.
     """
-    if arguments.aug_repeats and isinstance(split.dataset, ImageStream):
-        raise TrainingError(f"--aug-repeats does not support streams of images such as {arguments.dataset}")
+    dataset: Any = split.dataset
+    if isinstance(dataset, ImageStream):
+        for option, is_given in (("--aug-repeats", arguments.aug_repeats), ("--cache", arguments.cache)):
+            if is_given:
+                raise TrainingError(f"{option} does not support streams of images such as {arguments.dataset}")
+    elif arguments.cache:
+        dataset = CachedImages(dataset, arguments.img_size, arguments.workers)
     distributed = torch.distributed.is_initialized()
     loader = create_loader(
-        split.dataset,
+        dataset,
         **_image_options(arguments),
         batch_size=batch_size,
         is_training=True,
@@ -195,8 +202,9 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
         auto_augment=arguments.aa,
         num_aug_repeats=arguments.aug_repeats,
         interpolation=arguments.train_interpolation,
-        num_workers=arguments.workers,
+        num_workers=0 if arguments.cache else arguments.workers,
         distributed=distributed,
+        collate_fn=Augmentation(arguments) if arguments.cache else None,
         pin_memory=device.type == "cuda",
         device=device,
         persistent_workers=False,
@@ -207,8 +215,12 @@ def train_loader(arguments: argparse.Namespace, split: Split, batch_size: int, d
 
 
 def eval_loader(arguments: argparse.Namespace, split: Split, batch_size: int, device: torch.device):
-    """A loader of batches in the order of the split, resized and center-cropped."""
-    return create_loader(
+    """A loader of batches in the order of the split, resized and center-cropped.
+
+    Raises:
+        TrainingError: the split cannot be kept in memory.
+    """
+    loader = create_loader(
         split.dataset,
         **_image_options(arguments),
         batch_size=batch_size,
@@ -220,3 +232,6 @@ def eval_loader(arguments: argparse.Namespace, split: Split, batch_size: int, de
         device=device,
         persistent_workers=False,
     )
+    if arguments.cache:
+        keep_batches(loader, split.size, arguments.img_size)
+    return loader

@@ -48,8 +48,12 @@ class Images(ImageDataset):
             image, label = self.reader[index]
             image, label = to_rgb(image) if isinstance(image, Image.Image) else decode(image), self.labels.index(label)
         except Exception as error:  # of any reader and decoder
-            raise unreadable(self.filename(index, absolute=True) or f"number {index}", error) from error
+            raise unreadable(self.name(index), error) from error
         return image if self.transform is None else self.transform(image), label
+
+    def name(self, index: int) -> str:
+        """The path of an image; its number if it has none."""
+        return self.filename(index, absolute=True) or f"number {index}"
 
 
 class ImageStream(IterableImageDataset):

@@ -98,3 +98,6 @@ def test_merged_configuration_is_a_recipe(tmp_path):
 def test_differences_that_prevent_resuming():
     before, now = vars(config.parse([])), vars(config.parse(["--lr", "0.5", "--keep", "7", "--resume", "auto"]))
     assert config.differences(before, now) == ["lr: 0.001, now 0.5"]
+    del before["cache"]  # as in a checkpoint of an earlier version
+    assert config.differences(before, now) == ["lr: 0.001, now 0.5"]
+    assert config.differences(before, now | {"cache": True}) == ["cache: False, now True", "lr: 0.001, now 0.5"]
