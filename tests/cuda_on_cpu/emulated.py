@@ -194,11 +194,15 @@ def sanitized_python(kind: str) -> list[str]:
 
 
 class Run(NamedTuple):
-    """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on."""
+    """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on.
+
+    Each case is run by ``callers`` threads at the same time.
+    """
 
     order: str = "ascending"
     only: str = ""
     switch: str = ""
+    callers: int = 1
 
 
 def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
@@ -209,7 +213,7 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
     """
     library = build_kernels(kind)
     numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
-    arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
+    arguments = [(ORDERS.index(order), numbers[switch], only, callers) for order, only, switch, callers in runs]
     output = run_sanitized(kind, "run_cases.py", str(library), json.dumps(arguments))
     return [_failures(kind, **json.loads(line)) for line in output.splitlines()]
 

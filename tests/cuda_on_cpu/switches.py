@@ -148,4 +148,9 @@ THREADS = {
         "for (int64_t i = begin; i < end; ++i) {",
         "for (int64_t i = {on} && begin > 0 ? begin - 1 : begin; i < end; ++i) {{",
     ),
+    "a cache that every caller fills": Switch(
+        "csrc/cpu/cache.h",
+        "  static const int64_t cache = amd_level_3_bytes();",
+        "  static int64_t unguarded = 0;\n  if ({on}) {{ ++unguarded; }}\n  static const int64_t cache = amd_level_3_bytes();",
+    ),
 }

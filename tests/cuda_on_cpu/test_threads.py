@@ -19,7 +19,14 @@ PLANTED = {
     "sums of all chunks in one place": ALL_KERNELS[-1:],
     "rows of branch maps that two threads write": ALL_KERNELS[-1:],
 }
-RUNS = {"": Run(only="replicate"), **{(bug, case): Run(only=case, switch=bug) for bug, cases in PLANTED.items() for case in cases}}
+CALLERS = "a cache that every caller fills"
+PLANTED_RUNS = {(bug, case): Run(only=case, switch=bug) for bug, cases in PLANTED.items() for case in cases}
+RUNS = {
+    "one caller": Run(only="replicate"),
+    "callers": Run(only="|".join(ALL_KERNELS), callers=8),
+    CALLERS: Run(only=ALL_KERNELS[0], switch=CALLERS, callers=8),
+    **PLANTED_RUNS,
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +35,22 @@ def failures():
 
 
 def test_no_data_race(failures):
-    assert failures[""] == {}
+    assert failures["one caller"] == {}
+
+
+def test_no_data_race_between_callers(failures):
+    assert failures["callers"] == {}
+
+
+def test_race_between_callers_is_found(failures):
+    assert "SUMMARY: ThreadSanitizer: data race" in failures[CALLERS][ALL_KERNELS[0]], failures[CALLERS]
 
 
 def test_every_switch_is_tried():
-    assert set(PLANTED) == set(switches.THREADS)
+    assert {*PLANTED, CALLERS} == set(switches.THREADS)
 
 
-@pytest.mark.parametrize("run", list(RUNS)[1:], ids=" in ".join)
+@pytest.mark.parametrize("run", PLANTED_RUNS, ids=" in ".join)
 def test_planted_race_is_found(failures, run):
     _, case = run
     assert "SUMMARY: ThreadSanitizer: data race" in failures[run][case], failures[run]
