@@ -46,7 +46,7 @@ def _cached(function: Callable) -> Callable:
             return entry[1]
         result = function(table, *rest)
         if _is_immutable(table):
-            if len(cache) == _CACHE_SIZE:
+            if len(cache) >= _CACHE_SIZE:  # other threads may have filled it in the meantime
                 cache.clear()
             cache[key] = table, result
         return result

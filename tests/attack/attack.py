@@ -4,8 +4,9 @@
     python tests/attack/attack.py --minutes 30 --seed 7         the same arguments again
     python tests/attack/attack.py --minutes 30 --save FOLDER    attack.json as well
 
-A fifth of the time each: the installed binary; its CPU kernels, built with AddressSanitizer and UBSan, with every instruction set
-that the processor supports; the CUDA kernels, emulated on the CPU under the same sanitizers.
+A sixth of the time each: the installed binary; its CPU kernels, built with AddressSanitizer and UBSan, with every instruction set
+that the processor supports; the CUDA kernels, emulated on the CPU under the same sanitizers; the CPU kernels with eight threads,
+under ThreadSanitizer.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 from s2mlp_cuda._system import commit_name, cpu_name  # noqa: E402
 
 from checks import check_branches, check_gelu, check_shift  # noqa: E402
-from emulated import build_kernels, sanitized_environment  # noqa: E402
+from emulated import build_kernels, sanitized_environment, sanitized_python  # noqa: E402
 from strategies import DTYPES, FLOATING, branch_cases, shift_cases  # noqa: E402
 
 CHECKS = {
@@ -41,6 +42,7 @@ TARGETS = {
     "installed binary": ("", ""),
     **{f"CPU kernels under sanitizers, {name}": ("cpu", name) for name in ("avx512", "avx2", "default")},
     "emulated CUDA kernels under sanitizers": ("cuda", ""),
+    "CPU kernels under ThreadSanitizer": ("threads", ""),
 }
 ROUND = settings(
     max_examples=200, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), suppress_health_check=list(HealthCheck)
@@ -79,9 +81,10 @@ def attack(target: str, seconds: float, first_seed: int) -> tuple[dict[str, int]
     """The number of cases per operator, and what was found."""
     kind, capability = TARGETS[target]
     library = str(build_kernels(kind)) if kind else ""
+    python, environment = (sanitized_python(kind), sanitized_environment(kind)) if kind else ([sys.executable], os.environ)
     result = subprocess.run(
-        [sys.executable, __file__, "--worker", library, "--seconds", str(seconds), "--seed", str(first_seed)],
-        env={**(sanitized_environment() if kind else os.environ), "ATEN_CPU_CAPABILITY": capability},
+        [*python, __file__, "--worker", library, "--seconds", str(seconds), "--seed", str(first_seed)],
+        env={**environment, "ATEN_CPU_CAPABILITY": capability},
         capture_output=True,
         text=True,
     )

@@ -1,6 +1,6 @@
 """Builds the .cu files as C++, to run them on the CPU in separate processes, or to record their launches (recorder.h).
 
-The CPU kernels are checked in the same way.
+The CPU kernels are checked in the same way, and with several threads under ThreadSanitizer.
 """
 
 import ctypes
@@ -34,6 +34,8 @@ Edit = tuple[str, str, str]  # file, old text, new text
 SANITIZE = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
 # Half the code, and half the time to compile it; what UBSan finds then ends the process without a message.
 TRAP = ("-fsanitize-undefined-trap-on-error", "--param=asan-instrumentation-with-call-threshold=0")
+#: In the lines that name a sanitizer's finding.
+FINDINGS = ("runtime error", "ERROR: AddressSanitizer", "SUMMARY: ThreadSanitizer")
 WARNINGS = ("-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi")
 
 
@@ -42,6 +44,18 @@ ONE_GELU = (
     "csrc/cpu/gelu_spatial_shift.cpp",
     "tanh ? use(element, std::true_type{}) : use(element, std::false_type{});",
     "use(element, tanh);",
+)
+
+#: Without AVX2 and AVX-512: a third of the code.
+BASELINE_INSTRUCTIONS = (
+    ("csrc/cpu/instruction_sets.h", "return run_avx512<kStores>(body);", "break;"),
+    ("csrc/cpu/instruction_sets.h", "return run_avx2<kStores>(body);", "break;"),
+)
+
+#: Maps of any size are divided among threads, down to single rows.
+SMALL_CHUNKS = (
+    ("csrc/cpu/threads.h", "kGrainBytes = 131072;", "kGrainBytes = 1;"),
+    ("csrc/cpu/branch_sums.h", "kChunkElements = 65536;", "kChunkElements = 1;"),
 )
 
 
@@ -59,6 +73,14 @@ class Kind(NamedTuple):
 KERNELS = {
     "cuda": Kind("csrc/cuda/*.cu", switches.CUDA, (), ("control.cpp",), SANITIZE, "s2mlp_cuda_on_cpu"),
     "cpu": Kind("csrc/cpu/*.cpp", switches.CPU, (ONE_GELU,), ("control.cpp",), (*SANITIZE, *TRAP), "s2mlp_cuda_on_cpu"),
+    "threads": Kind(
+        "csrc/cpu/*.cpp",
+        switches.THREADS,
+        (ONE_GELU, *BASELINE_INSTRUCTIONS, *SMALL_CHUNKS),
+        ("control.cpp", "threads.cpp"),
+        ("-O1", "-g1", "-fsanitize=thread", "-Dtorch_parallel_for=s2mlp_parallel_for"),
+        "s2mlp_cuda_on_cpu",
+    ),
     "recorded": Kind(
         "csrc/cuda/*.cu", {}, (), ("recorder.cpp", "known_memory.cpp"), ("-O1", "-DS2MLP_RECORD_LAUNCHES"), "s2mlp_machine_code"
     ),
@@ -148,26 +170,39 @@ def build_kernels(kind: str) -> Path:
         return library
 
 
-def sanitized_environment() -> dict[str, str]:
-    """The environment of a Python process that loads one of these libraries."""
+def sanitized_environment(kind: str) -> dict[str, str]:
+    """The environment of a Python process that loads a library of this kind."""
 
     def runtime(name: str) -> str:
         return subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
 
+    runtimes = ("libtsan.so",) if kind == "threads" else ("libasan.so", "libubsan.so")
     return {
         **os.environ,
-        "LD_PRELOAD": f"{runtime('libasan.so')}:{runtime('libubsan.so')}",
+        "LD_PRELOAD": ":".join(map(runtime, runtimes)),
         "ASAN_OPTIONS": "detect_leaks=0:protect_shadow_gap=0",
         "UBSAN_OPTIONS": "print_stacktrace=0",
+        # PyTorch's threads synchronize unseen: what they copy is no finding.
+        "TSAN_OPTIONS": "halt_on_error=1:ignore_noninstrumented_modules=1",
     }
 
 
+def sanitized_python(kind: str) -> list[str]:
+    """The command that starts Python. GCC's ThreadSanitizer before version 14 supports 28 bits of address randomization at most."""
+    too_random = kind == "threads" and int(Path("/proc/sys/vm/mmap_rnd_bits").read_text()) > 28
+    return ["setarch", "--addr-no-randomize", sys.executable] if too_random else [sys.executable]
+
+
 class Run(NamedTuple):
-    """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on."""
+    """Cases whose names match the regular expression ``only``, run under one thread order, with one switch on.
+
+    Each case is run by ``callers`` threads at the same time.
+    """
 
     order: str = "ascending"
     only: str = ""
     switch: str = ""
+    callers: int = 1
 
 
 def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
@@ -178,16 +213,16 @@ def run_cases(kind: str, *runs: Run) -> list[dict[str, str]]:
     """
     library = build_kernels(kind)
     numbers = {"": 0, **{switch: number for number, switch in enumerate(KERNELS[kind].switches, 1)}}
-    arguments = [(ORDERS.index(order), numbers[switch], only) for order, only, switch in runs]
-    output = run_sanitized("run_cases.py", str(library), json.dumps(arguments))
+    arguments = [(ORDERS.index(order), numbers[switch], only, callers) for order, only, switch, callers in runs]
+    output = run_sanitized(kind, "run_cases.py", str(library), json.dumps(arguments))
     return [_failures(kind, **json.loads(line)) for line in output.splitlines()]
 
 
-def run_sanitized(script: str, *arguments: str) -> str:
-    """The output of a Python script of this folder, run with the sanitizers loaded. Fails if the script does."""
+def run_sanitized(kind: str, script: str, *arguments: str) -> str:
+    """The output of a Python script of this folder, run with the sanitizers of this kind loaded. Fails if the script does."""
     result = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments],
-        env=sanitized_environment(),
+        [*sanitized_python(kind), str(HERE / script), *arguments],
+        env=sanitized_environment(kind),
         capture_output=True,
         text=True,
     )
@@ -201,7 +236,7 @@ def _failures(kind: str, status: int, events: list[dict], errors: str) -> dict[s
         failures[events[-1]["case"]] = "undefined behavior: for a message, build without TRAP"
     elif status != 0:
         running = events[-1]["case"] if events else "(before the first case)"
-        findings = [line for line in errors.splitlines() if "runtime error" in line or "ERROR: AddressSanitizer" in line]
+        findings = [line for line in errors.splitlines() if any(finding in line for finding in FINDINGS)]
         failures[running] = findings[0] if findings else errors[-2000:] or f"status {status}"
     elif kind == "cuda" and events[-1]["launches"] < events[-1]["finished"]:
         failures["(the run)"] = "kernels were not launched"

@@ -137,3 +137,20 @@ CUDA = {
 }
 
 CPU = {STREAMING: Switch("csrc/cpu/cache.h", "return cache > 0 ?", "return {on} ? 0 : cache > 0 ?")}
+
+THREADS = {
+    "chunks that overlap by one row": Switch("threads.cpp", "std::min(end, from + size);", "std::min(end, from + size + {on});"),
+    "sums of all chunks in one place": Switch(
+        "csrc/cpu/branch_sums.h", "sums_of_chunks.get() + i * values;", "sums_of_chunks.get() + ({on} ? 0 : i) * values;"
+    ),
+    "rows of branch maps that two threads write": Switch(
+        "csrc/cpu/branch_maps.h",
+        "for (int64_t i = begin; i < end; ++i) {",
+        "for (int64_t i = {on} && begin > 0 ? begin - 1 : begin; i < end; ++i) {{",
+    ),
+    "a cache that every caller fills": Switch(
+        "csrc/cpu/cache.h",
+        "  static const int64_t cache = amd_level_3_bytes();",
+        "  static int64_t unguarded = 0;\n  if ({on}) {{ ++unguarded; }}\n  static const int64_t cache = amd_level_3_bytes();",
+    ),
+}

@@ -67,7 +67,7 @@ def test_cpu_kernels_under_the_same_sanitizers(capability, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["cuda", "cpu"])
 def test_wrong_calls_are_refused_without_a_finding(kind):
-    assert run_sanitized("run_wrong_calls.py", str(build_kernels(kind))).endswith("calls refused\n")
+    assert run_sanitized(kind, "run_wrong_calls.py", str(build_kernels(kind))).endswith("calls refused\n")
 
 
 def test_cpu_kernels_with_streaming_stores():
