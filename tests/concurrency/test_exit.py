@@ -1,6 +1,7 @@
 """Processes that end while operators run. Each ends within a minute: see exiting.py."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,10 @@ def test_clean_exit(ends, scenario):
     assert ends[scenario] == [0, ""]
 
 
-def test_exit_under_daemon_threads_is_that_of_torch(ends):
-    """Before Python 3.14, PyTorch aborts when a daemon thread returns from an operator after the end of the interpreter."""
-    status, output = ends["daemon threads"]
-    status_of_torch, output_of_torch = ends["daemon threads, torch"]
-    assert status == 0 or status == status_of_torch, output
-    assert set(output.splitlines()) <= set(output_of_torch.splitlines())
+@pytest.mark.parametrize("scenario", ["daemon threads", "daemon threads, torch"])
+def test_exit_under_daemon_threads(ends, scenario):
+    """When a daemon thread returns from an operator after the end of the interpreter, Python ends the thread, and the C++ runtime
+    aborts: with PyTorch's own operators, too."""
+    status, output = ends[scenario]
+    assert status in (0, -signal.SIGABRT), output
+    assert output.strip() in ("", "terminate called without an active exception")
