@@ -26,7 +26,7 @@ without weights and optimizer state).
 Maps are read from memory and written to memory, as in a training step: calls rotate through many inputs, and their results are \
 kept meanwhile. Otherwise the copy of a small map would take half the time or all of it, depending on what the caches hold.
 
-The process keeps the memory that it frees. Otherwise the C library would allocate every output above 32 MB from the system, and \
+The process keeps the memory that it frees. Otherwise the C library would allocate every output above 32 MiB from the system, and \
 page faults would take longer than any of the shifts and hide all differences."""
 
 
