@@ -23,7 +23,7 @@ test-install: install
 bench: install
 	$(BIN)/s2mlp bench $(ARGS)
 
-# What the kernels of the installed binary execute per KB that they move, counted without a GPU; goes to benchmarks/results/machine-code/.
+# What the kernels of the installed binary execute per KiB that they move, counted without a GPU; goes to benchmarks/results/machine-code/.
 machine-code: install
 	$(BIN)/python tests/machine_code/report.py --save benchmarks/results/machine-code
 

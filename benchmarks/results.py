@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from s2mlp_cuda._files import write_text
 from s2mlp_cuda._system import commit_name, machine_name
 
 FOLDER = Path(__file__).parent / "results"
@@ -23,7 +24,7 @@ def document(result: dict) -> dict:
 
 
 def write_json(path: Path, result: dict) -> None:
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    write_text(path, json.dumps(result, indent=2) + "\n")
 
 
 def write_result(name: str, result: dict) -> None:

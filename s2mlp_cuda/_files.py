@@ -1,11 +1,13 @@
 """Atomic file writes."""
 
 import errno
+import fcntl
+import hashlib
 import os
 import secrets
-import tempfile
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,65 @@ def full_disk(error: BaseException | None) -> OSError | None:
 
 
 @contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """Context in which errors of files, and out-of-space errors behind other exceptions, become an OSError that names ``path``."""
+    try:
+        yield
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else full_disk(error)
+        if cause is None or cause.errno is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
+
+
+@contextmanager
+def _locked(path: Path, kind: int) -> Iterator[bool]:
+    """Context with a lock of the kernel on a file or folder, if it is to be had."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, kind)
+        except OSError:  # locked by another process, or a file system without locks
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file or a folder, if it is there."""
+    with suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.exists():
+            path.unlink()
+
+
+@contextmanager
+def _temporary(target: Path, is_folder: bool = False) -> Iterator[Path]:
+    """A new hidden file or folder beside ``target``, removed at the end. Those of killed writers of ``target`` are removed first.
+
+    A writer holds a lock on its own one, so that other writers of ``target`` leave it.
+    """
+    prefix = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:16]}-"
+    for path in target.parent.glob(f"{prefix}*{_SUFFIX}"):
+        with suppress(FileNotFoundError), _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB) as abandoned:
+            if abandoned:
+                _remove(path)
+    with ExitStack() as stack:
+        while True:
+            path = target.with_name(f"{prefix}{secrets.token_hex(8)}{_SUFFIX}")
+            path.mkdir() if is_folder else path.touch(exist_ok=False)
+            with suppress(FileNotFoundError):  # another writer has removed it, because it was not locked yet
+                stack.enter_context(_locked(path, fcntl.LOCK_SH))
+                stack.callback(_remove, path)
+                if path.exists():
+                    break
+        yield path
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that replaces ``path`` once it is completely on disk. Until then, and after an error, the old file is kept.
 
@@ -33,23 +94,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the file cannot be written; ``filename`` is ``path``.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
-    try:
-        try:
-            with open(temporary, "xb") as file:
+    with _errors_name(path):
+        with _temporary(target) as temporary:
+            with open(temporary, "wb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
         _sync(target.parent)
-    except Exception as error:
-        cause = error if isinstance(error, OSError) else full_disk(error)
-        if cause is None or cause.errno is None:
-            raise
-        raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
 def _sync(folder: Path) -> None:
@@ -63,12 +115,16 @@ def _sync(folder: Path) -> None:
 @contextmanager
 def replaced_files(path: Path) -> Iterator[Path]:
     """A path in a temporary folder, for writers that need a path. Files written beside it replace those beside ``path``, at last
-    the file itself. After an error, nothing is replaced."""
+    the file itself. After an error, nothing is replaced.
+
+    Raises:
+        OSError: the files cannot be written; ``filename`` is ``path``.
+    """
     target = Path(os.path.realpath(path))
-    with tempfile.TemporaryDirectory(_SUFFIX, ".", target.parent) as folder:
-        written = Path(folder) / target.name
+    with _errors_name(path), _temporary(target, is_folder=True) as folder:
+        written = folder / target.name
         yield written
-        for file in sorted(Path(folder).iterdir(), key=lambda file: file == written):
+        for file in sorted(folder.iterdir(), key=lambda file: file == written):
             os.replace(file, target.parent / file.name)
 
 
@@ -85,5 +141,4 @@ def write_text(path: Path, text: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed. No other process may be writing to the folder."""
     for path in folder.glob(f".*{_SUFFIX}"):
-        if path.is_file():
-            path.unlink()
+        _remove(path)

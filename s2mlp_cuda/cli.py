@@ -16,10 +16,12 @@ import s2mlp_cuda
 from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._files import full_disk
 from s2mlp_cuda._system import info_lines
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.training.config import Parser, add_arguments
 from s2mlp_cuda.training.errors import TrainingError, message_of
 from s2mlp_cuda.training.files import check_folder
 from s2mlp_cuda.training.ranges import integer
+from s2mlp_cuda.training.reports import is_reported_elsewhere, report
 
 #: Required by all commands on images; installed by the extra `train`.
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
@@ -158,13 +160,13 @@ def predict(arguments: argparse.Namespace) -> int:
         try:
             (rows,) = run(model, description, [path])
         except TrainingError as error:
-            print(f"s2mlp: {message_of(error)}", file=sys.stderr)
+            print(printable(f"s2mlp: {message_of(error)}"), file=sys.stderr)
             status = 1
             continue
-        console.print(path, soft_wrap=True)
+        console.print(printable(path), soft_wrap=True)
         table = Table(box=None, show_header=False)
         for name, probability in rows:
-            table.add_row(name, f"{probability:6.1%}", block * round(30 * probability))
+            table.add_row(printable(name), f"{probability:6.1%}", block * round(30 * probability))
         console.print(table)
     return status
 
@@ -184,7 +186,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
     model, description = load(arguments.weights)
     for path in run(model, read_image(arguments.image, description), arguments.out, arguments.block):
-        print(path)
+        print(printable(path))
     return 0
 
 
@@ -204,7 +206,7 @@ def export(arguments: argparse.Namespace) -> int:
     from s2mlp_cuda.training.weights import export as run
 
     file = arguments.weights
-    print(run(file, arguments.format, arguments.out or file.parent / f"{file.stem}.{arguments.format}"))
+    print(printable(run(file, arguments.format, arguments.out or file.parent / f"{file.stem}.{arguments.format}")))
     return 0
 
 
@@ -264,16 +266,18 @@ def _run(argv: list[str]) -> int:
     try:
         return arguments.run(arguments)
     except MissingExtraError as error:
-        print(f"s2mlp: {error}", file=sys.stderr)
+        report(f"s2mlp: {error}")
         return 2
     except TrainingError as error:
-        print(f"s2mlp: {message_of(error)}", file=sys.stderr)
+        report(f"s2mlp: {message_of(error)}")
         return 1
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"s2mlp: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            report(f"s2mlp: {error.filename}: {error.strerror}")
+            return 1
+        if is_reported_elsewhere():
+            return 1
+        raise
     except KeyboardInterrupt:
         print("s2mlp: stopped", file=sys.stderr)
         return 130

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from s2mlp_cuda.ops._arguments import even_group_sizes
+from s2mlp_cuda._arguments import even_group_sizes
 from s2mlp_cuda.ops._differentiable import ONNX_DECOMPOSITIONS
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 

@@ -18,10 +18,9 @@ from torch import nn
 
 from s2mlp_cuda import offsets as presets
 from s2mlp_cuda import reference
-from s2mlp_cuda._torch_private import may_have_hooks
-from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branch_pool, shift_split_attention, spatial_shift
-from s2mlp_cuda.ops._arguments import (
+from s2mlp_cuda._arguments import (
     BranchOffsets,
+    branch_groups,
     check_approximate,
     check_attention_pool,
     check_branches,
@@ -30,8 +29,10 @@ from s2mlp_cuda.ops._arguments import (
     check_groups,
     check_padding_mode,
     check_ratio,
-    flat_offsets,
+    pairs_of,
 )
+from s2mlp_cuda._torch_private import may_have_hooks
+from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branch_pool, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._torchscript import refuse_torchscript
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
 from s2mlp_cuda.ops.shift_split_attention import scale_pooled, without_autocast
@@ -80,8 +81,7 @@ class SpatialShift(nn.Module):
         check_padding_mode(padding_mode)
         check_data_format(data_format)
         _check_implementation(implementation)
-        flat = flat_offsets(offsets)
-        self.offsets = tuple(zip(flat[::2], flat[1::2]))
+        self.offsets = pairs_of(offsets)
         sizes = check_groups(len(self.offsets), group_sizes, channels=None)
         self.group_sizes = None if sizes is None else tuple(sizes)
         self.padding_mode = padding_mode
@@ -268,7 +268,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, linear per token: c -> ratio*c -> c.
+    """Linear, GELU, linear per token: c -> ratio*c -> c. As in timm, ``int(channels * ratio)`` hidden channels: rounded down.
 
     Raises:
         TypeError, ValueError: ``channels`` is not a positive integer, or ``ratio`` not a positive number.
@@ -294,7 +294,8 @@ class S2MLPBlock(nn.Module):
     With ``pre_norm`` it comes first, as in public copies and in S2-MLPv2.
 
     Raises:
-        TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of the shift is invalid.
+        TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of the shift is invalid; there are more
+            groups than channels.
     """
 
     def __init__(
@@ -313,6 +314,7 @@ class S2MLPBlock(nn.Module):
         self.pre_norm = pre_norm
         self.fc1 = nn.Linear(channels, channels)
         self.shift = GELUSpatialShift(offsets, padding_mode=padding_mode, implementation=implementation)
+        check_groups(len(self.shift.offsets), None, channels)
         self.fc2 = nn.Linear(channels, channels)
         self.norm1 = norm_layer(channels)
         self.mlp = Mlp(channels, mlp_ratio)
@@ -341,8 +343,7 @@ class _ShiftedBranches(nn.Module):
         check_branches(branches, 0, "branches")
         check_padding_mode(padding_mode)
         _check_implementation(implementation)
-        flat = [None if table is None else flat_offsets(table) for table in branches]
-        self.branches = tuple(None if table is None else tuple(zip(table[::2], table[1::2])) for table in flat)
+        self.branches = tuple(None if table is None else pairs_of(table) for table in branches)
         self.padding_mode = padding_mode
         self.implementation = implementation
 
@@ -387,6 +388,7 @@ class ShiftSplitAttention(_ShiftedBranches):
 
     Raises:
         TypeError, ValueError: channels, branches, padding mode, implementation or pooling are invalid for any input.
+        ValueError: a table with more groups than channels.
     """
 
     def __init__(
@@ -403,6 +405,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         check_attention_pool(attention_pool)
         self.attention_pool = attention_pool
         channels = check_count("channels", channels)
+        branch_groups(self.branches, channels)
         hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
@@ -531,6 +534,7 @@ class S2(nn.Module):
             self.attention = ShiftSplitAttention(channels, branches, attention_channels, attention_pool=attention_pool, **options)
         else:
             self.sum = ShiftSum(branches, fusion == "mean", **options)
+            branch_groups(self.sum.branches, channels)
         self.expand = nn.Linear(channels, len(branches) * channels)
         self.project = nn.Linear(channels, channels)
 

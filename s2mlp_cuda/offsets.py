@@ -80,6 +80,8 @@ torch.Size([2, 7, 7, 60])
 
 from collections.abc import Sequence
 
+from s2mlp_cuda._arguments import check_count, pairs_of
+
 OffsetTable = tuple[tuple[int, int], ...]
 
 #: S2-MLP as printed in its Alg. 1 (arXiv 2106.07477, section 3.2), whose first axis is the width.
@@ -161,8 +163,13 @@ PRESETS: dict[str, OffsetTable] = {
 
 
 def name_of(table: Sequence[Sequence[int]]) -> str:
-    """The names of the presets that equal a table, e.g. ``"V1/SS2"``, or the table itself as text."""
-    pairs = tuple((int(dh), int(dw)) for dh, dw in table)
+    """The names of the presets that equal a table, e.g. ``"V1/SS2"``, or the table itself as text.
+
+    Raises:
+        TypeError: the table is not a sequence of pairs of integers.
+        ValueError: the table is empty.
+    """
+    pairs = pairs_of(table, "table")
     return "/".join(name for name, preset in PRESETS.items() if preset == pairs) or str(pairs)
 
 
@@ -170,11 +177,13 @@ def chunk_sizes(channels: int, chunks: int) -> tuple[int, ...]:
     """Group sizes as in ``torch.chunk``: ceil(channels / chunks) each; the last may be smaller.
 
     Raises:
-        ValueError: ``torch.chunk`` would return fewer than ``chunks`` parts.
+        TypeError: an argument is not an integer.
+        ValueError: ``channels`` is negative, ``chunks`` is not positive, or ``torch.chunk`` would return fewer parts.
     """
+    channels, chunks = check_count("channels", channels, least=0), check_count("chunks", chunks)
     size = -(-channels // chunks)
     last = channels - size * (chunks - 1)
-    if last <= 0:
+    if last < min(1, channels):
         raise ValueError(f"{channels} channels cannot be split into {chunks} chunks of {size}")
     return (size,) * (chunks - 1) + (last,)
 
@@ -183,14 +192,17 @@ def partial_sizes(channels: int, groups: int, size: int) -> tuple[int, ...]:
     """Group sizes of ``groups`` groups of ``size`` channels, followed by one group with the remaining channels.
 
     Raises:
-        ValueError: ``groups * size`` exceeds ``channels``.
+        TypeError: an argument is not an integer.
+        ValueError: an argument is negative, or ``groups * size`` exceeds ``channels``.
     """
-    if size < 0 or groups * size > channels:
+    channels, groups = check_count("channels", channels, least=0), check_count("groups", groups, least=0)
+    size = check_count("size", size, least=0)
+    if groups * size > channels:
         raise ValueError(f"{groups} groups of {size} do not fit into {channels} channels")
     return (size,) * groups + (channels - groups * size,)
 
 
-def interleaved(table: Sequence[tuple[int, int]], channels: int) -> OffsetTable:
+def interleaved(table: Sequence[Sequence[int]], channels: int) -> OffsetTable:
     """One group per channel, where channel c moves by ``table[c % len(table)]``.
 
     Args:
@@ -198,8 +210,8 @@ def interleaved(table: Sequence[tuple[int, int]], channels: int) -> OffsetTable:
         channels: the number of channels, and of pairs in the result.
 
     Raises:
-        ValueError: the table is empty.
+        TypeError: the table is not a sequence of pairs of integers, or ``channels`` is not an integer.
+        ValueError: the table is empty, or ``channels`` is negative.
     """
-    if not table:
-        raise ValueError("the table to interleave must have at least one (dh, dw) pair, got none")
-    return tuple(table[channel % len(table)] for channel in range(channels))
+    pairs = pairs_of(table, "table")
+    return tuple(pairs[channel % len(pairs)] for channel in range(check_count("channels", channels, least=0)))

@@ -1,8 +1,8 @@
 """Four reference implementations of the spatial shift in plain PyTorch: slow and simple, to test the compiled operator against.
 
-All take the arguments of :func:`s2mlp_cuda.spatial_shift` and return the same values. None uses the compiled operator. Public
-write-ups of S2-MLP name the last three as alternatives to slicing. These three take floating-point maps only. They multiply by
-zeros, so a NaN or an infinity spreads to its neighbors.
+All take the arguments of :func:`s2mlp_cuda.spatial_shift`, return the same values and raise the same errors. None uses the compiled
+operator. Public write-ups of S2-MLP name the last three as alternatives to slicing. These three take floating-point maps only. They
+multiply by zeros, so a NaN or an infinity spreads to its neighbors.
 """
 
 from collections.abc import Sequence
@@ -11,17 +11,33 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from s2mlp_cuda.offsets import V1
+from s2mlp_cuda._arguments import check_count, check_floating, check_groups, check_map, check_padding_mode, pairs_of
+from s2mlp_cuda.offsets import V1, OffsetTable
 
 _PAD_MODES = {"replicate": "replicate", "zeros": "constant", "circular": "circular", "reflect": "reflect"}
 
 
-def group_borders(channels: int, offsets: Sequence, group_sizes: Sequence[int] | None = None) -> list[int]:
-    """The first channel of each group, then the number of channels: floor(g*C/G) for g = 0 .. G, unless sizes are given."""
-    groups = len(offsets)
-    if group_sizes is None:
+def group_borders(channels: int, offsets: Sequence[Sequence[int]], group_sizes: Sequence[int] | None = None) -> list[int]:
+    """The first channel of each group, then the number of channels: floor(g*C/G) for g = 0 .. G, unless sizes are given.
+
+    Raises:
+        TypeError: ``channels``, an offset or a group size is not an integer.
+        ValueError: no offsets, more groups than channels, or group sizes that do not match the offsets or the channels.
+    """
+    channels = check_count("channels", channels, least=0)
+    groups = len(pairs_of(offsets))
+    sizes = check_groups(groups, group_sizes, channels)
+    if sizes is None:
         return [g * channels // groups for g in range(groups + 1)]
-    return [sum(group_sizes[:g]) for g in range(groups + 1)]
+    return [sum(sizes[:g]) for g in range(groups + 1)]
+
+
+def _checked(x, offsets, group_sizes, padding_mode: str, data_format: str) -> tuple[OffsetTable, list[int]]:
+    """Checks the arguments of a shift as the operator does; returns the offsets as pairs of ints, and the borders of the groups."""
+    channels = check_map(x, data_format)
+    check_padding_mode(padding_mode)
+    pairs = pairs_of(offsets)
+    return pairs, group_borders(channels, pairs, group_sizes)
 
 
 def _reduce_reflected(offset: int, size: int) -> int:
@@ -31,7 +47,7 @@ def _reduce_reflected(offset: int, size: int) -> int:
     return (offset + size - 2) % (2 * size - 2) - (size - 2)
 
 
-def shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
+def _shift_axis(x: torch.Tensor, offset: int, dim: int, padding_mode: str) -> torch.Tensor:
     """Shift one axis by ``offset`` toward higher indices, with slices and ``torch.cat``."""
     size = x.shape[dim]
     if size == 0 or offset == 0:
@@ -63,18 +79,22 @@ def spatial_shift(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """Slices and ``torch.cat``: the tests' reference. Any dtype, any number of leading dimensions; differentiable."""
+    """Slices and ``torch.cat``: the tests' reference. Any number of leading dimensions; differentiable.
+
+    Raises:
+        TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`.
+    """
     if has_torch_function_unary(x):
         options = {"group_sizes": group_sizes, "padding_mode": padding_mode, "data_format": data_format}
         return handle_torch_function(spatial_shift, (x,), x, offsets, **options)
+    pairs, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
     channel_dim = -1 if data_format == "channels_last" else -3
     height_dim = -3 if data_format == "channels_last" else -2
-    borders = group_borders(x.shape[channel_dim], offsets, group_sizes)
     parts = []
-    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+    for (dh, dw), begin, end in zip(pairs, borders, borders[1:]):
         part = x.narrow(channel_dim, begin, end - begin)
-        part = shift_axis(part, dh, height_dim, padding_mode)
-        parts.append(shift_axis(part, dw, height_dim + 1, padding_mode))
+        part = _shift_axis(part, dh, height_dim, padding_mode)
+        parts.append(_shift_axis(part, dw, height_dim + 1, padding_mode))
     return torch.cat(parts, channel_dim)
 
 
@@ -120,11 +140,18 @@ def spatial_shift_roll(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """``torch.roll`` of each group of a padded map, then a crop."""
+    """``torch.roll`` of each group of a padded map, then a crop.
+
+    Raises:
+        TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
+    """
+    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
+    check_floating(x, "x")
+    if not x.numel():
+        return x.clone()
     maps = _channels_first_map(x, data_format)
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
-    borders = group_borders(channels, offsets, group_sizes)
     padded, rows, columns = _pad(maps, offsets, padding_mode)
     rolled = torch.cat(
         [torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3)) for pair, begin, end in zip(offsets, borders, borders[1:])],
@@ -141,11 +168,18 @@ def spatial_shift_conv2d(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    """Depthwise ``conv2d`` of a padded map with one-hot kernels."""
+    """Depthwise ``conv2d`` of a padded map with one-hot kernels.
+
+    Raises:
+        TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
+    """
+    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
+    check_floating(x, "x")
+    if not x.numel():
+        return x.clone()
     maps = _channels_first_map(x, data_format)
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
-    borders = group_borders(channels, offsets, group_sizes)
     padded, rows, columns = _pad(maps, offsets, padding_mode)
     weight = maps.new_zeros(channels, 1, 2 * rows + 1, 2 * columns + 1)
     for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
@@ -164,6 +198,7 @@ def spatial_shift_deform_conv2d(
     """torchvision's ``deform_conv2d`` of a padded map, with integer sampling offsets and identity weights.
 
     Raises:
+        TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
         ModuleNotFoundError: torchvision is not installed.
     """
     try:
@@ -171,10 +206,13 @@ def spatial_shift_deform_conv2d(
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("spatial_shift_deform_conv2d needs torchvision: pip install torchvision") from error
 
+    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
+    check_floating(x, "x")
+    if not x.numel():
+        return x.clone()
     maps = _channels_first_map(x, data_format)
     channels, height, width = maps.shape[1:]
     offsets = _near_offsets(offsets, height, width, padding_mode)
-    borders = group_borders(channels, offsets, group_sizes)
     padded, rows, columns = _pad(maps, offsets, padding_mode)
     sampling = maps.new_zeros(channels, 2, 1, 1)
     for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):

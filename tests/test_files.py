@@ -96,6 +96,67 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path):
     assert leftover != ".mine.tmp" and os.listdir(tmp_path) == [".mine.tmp"]
 
 
+def write_file(path):
+    _files.write_text(path, "text")
+
+
+def write_several(path):
+    with _files.replaced_files(path) as written:
+        written.write_text("text")
+
+
+def killed_while(context):
+    child = os.fork()
+    if child == 0:
+        with context:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("killed", [_files.atomic_file, _files.replaced_files])
+@pytest.mark.parametrize("write", [write_file, write_several])
+def test_the_next_writer_of_a_file_removes_what_a_killed_one_left(tmp_path, killed, write):
+    killed_while(killed(tmp_path / "file"))
+    killed_while(killed(tmp_path / "other"))
+    assert len(os.listdir(tmp_path)) == 2
+    write(tmp_path / "file")
+    assert len(os.listdir(tmp_path)) == 2 and (tmp_path / "file").read_text() == "text"
+    write(tmp_path / "other")
+    assert sorted(os.listdir(tmp_path)) == ["file", "other"]
+
+
+def test_without_locks_nothing_of_others_is_removed(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with _files.atomic_file(tmp_path / "file") as first:
+        _files.write_text(tmp_path / "file", "second")
+        first.write(b"first")
+    assert (tmp_path / "file").read_text() == "first"
+
+
+def test_a_temporary_file_that_is_removed_before_it_is_locked(tmp_path, monkeypatch):
+    """By another writer, which takes it for one of a killed writer."""
+    opened, removed = os.open, []
+
+    def remove_first(path, *arguments):
+        if not removed and os.path.exists(path):
+            removed.append(path)
+            os.unlink(path)
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(os, "open", remove_first)
+    _files.write_text(tmp_path / "file", "text")
+    assert removed and os.listdir(tmp_path) == ["file"]
+
+
+def test_errors_of_several_files_name_the_file(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, _files.replaced_files(tmp_path / "missing" / "file"):
+        pass
+    assert caught.value.filename == str(tmp_path / "missing" / "file")
+
+
 def test_several_files_are_replaced_or_none(tmp_path):
     path = tmp_path / "model"
     path.write_text("old")

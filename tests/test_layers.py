@@ -71,6 +71,13 @@ def test_split_attention_hidden_channels_default_to_a_quarter():
     assert attention.fc1.bias is None and attention.fc2.bias is None
 
 
+@pytest.mark.parametrize("channels, ratio", [(7, 2.5), (10, 3.99), (100, 0.29)])
+def test_hidden_channels_of_the_mlp_are_those_of_timm(channels, ratio):
+    """2.5 * 7 rounded down; 0.29 * 100 is less than 29 in floating point."""
+    block = pytest.importorskip("timm.models.vision_transformer").Block(channels, num_heads=1, mlp_ratio=ratio)
+    assert layers.Mlp(channels, ratio).fc1.out_features == block.mlp.fc1.out_features
+
+
 @IMPLEMENTATIONS
 def test_v1_block_matches_the_paper(implementation):
     block = layers.S2MLPBlock(8, mlp_ratio=2, implementation=implementation).double()

@@ -92,6 +92,14 @@ def test_all_references_match_the_formula(table, sizes, mode, name, height, widt
     assert torch.equal(first.permute(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize("name", reference.IMPLEMENTATIONS)
+@pytest.mark.parametrize("shape", [(0, 4, 5, 8), (2, 0, 5, 8), (2, 4, 0, 8), (2, 4, 5, 0)])
+def test_empty_maps(name, shape):
+    skip_if_torchvision_is_missing(name)
+    for mode in PADDING_MODES:
+        assert reference.IMPLEMENTATIONS[name](torch.zeros(shape), padding_mode=mode).shape == shape
+
+
 def test_reference_does_not_use_the_operator():
     import ast
     import inspect
@@ -103,5 +111,6 @@ def test_reference_does_not_use_the_operator():
         for alias in node.names
     }
     assert imports == {
-        "collections.abc", "torch", "torch.nn.functional", "torch.overrides", "s2mlp_cuda.offsets", "torchvision.ops"
+        "collections.abc", "torch", "torch.nn.functional", "torch.overrides", "s2mlp_cuda._arguments", "s2mlp_cuda.offsets",
+        "torchvision.ops",
     }  # fmt: skip

@@ -15,6 +15,7 @@ from s2mlp_cuda import (
     gelu_spatial_shift,
     layers,
     offsets,
+    reference,
     shift_branch_combine,
     shift_branch_pool,
     shift_split_attention,
@@ -37,6 +38,10 @@ DEVICES = "Expected all tensors to be on the same device, but got "
 NO_OFFSETS = "offsets is empty: give at least one (dh, dw) pair"
 NO_BRANCHES = "is empty: give at least one offset table, or None for an unshifted branch"
 TOO_MANY_GROUPS = "cannot split 8 channels into 9 groups: give at most one offset per channel"
+
+
+#: Four groups, for three channels: a table of a layer is refused when the layer is built.
+FOUR_OF_THREE = "cannot split 3 channels into 4 groups: give at most one offset per channel"
 
 
 def attention(x=EXPANDED, fc1=FC1, fc2=FC2, branches=BRANCHES, **options):
@@ -208,6 +213,12 @@ LAYERS = [
     (lambda: layers.ShiftSum(()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, ()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, None), TypeError, "branches must be a sequence of offset tables, got None"),
+    (lambda: ShiftSplitAttention(3), ValueError, FOUR_OF_THREE),
+    (lambda: layers.S2(3), ValueError, FOUR_OF_THREE),
+    (lambda: layers.S2(3, fusion="sum"), ValueError, FOUR_OF_THREE),
+    (lambda: layers.S2(3, (None, offsets.V1), "mean", data_format="channels_first"), ValueError, FOUR_OF_THREE),
+    (lambda: layers.S2MLPBlock(3, implementation="reference"), ValueError, FOUR_OF_THREE),
+    (lambda: layers.S2MLPv2Block(3, implementation="composed"), ValueError, FOUR_OF_THREE),
     (lambda: layers.S2(8, fusion="max"), ValueError, "fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"),
 ]
 
@@ -216,6 +227,9 @@ MODELS = [
     (lambda: v1(num_classes="10"), TypeError, "num_classes must be an integer, got '10'"),
     (lambda: v1().reset_classifier(-1), ValueError, "num_classes must be at least 0, got -1"),
     (lambda: v1(in_chans=0), ValueError, "in_chans must be at least 1, got 0"),
+    (lambda: v1(embed_dim=3), ValueError, FOUR_OF_THREE),
+    (lambda: v2(embed_dims=(8, 3)), ValueError, FOUR_OF_THREE),
+    (lambda: v2(embed_dims=(3, 8), fusion="mean"), ValueError, FOUR_OF_THREE),
     (lambda: v1(depth=-1), ValueError, "depth must be at least 0, got -1"),
     (lambda: v1(depth=1.5), TypeError, "depth must be an integer, got 1.5"),
     (lambda: v1(embed_dim=0), ValueError, "embed_dim must be at least 1, got 0"),
@@ -251,12 +265,59 @@ MODELS = [
     (lambda: create_model("s2mlp_wide", drop_path_rate="0.1"), TypeError, "drop_path_rate must be a number, got '0.1'"),
 ]
 
+TABLE_PAIRS = "table must be a sequence of (dh, dw) pairs of integers, got "
+TABLES = [
+    (lambda: offsets.name_of([(1.5, 0)]), TypeError, f"{TABLE_PAIRS}[(1.5, 0)]"),
+    (lambda: offsets.name_of(3), TypeError, f"{TABLE_PAIRS}3"),
+    (lambda: offsets.name_of([]), ValueError, "table is empty: give at least one (dh, dw) pair"),
+    (lambda: offsets.chunk_sizes(10, 0), ValueError, "chunks must be at least 1, got 0"),
+    (lambda: offsets.chunk_sizes(10, -2), ValueError, "chunks must be at least 1, got -2"),
+    (lambda: offsets.chunk_sizes(-1, 2), ValueError, "channels must be at least 0, got -1"),
+    (lambda: offsets.chunk_sizes(10.0, 2), TypeError, "channels must be an integer, got 10.0"),
+    (lambda: offsets.chunk_sizes(10, "2"), TypeError, "chunks must be an integer, got '2'"),
+    (lambda: offsets.chunk_sizes(8, 5), ValueError, "8 channels cannot be split into 5 chunks of 2"),
+    (lambda: offsets.partial_sizes(8, -1, 2), ValueError, "groups must be at least 0, got -1"),
+    (lambda: offsets.partial_sizes(8, 1, -2), ValueError, "size must be at least 0, got -2"),
+    (lambda: offsets.partial_sizes(-8, 0, 2), ValueError, "channels must be at least 0, got -8"),
+    (lambda: offsets.partial_sizes(8, 1, 2.5), TypeError, "size must be an integer, got 2.5"),
+    (lambda: offsets.partial_sizes(8, True, 2), TypeError, "groups must be an integer, got True"),
+    (lambda: offsets.partial_sizes(8, None, 2), TypeError, "groups must be an integer, got None"),
+    (lambda: offsets.partial_sizes(10, 4, 3), ValueError, "4 groups of 3 do not fit into 10 channels"),
+    (lambda: offsets.interleaved((), 3), ValueError, "table is empty: give at least one (dh, dw) pair"),
+    (lambda: offsets.interleaved(offsets.V1, -1), ValueError, "channels must be at least 0, got -1"),
+    (lambda: offsets.interleaved(offsets.V1, 8.0), TypeError, "channels must be an integer, got 8.0"),
+    (lambda: offsets.interleaved([(0, 1, 2)], 3), TypeError, f"{TABLE_PAIRS}[(0, 1, 2)]"),
+    (lambda: offsets.interleaved("V1", 3), TypeError, f"{TABLE_PAIRS}'V1'"),
+    (lambda: reference.group_borders(8, [(0, 1)] * 9), ValueError, TOO_MANY_GROUPS),
+    (lambda: reference.group_borders(-8, [(0, 1)]), ValueError, "channels must be at least 0, got -8"),
+    (lambda: reference.group_borders(8, []), ValueError, NO_OFFSETS),
+    (lambda: reference.group_borders(8, [(0, 1)], [7]), ValueError, "group_sizes [7] do not sum to the 8 channels of x"),
+]
 
-@pytest.mark.parametrize("call, error, text", FUNCTIONS + LAYERS + MODELS)
+
+@pytest.mark.parametrize("call, error, text", FUNCTIONS + LAYERS + MODELS + TABLES)
 def test_call(call, error, text):
     with pytest.raises(error) as raised:
         call()
     assert (type(raised.value), str(raised.value)) == (error, text)
+
+
+@pytest.mark.parametrize("name", reference.IMPLEMENTATIONS)
+def test_references_refuse_what_the_operator_refuses(name, monkeypatch):
+    if name == "deform_conv2d":
+        pytest.importorskip("torchvision")
+    calls = [row for row in FUNCTIONS if "spatial_shift" in row[0].__code__.co_names]
+    assert len(calls) > 20
+    monkeypatch.setitem(globals(), "spatial_shift", reference.IMPLEMENTATIONS[name])
+    for row in calls:
+        test_call(*row)
+
+
+@pytest.mark.parametrize("name", [name for name in reference.IMPLEMENTATIONS if name != "slices + cat"])
+def test_references_that_multiply_take_floating_point_maps(name):
+    if name == "deform_conv2d":
+        pytest.importorskip("torchvision")
+    test_call(lambda: reference.IMPLEMENTATIONS[name](X.int()), TypeError, f"x {FLOATING}, got torch.int32")
 
 
 #: As for the functions, which check first.

@@ -77,7 +77,7 @@ void zero_run(T* out, int64_t out_stride, int64_t count) {
   }
 }
 
-// The prefetch distance: about twice what a core reads during one memory latency. Less than 4 KB is too little; more than 8 KB has
+// The prefetch distance: about twice what a core reads during one memory latency. Less than 4 KiB is too little; more than 8 KiB has
 // no benefit.
 constexpr int64_t kBytesAhead = 6144;
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from s2mlp_cuda import gelu_spatial_shift, reference, shift_split_attention, spatial_shift
-from s2mlp_cuda.offsets import SS1, SS2, V1
+from s2mlp_cuda.offsets import IDENTITY, SS1, SS2, V1
 
 Shift = Callable[..., torch.Tensor]  # (map, offsets, data_format="channels_last")
 IN_PLACE = "slices in place (public copies)"
@@ -200,7 +200,7 @@ BRANCHES = (SS1, SS2, None)
 
 def split_attention(x, fc1_weight, fc2_weight, shift: Shift) -> torch.Tensor:
     """Split attention as in public code: shifted branches are stacked, summed, weighted and summed again."""
-    maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, BRANCHES, -1), BRANCHES)]
+    maps = [part if table is None else shift(part, table) for part, table in zip(_parts(x, IDENTITY * len(BRANCHES), -1), BRANCHES)]
     stack = torch.stack(maps, 1)
     hidden = functional.gelu(functional.linear(stack.sum((1, 2, 3)), fc1_weight))
     weights = functional.linear(hidden, fc2_weight).unflatten(-1, (3, -1)).softmax(1)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from s2mlp_cuda._files import write_text
 from s2mlp_cuda._system import keep_freed_memory, release_freed_memory
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.bench import pictures, suite, tables
 from s2mlp_cuda.bench.compare import compare, show
 from s2mlp_cuda.bench.headline import TITLE, headline, shortfalls
@@ -26,7 +27,7 @@ without weights and optimizer state).
 Maps are read from memory and written to memory, as in a training step: calls rotate through many inputs, and their results are \
 kept meanwhile. Otherwise the copy of a small map would take half the time or all of it, depending on what the caches hold.
 
-The process keeps the memory that it frees. Otherwise the C library would allocate every output above 32 MB from the system, and \
+The process keeps the memory that it frees. Otherwise the C library would allocate every output above 32 MiB from the system, and \
 page faults would take longer than any of the shifts and hide all differences."""
 
 
@@ -47,7 +48,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     jobs = suite.jobs(full, device, only, skip)
     if not jobs:
         words = f"--only {' '.join(only) or '(all)'} --skip {' '.join(skip) or '(none)'}"
-        print(f"s2mlp: no benchmark matches {words}", file=sys.stderr)
+        print(printable(f"s2mlp: no benchmark matches {words}"), file=sys.stderr)
         return 2
     console.print(f"{bench_run.machine['name']}, PyTorch {bench_run.machine['torch']}\n\n{METHOD}\n")
     columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -77,7 +78,7 @@ def run(full: bool, device: torch.device, only: tuple[str, ...], skip: tuple[str
     console.print()
     write_text(out / "bench.md", tables.document(bench_run))
     for path in (out / "bench.json", out / "bench.md", *pictures.draw_all(bench_run, out)):
-        console.print(f"  {path}", soft_wrap=True)
+        console.print(f"  {printable(path)}", soft_wrap=True)
     bad = [m for m in bench_run.measurements if is_ours(m.name) and (m.failure or m.right is False)]
     for m in bad:
         console.print(f"{m.case}: {m.name}: {m.failure or 'wrong'}", style="bold red")
@@ -94,7 +95,7 @@ def compare_files(before: Path, after: Path) -> int:
     try:
         a, b = load(before), load(after)
     except (OSError, ValueError) as error:
-        print(f"s2mlp: {error}", file=sys.stderr)
+        print(printable(f"s2mlp: {error}"), file=sys.stderr)
         return 2
     return show(compare(a, b), a, b, make_console())
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, is_ours
 
 #: Smaller ratios of medians do not count as changes, even if they are statistically significant.
@@ -163,7 +164,7 @@ def show(changes: list[Change], a: Run, b: Run, console: Console) -> int:
         The exit status: 1 if an implementation of ours became slower or wrong or stopped running, else 0.
     """
     for text in environment_differences(changes, a, b):
-        console.print(text, style="yellow")
+        console.print(printable(text), style="yellow")
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("change")
     table.add_column("implementation")
@@ -172,7 +173,8 @@ def show(changes: list[Change], a: Run, b: Run, console: Console) -> int:
     table.add_column("case")
     for change in changes:
         if change.kind in STYLES:
-            table.add_row(_verdict(change), change.name, *_times(change), str(change.case), style=STYLES[change.kind])
+            cells = (_verdict(change), change.name, *_times(change), str(change.case))
+            table.add_row(*map(printable, cells), style=STYLES[change.kind])
     if table.row_count:
         console.print(table)
     console.print(summary(changes))

@@ -29,13 +29,13 @@ SHAPES = {
 }  # fmt: skip
 #: First stages of networks with these channel groups, at 224x224.
 GROUP_SHAPES = {UNEQUAL_GROUPS: (32, 56, 56, 96), SINGLE_CHANNELS: (32, 56, 56, 64)}
-#: float32 maps from 1 KB to 1 GB, in powers of four.
+#: float32 maps from 1 KiB to 1 GiB, in powers of four.
 SCALE_SHAPES = [
     (1, 2, 2, 64), (1, 4, 4, 64), (1, 8, 8, 64), (1, 16, 16, 64), (1, 16, 16, 256), (4, 16, 16, 256), (16, 16, 16, 256),
     (64, 16, 16, 256), (256, 16, 16, 256), (1024, 16, 16, 256), (4096, 16, 16, 256),
 ]  # fmt: skip
 SCALE_NAMES = frozenset({baselines.OURS, baselines.ASSIGNED, "slices + cat", "hand-written Function of slices"})
-#: Implementations without temporary maps. For 1 GB maps, the others fragment memory until 24 GiB are not enough.
+#: Implementations without temporary maps. For maps of 1 GiB, the others fragment memory until 24 GiB are not enough.
 LOW_MEMORY_NAMES = frozenset({baselines.OURS, "hand-written Function of slices"})
 LOW_MEMORY_ELEMENTS = 2**27
 #: More than 2^31 elements, for GPUs: 4.4 GB in bfloat16.

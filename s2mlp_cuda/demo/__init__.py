@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from s2mlp_cuda._system import keep_freed_memory
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.bench.settings import suppress_warnings
 from s2mlp_cuda.demo import digits, pictures, timing
 from s2mlp_cuda.demo.correctness import check
@@ -71,7 +72,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
         pictures.draw_curves(out / "training.png", with_shift, without_shift),
         pictures.draw_predictions(out / "digits.png", data, probabilities),
     ):
-        console.print(f"  {path}", markup=False, emoji=False, soft_wrap=True)
+        console.print(f"  {printable(path)}", markup=False, emoji=False, soft_wrap=True)
 
     learned = quick or with_shift.accuracies[-1] >= REQUIRED_ACCURACY
     if not learned:

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from s2mlp_cuda import offsets, spatial_shift
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE, WRONG_COLOR
 from s2mlp_cuda.bench.baselines import OURS, assign_in_place
 from s2mlp_cuda.demo.digits import Digits, Training
@@ -19,7 +20,8 @@ DIRECTIONS = {(1, 0): "down", (-1, 0): "up", (0, 1): "right", (0, -1): "left"}
 
 
 def _save(figure: plt.Figure, path: Path) -> Path:
-    figure.savefig(path, dpi=90)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=90)
     plt.close(figure)
     return path
 

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from s2mlp_cuda._arguments import check_count
 from s2mlp_cuda._extras import require
 from s2mlp_cuda.layers import Affine, check_drop_path_rate, pair
-from s2mlp_cuda.ops._arguments import check_count
 
 NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"layer_norm": nn.LayerNorm, "affine": Affine}
 #: Poolings besides ``"avg"`` and ``""``, which are timm's. Those that start with "fast" are the same for (B, H, W, C) maps.
@@ -334,6 +334,8 @@ class Backbone(nn.Module):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replaces the head by one with new weights, or removes it if ``num_classes`` is 0.
+
+        As in timm, ``default_cfg["num_classes"]`` stays that of the model as it was built.
 
         Args:
             num_classes: outputs of the new head.

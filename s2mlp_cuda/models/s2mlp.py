@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
+from s2mlp_cuda._arguments import check_count
 from s2mlp_cuda.layers import PatchEmbedding, S2MLPBlock, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import V1
-from s2mlp_cuda.ops._arguments import check_count
 
 
 class S2MLP(Backbone):

@@ -6,11 +6,11 @@ from functools import partial
 import torch
 from torch import nn
 
+from s2mlp_cuda._arguments import check_count, check_ratio
 from s2mlp_cuda.layers import PatchEmbedding, S2MLPv2Block, pair
 from s2mlp_cuda.models._base import Backbone, drop_path_rates, norm_layer_of
 from s2mlp_cuda.models._registry import register_models
 from s2mlp_cuda.offsets import SS1, SS2
-from s2mlp_cuda.ops._arguments import check_count, check_ratio
 
 
 class S2MLPv2(Backbone):

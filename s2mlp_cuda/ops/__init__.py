@@ -4,7 +4,7 @@ from s2mlp_cuda import _extension
 
 _extension.load()
 
-from s2mlp_cuda.ops._arguments import PADDING_MODES  # noqa: E402
+from s2mlp_cuda._arguments import PADDING_MODES  # noqa: E402
 from s2mlp_cuda.ops.gelu_spatial_shift import GELUSpatialShiftFunction, gelu_spatial_shift  # noqa: E402
 from s2mlp_cuda.ops.shift_branches import (  # noqa: E402
     ShiftBranchCombineFunction,

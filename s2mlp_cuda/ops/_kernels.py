@@ -27,7 +27,10 @@ def below_autograd(op: torch._ops.OpOverload, *args):
 def _repeat_allocations(op: torch._ops.OpOverload, args: tuple) -> None:
     """Repeats the allocations of a kernel, the result and copies of the arguments, to raise PyTorch's own exception.
 
-    A kernel cannot raise it: PyTorch's stable interface reports that a call failed, not why.
+    A kernel cannot raise it: PyTorch's stable interface reports that a call failed, not why. Raw operators come here through their
+    autograd kernels. In inference mode the dispatcher skips these and calls the kernel itself, so that a raw operator raises a
+    RuntimeError with the kernel's own text. A kernel in Python for each device could change that, but would cost some microseconds
+    for every call, also of the public functions.
     """
     tensors = [argument for argument in args if isinstance(argument, torch.Tensor)]
     result = op(*(argument.to("meta") if isinstance(argument, torch.Tensor) else argument for argument in args))

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from s2mlp_cuda.offsets import V1
-from s2mlp_cuda.ops._arguments import (
+from s2mlp_cuda._arguments import (
     check_approximate,
     check_floating,
     check_groups,
@@ -16,6 +15,7 @@ from s2mlp_cuda.ops._arguments import (
     check_same_device,
     flat_offsets,
 )
+from s2mlp_cuda.offsets import V1
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
 from s2mlp_cuda.ops.spatial_shift import shift, shift_adjoint

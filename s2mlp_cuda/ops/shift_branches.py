@@ -11,7 +11,7 @@ from numbers import Real
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary, has_torch_function_variadic
 
-from s2mlp_cuda.ops._arguments import (
+from s2mlp_cuda._arguments import (
     BranchOffsets,
     branch_groups,
     check_beside_map,

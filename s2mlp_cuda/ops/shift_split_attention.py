@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from s2mlp_cuda._arguments import BranchOffsets, check_attention_pool, check_beside_map
 from s2mlp_cuda._torch_private import forward_mode_is_active, transforms_are_active
 from s2mlp_cuda.ops import shift_branches
-from s2mlp_cuda.ops._arguments import BranchOffsets, check_attention_pool, check_beside_map
 from s2mlp_cuda.ops._differentiable import differentiates, traced
 from s2mlp_cuda.ops._kernels import below_autograd
 from s2mlp_cuda.ops._torchscript import not_for_torchscript

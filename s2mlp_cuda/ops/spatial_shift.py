@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from s2mlp_cuda._arguments import check_groups, check_map, check_padding_mode, flat_offsets
 from s2mlp_cuda.offsets import V1
-from s2mlp_cuda.ops._arguments import check_groups, check_map, check_padding_mode, flat_offsets
 from s2mlp_cuda.ops._differentiable import Rules, differentiable
 from s2mlp_cuda.ops._torchscript import not_for_torchscript
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 import s2mlp_cuda.training.peer_models  # noqa: F401, registers them with timm
 from s2mlp_cuda._files import write_text
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.offsets import ABLATION, SS1, SS2
 from s2mlp_cuda.training.ablation_picture import draw
 from s2mlp_cuda.training.config import parse
@@ -300,7 +301,7 @@ def run(
     models: dict[str, Row] = {}
     for row in chosen:
         models.setdefault(row.key, row)
-    console.print(f"{len(chosen)} rows, {len(models)} models, {seeds} seed{'s' if seeds > 1 else ''} each, in {out}")
+    console.print(f"{len(chosen)} rows, {len(models)} models, {seeds} seed{'s' if seeds > 1 else ''} each, in {printable(out)}")
     trained: dict[str, Result] = {}
     images = 0
     for number, (key, row) in enumerate(models.items()):
@@ -318,7 +319,7 @@ def run(
         results = [replace(trained[each.key], row=each) for each in chosen if each.key in trained]
         _write(results, images, recipe, out)
     _show(console, results, images)
-    console.print(f"\n{out}: ablation.md, ablation.json, ablation.png")
+    console.print(f"\n{printable(out)}: ablation.md, ablation.json, ablation.png")
     return 0
 
 

@@ -127,8 +127,9 @@ class Augmentation:
 
         size = (arguments.img_size, arguments.img_size)
         scale, ratio = tuple(arguments.scale), tuple(arguments.ratio)
-        crops = [  # Kornia before 0.9 rejects align_corners for nearest
-            augmentation.RandomResizedCrop(size, scale, ratio, mode, align_corners=None if mode == "nearest" else False)
+        align: dict[str, Any] = {"nearest": None}  # Kornia before 0.9 rejects a boolean for nearest
+        crops = [
+            augmentation.RandomResizedCrop(size, scale, ratio, mode, align_corners=align.get(mode, False))
             for mode in _MODES[arguments.train_interpolation]
         ]
         steps = [

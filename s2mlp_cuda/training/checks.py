@@ -1,13 +1,17 @@
 """Checks of the arguments of ``s2mlp train`` that argparse cannot make, before data and model are built."""
 
 import argparse
+import io
 
 import torch
 from timm.data import create_transform
 from timm.optim import create_optimizer_v2
 from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda.training.cache import check_options
+from s2mlp_cuda.training.checkpoint import different_optimizer
 from s2mlp_cuda.training.errors import TrainingError, one_line
 
 #: With a smaller alpha, images are not mixed visibly; NumPy's beta distribution gives NaN below about 1e-308.
@@ -41,18 +45,35 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         check_options(arguments)
 
 
+@torch.compiler.set_stance("force_eager")  # some optimizers compile their step, which takes a minute
 def check_optimizer(arguments: argparse.Namespace, device: torch.device) -> None:
-    """Makes one step with one small parameter.
+    """Trains a tiny model for one step, saves and restores the state as a run does, and makes one more step.
 
     Raises:
-        TrainingError: timm does not know the optimizer, its package is not installed, or it needs more than a gradient.
+        TrainingError: timm does not know the optimizer, its package is not installed, it needs more than a gradient, or its state
+            cannot be saved or restored.
     """
-    weight = nn.Linear(4, 4, device=device)
+    trouble = "cannot be used"
     try:
-        optimizer = create_optimizer_v2(weight, arguments.opt, arguments.lr, arguments.weight_decay)
-        weight(torch.ones(1, 4, device=device)).sum().backward()
+        model, optimizer = _one_step(arguments, device)
+        trouble = "cannot be used, because its state cannot be saved and restored"
+        saved = io.BytesIO()
+        torch.save(get_state_dict(model, optimizer, options=StateDictOptions(cpu_offload=True)), saved)
+        weights, state = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
+        model, optimizer = _one_step(arguments, device)
+        names = different_optimizer(state, get_state_dict(model, optimizer)[1])
+        if names:
+            raise ValueError(f"it is different for another model of the same shape: {few(names)}")
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=state)
         optimizer.step()
     except Exception as error:  # as above
-        raise TrainingError(
-            f"--opt {arguments.opt!r} cannot be used ({one_line(error)}); see timm.optim.list_optimizers()"
-        ) from error
+        raise TrainingError(f"--opt {arguments.opt!r} {trouble} ({one_line(error)}); see timm.optim.list_optimizers()") from error
+
+
+def _one_step(arguments: argparse.Namespace, device: torch.device) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A tiny model with a convolution, a matrix and biases, and its optimizer, after one step."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(4, 4)).to(device)
+    optimizer = create_optimizer_v2(model, arguments.opt, arguments.lr, arguments.weight_decay)
+    model(torch.ones(1, 3, 2, 2, device=device)).sum().backward()
+    optimizer.step()
+    return model, optimizer

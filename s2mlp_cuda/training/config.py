@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.ranges import integer, real
+from s2mlp_cuda.training.reports import report
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 #: Arguments that may change when a run is resumed.
@@ -31,7 +32,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        report(f"{self.prog}: {message}; see {self.prog} --help")
+        self.exit(2)
 
 
 _SWITCH = argparse.BooleanOptionalAction

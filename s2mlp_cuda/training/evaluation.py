@@ -1,5 +1,6 @@
 """Loss and accuracy of a model on a split."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 
 from s2mlp_cuda.training import config, weights
 from s2mlp_cuda.training.data import eval_loader, open_split
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.processes import Processes, join, leave
 
 
@@ -55,7 +57,7 @@ def evaluate_file(
         As :func:`evaluate`. Empty in all processes except the first.
 
     Raises:
-        TrainingError: weights, data or device cannot be used.
+        TrainingError: weights, data or device cannot be used, or the loss is not finite.
     """
     processes = join(device, needs_group=False)
     try:
@@ -68,6 +70,8 @@ def evaluate_file(
         images = open_split(arguments, split, description.class_names, False, batch_size)
         loader = eval_loader(arguments, images, batch_size, processes.device)
         metrics = evaluate(model.to(processes.device), loader, processes, amp)
+        if not math.isfinite(metrics["loss"]):
+            raise TrainingError(f"the loss of {file} is {metrics['loss']}: the model's output has NaN or infinite values")
         return metrics if processes.is_first else {}
     finally:
         leave()

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from s2mlp_cuda._terminal import printable
+
 _UPDATE_INTERVAL = 0.5  # seconds; reading the loss synchronizes with the GPU
 
 
@@ -19,10 +21,10 @@ class Progress:
         self.console = Console(highlight=False, markup=False, emoji=False, quiet=not is_first)
 
     def say(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.console.print(printable(text), soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True, style="yellow")
+        self.console.print(printable(text), soft_wrap=True, style="yellow")
 
     def tell_epoch(self, row: dict[str, float], epochs: int) -> None:
         average = f", moving average {row['ema_top1']:.2f}%" if "ema_top1" in row else ""

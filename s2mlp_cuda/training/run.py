@@ -395,7 +395,7 @@ class _Run:
             task.update_ema(step=update)
             self.scheduler.step_update(update)
             if update % arguments.log_interval == 0:
-                self._check_finite(processes.mean(total), epoch)
+                self._check_finite(processes.mean(total), epoch, (index + 1) // arguments.grad_accum_steps)
             advance(arguments.batch_size, total / (index + 1))
         if index + 1 < micro_batches:
             raise TrainingError(
@@ -403,7 +403,7 @@ class _Run:
                 "than data loading processes (--workers)"
             )
         mean = processes.mean(total) / micro_batches
-        self._check_finite(mean, epoch)
+        self._check_finite(mean, epoch, self.updates_per_epoch)
         return mean
 
     def _evaluations(self, epoch: int) -> dict[str, float]:
@@ -412,15 +412,23 @@ class _Run:
         models = {"val": self.model, "ema": self.averaged_model} if self.task.has_ema() else {"val": self.model}
         for prefix, model in models.items():
             metrics = evaluate(model, self.val_loader, self.processes, arguments.amp, arguments.channels_last)
+            self._check_finite(metrics["loss"], epoch, self.updates_per_epoch)
             row |= {f"{prefix}_{name}": metrics[name] for name in ("loss", "top1", "top5")}
-        self._check_finite(row["val_loss"], epoch)
         return row
 
-    def _check_finite(self, loss: float, epoch: int) -> None:
+    def _check_finite(self, loss: float, epoch: int, updates: int) -> None:
+        """
+        Args:
+            loss: a loss after ``updates`` of the epoch.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
         if not math.isfinite(loss):
+            kept = f"; the run in {self.output} is kept up to epoch {epoch}" if epoch else ""
             raise TrainingError(
-                f"the loss is {loss} in epoch {epoch + 1}. The run in {self.output} is intact up to epoch {epoch}. "
-                "A lower --lr, --clip-grad 1 or more --warmup-epochs usually helps; use a new --output"
+                f"the loss is {loss} in epoch {epoch + 1}, after {updates} of {self.updates_per_epoch} updates{kept}; "
+                "a lower --lr, --clip-grad 1 or more --warmup-epochs usually helps: try that in a new --output"
             )
 
     def _save(self, epochs_done: int) -> None:

@@ -26,7 +26,8 @@ def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format
     """Run the model once on a black image, in evaluation mode and without gradients.
 
     Raises:
-        TrainingError: the model does not accept images (1, 3, img_size, img_size), or does not return logits (1, num_classes).
+        TrainingError: the model does not accept images (1, 3, img_size, img_size), or does not return finite logits
+            (1, num_classes).
     """
     training = model.training
     try:
@@ -41,6 +42,8 @@ def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format
     if not isinstance(output, torch.Tensor) or output.shape != (1, num_classes):
         found = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
         raise TrainingError(f"the model must return logits of shape (1, {num_classes}) for one image, got {found}")
+    if not output.isfinite().all():
+        raise TrainingError("the output of the model has NaN or infinite values before training: check its initial weights")
 
 
 def save(path: Path, state: Mapping[str, Any], description: Description) -> None:
@@ -130,7 +133,8 @@ def export(file: Path, format: str, path: Path) -> str:
         A message with the path and the difference between the outputs for two random images.
 
     Raises:
-        TrainingError: the weights cannot be used, the model cannot be exported, or the path is not that of a file.
+        TrainingError: the weights cannot be used, the output of the model is not finite, so that outputs cannot be compared, the
+            model cannot be exported, or the path is not that of a file.
         OSError: the file cannot be written; it is written completely or not at all.
         MissingExtraError: onnx or onnxscript is not installed.
     """
@@ -139,6 +143,8 @@ def export(file: Path, format: str, path: Path) -> str:
     images = torch.randn(2, 3, description.img_size, description.img_size)
     with torch.no_grad():
         expected = model(images)
+        if not expected.isfinite().all():
+            raise TrainingError(f"cannot export {file}: the model's output has NaN or infinite values")
         try:
             data = _to_onnx(model, images) if format == "onnx" else _to_pt2(model, images)
         except MissingExtraError:

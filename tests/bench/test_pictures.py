@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from matplotlib.figure import Figure
 
 from s2mlp_cuda.bench import pictures
 from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
@@ -79,6 +80,66 @@ def test_wrong_results_are_marked(drawn):
     found = texts(drawn["bars-spatial_shift-channels_last-float32.svg"])
     assert Counter(text for text in found if text.endswith(" wrong")) == {"1.00 wrong": 2}  # one of each panel
     assert "wrong result" in texts(drawn["scaling-spatial_shift-float32.svg"])
+
+
+def test_the_legend_has_wrong_results_only_where_there_are_some(tmp_path):
+    run = make_run([SHIFT, replace(SHIFT, level="scale")])
+    run.measurements += model_measurements()
+    run.measurements[-1] = replace(run.measurements[-1], right=False)
+
+    def with_the_entry() -> list[str]:
+        drawn = [path for path in pictures.draw_all(run, tmp_path) if path.suffix == ".svg"]
+        return [path.stem.partition("-")[0] for path in drawn if "wrong result" in texts(path)]
+
+    assert with_the_entry() == ["bars", "scaling", "model"]
+    run.measurements = [replace(m, right=True) if m.right is False else m for m in run.measurements]
+    assert with_the_entry() == []
+
+
+@pytest.mark.parametrize(
+    "count, text",
+    [
+        (1, "1 bytes"),
+        (999, "999 bytes"),
+        (1000, "1 KB"),
+        (2**20, "1 MB"),
+        (19267584, "19.3 MB"),
+        (2**30, "1.1 GB"),
+        (4 * 10**12, "4000 GB"),
+    ],
+)
+def test_sizes_are_decimal(count, text):
+    """As are the sizes in tables, and the rates in GB/s."""
+    assert page.size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    "sizes, labels", [((2**10, 2**30), ["1 KB", "10 KB"]), ((12845056, 77070336), ["10 MB", "20 MB", "50 MB"])]
+)
+def test_ticks_of_sizes(sizes, labels):
+    axis = Figure().subplots()
+    page.size_axis(axis, sizes)
+    shown = [
+        text.get_text() for text in axis.get_xticklabels() if axis.get_xlim()[0] <= text.get_position()[0] <= axis.get_xlim()[1]
+    ]
+    assert shown[: len(labels)] == labels
+    for tick, text in zip(axis.get_xticks(), axis.get_xticklabels()):
+        assert page.size_text(int(tick)) == text.get_text()
+
+
+def test_a_figure_that_cannot_be_drawn_keeps_the_old_one(tmp_path, monkeypatch):
+    run = make_run([])
+    run.measurements = model_measurements()
+    before = [path.read_bytes() for path in pictures.draw_all(run, tmp_path)]
+
+    def fail(figure, file, **options):
+        file.write(b"half")
+        raise RuntimeError
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(RuntimeError):
+        pictures.draw_all(run, tmp_path)
+    assert [path.read_bytes() for path in sorted(tmp_path.iterdir(), reverse=True)] == before
 
 
 def test_implementations_that_did_not_run_are_named(drawn):

@@ -1,14 +1,15 @@
 """The test cases of the emulated kernels: every kernel, element size, vector width, padding mode and memory layout."""
 
 import mmap
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from s2mlp_cuda import offsets
+from s2mlp_cuda._arguments import even_group_sizes
 from s2mlp_cuda.ops import PADDING_MODES
-from s2mlp_cuda.reference import group_borders
 
 from gelu_accuracy import every_value
 
@@ -83,10 +84,6 @@ def make_map(
         inner = (shape[-1], *shape[-3:-1]) if last else (*shape[-2:], shape[-3])
         dense = fill(empty((*shape[:-3], *inner)))
         return dense.movedim(-3, -1) if last else dense.movedim(-1, -3)
-    if memory == "sparse":  # the first axis has a stride of 2^30 elements, nearly all of them never touched
-        dense = torch.empty(shape[1:], device="meta").stride()
-        step = 2**30
-        return fill(empty(step * (shape[0] - 1) + count // shape[0]).as_strided(shape, (step, *dense)))
     if memory == "leading axes swapped":  # two axes that do not merge
         return fill(empty((shape[1], shape[0], *shape[2:]))).transpose(0, 1)
     if memory == "images far apart":  # 2^31 elements apart; on a CPU, the gap is never touched and takes no memory
@@ -95,13 +92,20 @@ def make_map(
     return fill(empty((1, *shape[1:]))).expand(shape)
 
 
+#: Begin and size of memory on the CPU that PyTorch did not allocate, while it exists: see ``far_apart``.
+FAR_MEMORY: dict[int, int] = {}
+
+
 def far_apart(shape: tuple[int, ...], dtype: torch.dtype, device: str) -> torch.Tensor:
-    """A map of two images."""
-    count = 2**31 + torch.Size(shape[1:]).numel()
+    """An uninitialized map. On a CPU, its memory is mapped here: a sanitizer would touch all of an allocation when it is freed."""
+    count = 2**31 * (shape[0] - 1) + torch.Size(shape[1:]).numel()
     if device == "cpu":
         no_reserve = 0x4000  # MAP_NORESERVE of Linux
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve
-        buffer = torch.frombuffer(mmap.mmap(-1, count * dtype.itemsize, flags=flags), dtype=dtype)
+        memory = mmap.mmap(-1, count * dtype.itemsize, flags=flags)
+        buffer = torch.frombuffer(memory, dtype=dtype)
+        FAR_MEMORY[buffer.data_ptr()] = len(memory)
+        weakref.finalize(memory, FAR_MEMORY.pop, buffer.data_ptr())
     else:
         buffer = torch.empty(count, dtype=dtype, device=device)
     return buffer.as_strided(shape, (2**31, *torch.empty(shape[1:], device="meta").stride()))
@@ -188,8 +192,7 @@ class BranchCase:
         """Channels per group, through all branches."""
         sizes = []
         for table in self.tables:
-            borders = group_borders(self.shape[-1], table)
-            sizes += [end - begin for begin, end in zip(borders, borders[1:])]
+            sizes += even_group_sizes(self.shape[-1], len(table))
         return sizes
 
     def make(self, device: str = "cpu") -> dict[str, torch.Tensor]:

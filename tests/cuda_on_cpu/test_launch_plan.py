@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from s2mlp_cuda import offsets
+from s2mlp_cuda._arguments import even_group_sizes
 from s2mlp_cuda.ops import PADDING_MODES
-from s2mlp_cuda.reference import group_borders
 
 from cases import all_cases, gelu_cases, many_offsets
 from emulated import load_plan_check
@@ -64,8 +64,7 @@ def numbers(x, data_format, table=V1, mode="replicate", misalignment=0, device=H
     axes = [Axis(*axis) for axis in zip(x.shape, x.stride(), out.stride())]
     height, width, channel = (-3, -2, -1) if data_format == "channels_last" else (-2, -1, -3)
     flat = [d for pair in table for d in pair]
-    borders = group_borders(x.shape[channel], table, sizes)
-    sizes = [end - begin for begin, end in zip(borders, borders[1:])]
+    sizes = sizes or even_group_sizes(x.shape[channel], len(table))
     return Numbers(
         x.dim() - 3, (Axis * 8)(*axes[:-3]), axes[height], axes[width], axes[channel],
         len(table), (ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_int64 * len(flat))(*flat), PADDING_MODES.index(mode),

@@ -5,7 +5,7 @@ import torch
 
 from s2mlp_cuda import offsets, reference
 from s2mlp_cuda.bench.baselines import assign_in_place
-from s2mlp_cuda.demo import correctness, digits, inplace_trap, timing
+from s2mlp_cuda.demo import correctness, digits, inplace_trap, pictures, timing
 
 
 @pytest.mark.parametrize("data_format", inplace_trap.DATA_FORMATS)
@@ -79,3 +79,19 @@ def test_backward_of_the_in_place_version_is_the_gradient_of_a_different_functio
     (theirs,) = torch.autograd.grad(in_place(x), x, grad)
     torch.testing.assert_close(theirs, ours)
     assert not torch.autograd.gradcheck(in_place, x, raise_exception=False)
+
+
+def test_a_figure_that_cannot_be_drawn_keeps_the_old_one(tmp_path, monkeypatch):
+    training = digits.Training(torch.nn.Identity(), [1.0, 0.9], [0.5, 0.6])
+    path = pictures.draw_curves(tmp_path / "training.png", training, training)
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG")
+
+    def fail(figure, file, **options):
+        file.write(b"half")
+        raise RuntimeError
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(RuntimeError):
+        pictures.draw_curves(path, training, training)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -1,4 +1,4 @@
-"""Upper bounds on the warp instructions per KB of each row of rows.py. Lower them when a kernel gets faster.
+"""Upper bounds on the warp instructions per KiB of each row of rows.py. Lower them when a kernel gets faster.
 
 Counted over BLOCKS blocks, which is quick, and the same in every run. Counts over more blocks, such as those of report.py, differ
 by up to 7%: maps have few borders, which cost the most instructions.

@@ -14,13 +14,13 @@ from device import HOPPER, Device, Record
 from rows import Row
 
 BLOCKS = 256
-#: Issue slots of all multiprocessors in the time in which a copy moves a KB, from 132 x 4 schedulers, the clock and the copy rate.
-ISSUE_SLOTS_PER_KB = {"H100": 363, "H200": 249}
+#: Issue slots of all multiprocessors in the time in which a copy moves a KiB, from 132 x 4 schedulers, the clock and the copy rate.
+ISSUE_SLOTS_PER_KIB = {"H100": 363, "H200": 249}
 
 
 @dataclass
 class Count:
-    """The counts of one row. All but the ratios are per KB that it must move."""
+    """The counts of one row. All but the ratios are per KiB that it must move."""
 
     name: str
     blocks: int
@@ -38,7 +38,7 @@ class Count:
 
     def predicted_share(self, gpu: str) -> float:
         """The share of the copy rate if instruction issue is the only limit."""
-        return min(1.0, ISSUE_SLOTS_PER_KB[gpu] / self.instructions)
+        return min(1.0, ISSUE_SLOTS_PER_KIB[gpu] / self.instructions)
 
 
 def _ratio(records: list[Record], opcodes: tuple[str, ...], what: str) -> float:

@@ -12,6 +12,7 @@ import torch
 
 import cubin
 import sass
+from cases import FAR_MEMORY
 from cubin import Kernel
 from emulated import build_kernels
 from machine import Launch, Program, Statistics, run_launch
@@ -133,7 +134,9 @@ def _allocation(address: int) -> tuple[int, int] | None:
     """Begin and size of the tensor memory that contains an address."""
     begin, size = ctypes.c_uint64(), ctypes.c_uint64()
     _library().s2mlp_allocation_of(ctypes.c_uint64(address), ctypes.byref(begin), ctypes.byref(size))
-    return (begin.value, size.value) if size.value else None
+    if size.value:
+        return begin.value, size.value
+    return next(((first, size) for first, size in FAR_MEMORY.items() if first <= address < first + size), None)
 
 
 def _ranges(parameters: bytes, const_pointers: set[int]) -> list[Range]:

@@ -1,4 +1,4 @@
-"""Prints the warp instructions that the installed binary's kernels execute per KB that they must move, counted without a GPU.
+"""Prints the warp instructions that the installed binary's kernels execute per KiB that they must move, counted without a GPU.
 
     python tests/machine_code/report.py                                   all rows
     python tests/machine_code/report.py --only "gelu forward bf16"        rows whose names contain all these words
@@ -17,17 +17,18 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "cuda_on_cpu"), str(HERE.parent.parent)]
 
+from s2mlp_cuda._files import write_text  # noqa: E402
 from s2mlp_cuda._system import commit_name, cpu_name  # noqa: E402
 
 import cubin  # noqa: E402
-from counting import BLOCKS, ISSUE_SLOTS_PER_KB, Count, count, profile  # noqa: E402
+from counting import BLOCKS, ISSUE_SLOTS_PER_KIB, Count, count, profile  # noqa: E402
 from rows import MAP_BYTES, Row, all_rows  # noqa: E402
 
 COLUMNS = (
-    "all", "int", "fp", "mem", "ctrl", "unif", "other", "ld sec", "st sec", "confl", *ISSUE_SLOTS_PER_KB,
+    "all", "int", "fp", "mem", "ctrl", "unif", "other", "ld sec", "st sec", "confl", *ISSUE_SLOTS_PER_KIB,
 )  # fmt: skip
-SLOTS = " and ".join(f"{slots} issue slots per KB for {gpu}" for gpu, slots in ISSUE_SLOTS_PER_KB.items())
-LEGEND = f"""Warp instructions of sm_90 machine code per KB that the operator must move: its maps, each read or written once.
+SLOTS = " and ".join(f"{slots} issue slots per KiB for {gpu}" for gpu, slots in ISSUE_SLOTS_PER_KIB.items())
+LEGEND = f"""Warp instructions of sm_90 machine code per KiB that the operator must move: its maps, each read or written once.
 Counted by interpreting the machine code, without a GPU, for maps of {MAP_BYTES // 2**20} MiB.
 {BLOCKS} blocks are sampled of launches that have more.
 
@@ -48,7 +49,7 @@ def cells(result: Count) -> list[str]:
         f"{result.load_sectors:.1f}",
         f"{result.store_sectors:.1f}",
         f"{result.shared_conflicts:.2f}",
-        *(f"{result.predicted_share(gpu):.0%}" for gpu in ISSUE_SLOTS_PER_KB),
+        *(f"{result.predicted_share(gpu):.0%}" for gpu in ISSUE_SLOTS_PER_KIB),
     ]
 
 
@@ -63,12 +64,12 @@ def save(folder: Path, results: list[Count]) -> None:
     rows = [
         {
             "name": result.name,
-            "instructions_per_kb": round(result.instructions, 2),
+            "instructions_per_kib": round(result.instructions, 2),
             "by_class": {kind: round(value, 2) for kind, value in result.by_class.items()},
             "load_sectors_per_request": round(result.load_sectors, 2),
             "store_sectors_per_request": round(result.store_sectors, 2),
             "shared_conflicts": round(result.shared_conflicts, 3),
-            "predicted_share_of_copy": {gpu: round(result.predicted_share(gpu), 3) for gpu in ISSUE_SLOTS_PER_KB},
+            "predicted_share_of_copy": {gpu: round(result.predicted_share(gpu), 3) for gpu in ISSUE_SLOTS_PER_KIB},
             "kernels": result.kernels,
             "blocks": result.blocks,
             "sampled": result.sampled,
@@ -76,11 +77,11 @@ def save(folder: Path, results: list[Count]) -> None:
         for result in results
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "counts.json").write_text(json.dumps({**made_with, "rows": rows}, indent=2) + "\n")
+    write_text(folder / "counts.json", json.dumps({**made_with, "rows": rows}, indent=2) + "\n")
     table = [("", *COLUMNS), ("---", *("---:" for _ in COLUMNS)), *((result.name, *cells(result)) for result in results)]
     lines = ["# Machine code, counted", "", LEGEND, "", *(f"- {key}: {value}" for key, value in made_with.items()), ""]
     lines += ["| " + " | ".join(row) + " |" for row in table]
-    (folder / "counts.md").write_text("\n".join(lines) + "\n")
+    write_text(folder / "counts.md", "\n".join(lines) + "\n")
 
 
 def main() -> None:
@@ -92,7 +93,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.save and arguments.only:
         parser.error("--save is for all rows")
-    print(line("per KB", COLUMNS))
+    print(line("per KiB", COLUMNS))
     results = []
     for row in selected(arguments.only):
         results.append(count(row, arguments.blocks))

@@ -1,4 +1,4 @@
-"""Warp instructions per KB that each operator must move are within bounds, beyond which instructions limit a kernel, not memory."""
+"""Warp instructions per KiB that each operator must move are within bounds: beyond them, instructions limit a kernel."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_every_row_has_a_bound():
 @pytest.mark.parametrize("name", ROWS)
 def test_instructions_per_kilobyte(name):
     result = count(ROWS[name], BLOCKS)
-    assert result.instructions <= BOUNDS[name], f"{name}: {result.instructions:.1f} warp instructions per KB ({result.kernels})"
+    assert result.instructions <= BOUNDS[name], f"{name}: {result.instructions:.1f} warp instructions per KiB ({result.kernels})"
 
 
 def test_counts_are_the_same_in_every_run():

@@ -211,6 +211,16 @@ def test_torchscript_is_refused(name):
         torch.jit.script(model)
 
 
+@pytest.mark.parametrize("theirs", ["vit_tiny_patch16_224", "mixer_s32_224"])
+def test_a_new_head_keeps_the_configuration(name, theirs):
+    """It is that of the model as it was built, as in timm."""
+    for model in (create(name, num_classes=10), timm.create_model(theirs, num_classes=10)):
+        built = dict(model.pretrained_cfg)
+        model.reset_classifier(7)
+        assert model.num_classes == 7
+        assert model.pretrained_cfg == model.default_cfg == built
+
+
 def test_there_are_no_pretrained_weights():
     with pytest.raises(RuntimeError, match="[Nn]o pretrained weights"):
         timm.create_model("s2mlpv2_small_7", pretrained=True)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s2mlp_cuda import ShiftSplitAttention, SpatialShift, gelu_spatial_shift, reference, shift_branch_pool, spatial_shift
-from s2mlp_cuda.ops._arguments import branch_groups, flat_offsets
+from s2mlp_cuda._arguments import branch_groups, flat_offsets
 
 X = torch.arange(2 * 4 * 5 * 8.0).reshape(2, 4, 5, 8)
 

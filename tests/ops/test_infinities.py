@@ -17,8 +17,8 @@ from s2mlp_cuda import (
     shift_branch_pool,
     spatial_shift,
 )
+from s2mlp_cuda._arguments import branch_groups
 from s2mlp_cuda.ops import PADDING_MODES
-from s2mlp_cuda.ops._arguments import branch_groups
 
 BRANCHES = (((1, 0), (-1, 0)), ((0, 2), (0, -7)), None)
 COUNT, CHANNELS = len(BRANCHES), 4

@@ -33,15 +33,30 @@ def error_of(call, x) -> RuntimeError:
     return raised.value
 
 
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("name", CALLS)
-def test_error_is_that_of_pytorch(name, requires_grad, device):
-    x = huge(device, requires_grad)
-    error = error_of(CALLS[name], x)
+def check_error_of_pytorch(error: RuntimeError, device: torch.device) -> None:
     if device.type == "cuda":
         assert type(error) is torch.OutOfMemoryError and "CUDA out of memory" in str(error)
     else:
         assert type(error) is RuntimeError and "DefaultCPUAllocator: can't allocate memory: you tried to allocate" in str(error)
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("name", CALLS)
+def test_error_is_that_of_pytorch(name, requires_grad, device):
+    check_error_of_pytorch(error_of(CALLS[name], huge(device, requires_grad)), device)
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "raw operator"])
+def test_error_in_inference_mode_is_that_of_pytorch(name, device):
+    with torch.inference_mode():
+        check_error_of_pytorch(error_of(CALLS[name], huge(device, False)), device)
+
+
+def test_error_of_a_raw_operator_in_inference_mode_is_the_kernels_own(device):
+    """The dispatcher calls the kernel itself: see ops/_kernels.py."""
+    with torch.inference_mode():
+        error = error_of(CALLS["raw operator"], huge(device, False))
+    assert type(error) is RuntimeError and "could not allocate memory for a result or a copy of an argument" in str(error)
 
 
 def test_error_of_gelu_and_of_its_shift_name_the_same_size():

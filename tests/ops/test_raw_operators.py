@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from s2mlp_cuda import gelu_spatial_shift, shift_split_attention, spatial_shift
+from s2mlp_cuda._arguments import branch_groups
 from s2mlp_cuda.offsets import SS1
-from s2mlp_cuda.ops._arguments import branch_groups
 
 OPS = torch.ops.s2mlp_cuda
 FLAT = [1, 0, -1, 0, 0, 1, 0, -1]

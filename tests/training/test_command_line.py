@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from s2mlp_cuda import cli
 from s2mlp_cuda.training import checkpoint, config, weights
@@ -21,7 +23,7 @@ from s2mlp_cuda.training.checks import check_optimizer
 from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.ranges import integer, real
-from s2mlp_cuda.training.run import train
+from s2mlp_cuda.training.run import _FULL_STATE, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = [
@@ -161,6 +163,45 @@ def test_optimizers_of_the_recipes_are_accepted():
         check_optimizer(config.parse(["--recipe", str(path)]), torch.device("cpu"))
 
 
+def one_step(name: str) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 2), torch.nn.Flatten(), torch.nn.LayerNorm(6), torch.nn.Linear(6, 5))
+    optimizer = create_optimizer_v2(model, name, 1e-3, 0.05)
+    another_step(model, optimizer)
+    return model, optimizer
+
+
+def another_step(model, optimizer) -> None:
+    optimizer.zero_grad()
+    model(torch.linspace(-1, 1, 24).reshape(2, 3, 2, 2)).square().sum().backward()
+    optimizer.step()
+
+
+@torch.compiler.set_stance("force_eager")
+def test_every_optimizer_of_timm_resumes_or_is_refused(tmp_path):
+    """With the state that a run saves, in the file that it saves. Resumed and uninterrupted weights are bitwise identical."""
+    accepted = []
+    for name in list_optimizers():
+        try:
+            check_optimizer(config.parse(["--opt", name]), torch.device("cpu"))
+        except TrainingError as error:
+            assert re.fullmatch(rf"--opt '{name}' cannot be used.* \(.+\); see timm.optim.list_optimizers\(\)", str(error)), error
+            continue
+        accepted.append(name)
+        whole, optimizer = one_step(name)
+        model_state, optimizer_state = get_state_dict(whole, optimizer, options=_FULL_STATE)
+        path = checkpoint.save(tmp_path, 1, {"model": model_state, "optimizer": optimizer_state}, 1)
+        another_step(whole, optimizer)
+        state = checkpoint.load(path)
+        resumed, optimizer = one_step(name)
+        assert not checkpoint.different_optimizer(state["optimizer"], get_state_dict(resumed, optimizer)[1]), name
+        set_state_dict(resumed, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+        another_step(resumed, optimizer)
+        assert all(map(torch.equal, resumed.state_dict().values(), whole.state_dict().values())), name
+    assert {"adamw", "sgd", "lamb", "muon", "kron"} & set(list_optimizers()) <= set(accepted)
+    assert not {"adafactorbv", "adahessian"} & set(accepted)
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
@@ -234,6 +275,41 @@ def test_names_are_printed_as_they_are(run, data, tmp_path, capsys):
     assert f"{output}: last.safetensors" in capsys.readouterr().out
 
 
+ESCAPES = "\x1b[31mred\a\r\n\u202e\x9b2J"
+ESCAPED = "\\x1b[31mred\\x07\\r\\n\\u202e\\x9b2J"
+
+
+def test_control_characters_are_escaped_in_every_name(tmp_path, capsys):
+    """A name of a file or a class, or a word of the command line, cannot control the terminal."""
+    root = tmp_path / ESCAPES
+    mine, output = image_folder(root / "data", (ESCAPES, "bee")), root / "run"
+    photo, weights_file = mine / "val" / "bee" / "0.png", output / "last.safetensors"
+    (root / "bad.png").write_bytes(b"nothing")
+    train_words = ["train", "--data", mine, "--output", output, *TINY]
+    for words, status, times in (
+        (train_words, 0, 1),
+        (train_words, 1, 1),
+        (["eval", "--data", root / "none", "--weights", weights_file], 1, 1),
+        (["predict", photo, root / "bad.png", "--weights", weights_file], 1, 3),
+        (["explain", photo, "--weights", weights_file, "--out", root / "explained"], 0, 3),
+        (["export", "--format", "pt2", "--weights", weights_file], 0, 1),
+        (["export", "--format", "pt2", "--weights", weights_file, "--out", root], 1, 1),
+        (["predict", photo, "--weights", root / "none"], 1, 1),
+        (["train", "--data", mine, "--output", root / "bad.png"], 1, 1),
+        (["bench", "--only", ESCAPES, "--out", root / "bench"], 2, 1),
+        (["bench", "--compare", root / "none", root / "none"], 2, 1),
+    ):
+        capsys.readouterr()
+        assert cli.main(list(map(str, words))) == status, (words, capsys.readouterr().err)
+        found = "".join(capsys.readouterr())
+        assert found.count(ESCAPED) >= times, (words, found)
+        assert found.replace("\n", "").isprintable(), (words, found)
+
+
+def test_control_characters_in_options(refused):
+    assert ESCAPED in refused("eval", f"--{ESCAPES}", "--weights", "w", status=2)
+
+
 MARKUP = "x[/old][bold]:smile:$a_b$%s{0}"
 
 
@@ -274,6 +350,22 @@ def test_predictions_that_are_no_numbers(run, data, tmp_path, capsys, value):
     assert cli.main(words) == 1
     assert capsys.readouterr().err == "s2mlp: the model cannot be explained: its output has NaN or infinite values\n"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(refused, run, data, tmp_path, value):
+    tensors, description = weights.read(run / "last.safetensors")
+    path = tmp_path / "w.safetensors"
+    tensors["head.bias"][:] = value
+    weights.save(path, tensors, description)
+    values = "the model's output has NaN or infinite values\n"
+    assert refused("eval", "--data", data, "--weights", path, "--workers", 0) == f"s2mlp: the loss of {path} is nan: {values}"
+    for format in ("onnx", "pt2"):
+        assert refused("export", "--format", format, "--weights", path) == f"s2mlp: cannot export {path}: {values}"
+    assert list(tmp_path.iterdir()) == [path]
+    assert refused("train", "--data", data, "--output", tmp_path / "new", *TINY, "--weights", path) == (
+        "s2mlp: the output of the model has NaN or infinite values before training: check its initial weights\n"
+    )
 
 
 def test_predictions_into_a_closed_pipe(run, data, monkeypatch, capsys):

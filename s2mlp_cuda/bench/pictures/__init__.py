@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 
+from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import STYLE
 from s2mlp_cuda.bench.measurement import Run
 from s2mlp_cuda.bench.pictures import bars, model_times, roofline, scaling, step_breakdown
@@ -27,7 +28,8 @@ def draw_all(run: Run, folder: Path) -> list[Path]:
         ):
             foot = figure.subfigs[-1]
             foot.text(0.006, 0.5, f"{run.machine['name']}, PyTorch {run.machine['torch']}", va="center", fontsize=10, color=DARK)
-            paths += [folder / f"{name}.svg", folder / f"{name}.png"]
-            figure.savefig(paths[-2], metadata={"Date": None})
-            figure.savefig(paths[-1])
+            for format, metadata in (("svg", {"Date": None}), ("png", None)):
+                paths.append(folder / f"{name}.{format}")
+                with atomic_file(paths[-1]) as file:
+                    figure.savefig(file, format=format, metadata=metadata)
     return paths

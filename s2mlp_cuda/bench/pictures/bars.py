@@ -27,7 +27,7 @@ from s2mlp_cuda.bench.pictures.page import (
     setting_text,
     size_text,
     with_copy,
-    wrong_style,
+    wrong_handles,
 )
 
 #: Bars longer than this multiple of the median bar of their panel are truncated and marked.
@@ -57,7 +57,7 @@ def _draw_bars(cases: dict[Case, list[Measurement]]) -> Figure:
     handles = [
         Patch(color=OURS_COLOR, label="s2mlp_cuda"),
         Patch(color=OTHER_COLOR, label="baselines (//: truncated)"),
-        Patch(**wrong_style(), label="wrong result"),
+        *wrong_handles(m for measurements in cases.values() for m in measurements),
         Line2D([], [], color=DARK, linewidth=1.4, linestyle=DASHES, label="lower bound: every byte moved once"),
         Line2D([], [], color=DARK, linewidth=1.1, marker="|", label="quartiles of the rounds"),
     ]

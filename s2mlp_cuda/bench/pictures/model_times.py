@@ -19,6 +19,7 @@ from s2mlp_cuda.bench.pictures.page import (
     make_page,
     model_rows,
     range_text,
+    wrong_handles,
 )
 
 VARIANT_COLORS = {SLICES: OTHER_COLOR, NATIVE: "#6c8ebf", FUSED: OURS_COLOR, TIMM: "#c9a56b"}
@@ -66,7 +67,7 @@ def _draw_models(cases: dict[Case, list[Measurement]]) -> Figure:
         axis.set_xlabel("ms")
         axis.set_title(direction)
     handles = [Patch(**_variant_style(name), label=name) for name in dict.fromkeys(itertools.chain(*models.values()))]
-    add_legend(body, handles)
+    add_legend(body, handles + wrong_handles(m for measurements in cases.values() for m in measurements))
     return figure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from s2mlp_cuda._style import OURS_COLOR, WRONG_COLOR
@@ -91,21 +92,21 @@ def map_bytes(case: Case) -> int:
 
 
 def size_text(count: int) -> str:
-    """A number of bytes as text; KB, MB and GB are powers of 1024."""
-    power = min(3, int(math.log2(count)) // 10)
-    return f"{round(count / 1024**power, 1):g} {('bytes', 'KB', 'MB', 'GB')[power]}"
+    """A number of bytes as text; KB, MB and GB are powers of 1000."""
+    power = min(3, (len(str(count)) - 1) // 3)
+    return f"{round(count / 1000**power, 1):g} {('bytes', 'KB', 'MB', 'GB')[power]}"
 
 
 def size_axis(axis: Axes, sizes: Iterable[int]) -> None:
-    """A logarithmic x axis of bytes, with ticks at powers of two."""
+    """A logarithmic x axis of bytes, with ticks at powers of ten or, for few of them, at 1, 2, 5, 10 and so on."""
     sizes = list(sizes)
-    first, last = math.log2(min(sizes)), math.log2(max(sizes))
-    step = next(step for step in (1, 2, 5, 10, 20) if last - first <= 6 * step)
-    ticks = range(math.floor(first / step) * step, math.ceil(last) + 2, step)
-    axis.set_xscale("log", base=2)
-    axis.set_xticks([2**tick for tick in ticks], [size_text(2**tick) for tick in ticks])
+    first, last = math.log10(min(sizes)), math.log10(max(sizes))
+    steps = (1,) if last - first > 2 else (1, 2, 5)
+    ticks = [step * 10**power for power in range(math.floor(first), math.ceil(last) + 1) for step in steps]
+    axis.set_xscale("log")
+    axis.set_xticks(ticks, [size_text(tick) for tick in ticks])
     axis.set_xticks([], minor=True)
-    margin = 1.3 if last - first > 3 else 2
+    margin = 1.3 if last - first > 1 else 2
     axis.set_xlim(min(sizes) / margin, max(sizes) * margin)
     axis.set_xlabel("size of the map")
     axis.grid(color=PALE)
@@ -134,6 +135,11 @@ def make_page(width: float, height: float, title: str) -> tuple[Figure, SubFigur
     return figure, body
 
 
+def wrong_handles(measurements: Iterable[Measurement]) -> list[Patch]:
+    """The entry of a legend for the bars of wrong results, if there are any."""
+    return [Patch(**_wrong_style(), label="wrong result")] if any(m.seconds and m.right is False for m in measurements) else []
+
+
 def add_legend(body: SubFigure, handles: list) -> None:
     """A legend below the panels, with as many columns as the width allows."""
     columns = min(len(handles), int(body.figure.get_figwidth() / 3.2))
@@ -150,7 +156,7 @@ def label_rows(axis: Axes, labels: list[str]) -> None:
             label.set(color=OURS_COLOR, fontweight="bold")
 
 
-def wrong_style() -> dict:
+def _wrong_style() -> dict:
     return {"facecolor": "#fecaca", "edgecolor": WRONG_COLOR, "hatch": "///", "linewidth": 0}
 
 
@@ -174,7 +180,7 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
     length = m.median / unit
     wrong = m.right is False
     tip = min(length, TRUNCATED_LENGTH * end)
-    axis.barh(row, tip, height=height, **(wrong_style() if wrong else style))
+    axis.barh(row, tip, height=height, **(_wrong_style() if wrong else style))
     if length == tip:
         low, high = (quartile / unit for quartile in m.quartiles)
         if len(m.seconds) > 1:

@@ -25,7 +25,7 @@ from s2mlp_cuda.bench.pictures.page import (
 )
 
 #: Bytes. The time of calls on smaller maps is not dominated by memory traffic.
-LARGE_MAP = 2**20
+LARGE_MAP = 10**6
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:

@@ -55,7 +55,7 @@ def _draw_scaling(cases: dict[Case, list[Measurement]]) -> Figure:
     everything = [m for measurements in cases.values() for m in measurements]
     handles = [Line2D([], [], label=_line_label(name, everything), **styles[name]) for name in names if name != COPY]
     handles += [Line2D([], [], label=COPY, **styles[COPY])] if with_copy(cases) else []
-    if any(m.right is False for m in everything):
+    if any(m.seconds and m.right is False for m in everything):
         handles.append(Line2D([], [], color=WRONG_COLOR, marker="x", linestyle="none", label="wrong result"))
     body.legend(handles=handles, loc="outside right upper", frameon=False)
     return figure

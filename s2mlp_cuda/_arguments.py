@@ -1,4 +1,4 @@
-"""Validation and normalization of operator arguments."""
+"""Validation and normalization of the arguments of operators, layers and tables."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -93,7 +93,7 @@ def check_ratio(name: str, value: Any) -> None:
 
 
 @_cached
-def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
+def flat_offsets(offsets: Sequence[Sequence[int]], name: str = "offsets") -> list[int]:
     """``((dh0, dw0), (dh1, dw1), ...)`` as ``[dh0, dw0, dh1, dw1, ...]``. Callers must not modify the list.
 
     Raises:
@@ -105,15 +105,29 @@ def flat_offsets(offsets: Sequence[Sequence[int]]) -> list[int]:
         for dh, dw in offsets:
             flat += (_integer(dh), _integer(dw))
     except (TypeError, ValueError):
-        raise TypeError(f"offsets must be a sequence of (dh, dw) pairs of integers, got {offsets!r}") from None
+        raise TypeError(f"{name} must be a sequence of (dh, dw) pairs of integers, got {offsets!r}") from None
     if not flat:
-        raise ValueError("offsets is empty: give at least one (dh, dw) pair")
+        raise ValueError(f"{name} is empty: give at least one (dh, dw) pair")
     if max(flat) >= 2**63 or min(flat) < -(2**63):
-        raise ValueError(f"offsets must be 64-bit integers, got {offsets!r}")
+        raise ValueError(f"{name} must be 64-bit integers, got {offsets!r}")
     return flat
 
 
+def pairs_of(offsets: Sequence[Sequence[int]], name: str = "offsets") -> tuple[tuple[int, int], ...]:
+    """A table as a tuple of pairs of ints.
+
+    Raises:
+        TypeError, ValueError: as :func:`flat_offsets`.
+    """
+    flat = flat_offsets(offsets, name)
+    return tuple(zip(flat[::2], flat[1::2]))
+
+
 def check_data_format(data_format: str) -> None:
+    """
+    Raises:
+        ValueError: the data format is unknown.
+    """
     if data_format not in DATA_FORMATS:
         raise ValueError(f"data_format must be one of {', '.join(map(repr, DATA_FORMATS))}, got {data_format!r}")
 
