@@ -37,9 +37,9 @@ def gelu_spatial_shift(
     layer, which does not save it itself. Saving the shifted map instead would cost another write in the forward pass.
 
     GELU is computed in float32 (float64 for float64 maps). It stays accurate for negative x, where
-    ``x * (1 + erf(x / sqrt 2)) / 2`` suffers from cancellation. At infinities, its value and its derivative are the limits, where
-    those of PyTorch's GELU are NaN. As with PyTorch's GELU, the gradient is NaN where ``x`` is NaN, even at tokens that no output
-    reads.
+    ``x * (1 + erf(x / sqrt 2)) / 2`` suffers from cancellation, up to magnitudes below 1e-36, which may be flushed to zero. At
+    infinities, its value and its derivative are the limits, where those of PyTorch's GELU are NaN. As with PyTorch's GELU, the
+    gradient is NaN where ``x`` is NaN, even at tokens that no output reads.
 
     Args:
         x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides; float64,
