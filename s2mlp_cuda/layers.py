@@ -22,6 +22,7 @@ from s2mlp_cuda._torch_private import may_have_hooks
 from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branch_pool, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._arguments import (
     BranchOffsets,
+    branch_groups,
     check_approximate,
     check_branches,
     check_count,
@@ -315,6 +316,7 @@ class S2MLPBlock(nn.Module):
         self.mlp = Mlp(channels, mlp_ratio)
         self.norm2 = norm_layer(channels)
         self.drop_path = DropPath(drop_path)
+        check_groups(len(self.shift.offsets), None, channels)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """The token-mixing branch, without the norm."""
@@ -389,6 +391,7 @@ class ShiftSplitAttention(_ShiftedBranches):
     ):
         super().__init__(branches, padding_mode, implementation)
         channels = check_count("channels", channels)
+        branch_groups(self.branches, channels)  # checks that no table has more groups than channels
         hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
@@ -503,6 +506,7 @@ class S2(nn.Module):
             self.attention = ShiftSplitAttention(channels, branches, attention_channels, **options)
         else:
             self.sum = ShiftSum(branches, fusion == "mean", **options)
+            branch_groups(self.sum.branches, channels)
         self.expand = nn.Linear(channels, len(branches) * channels)
         self.project = nn.Linear(channels, channels)
 

@@ -71,6 +71,21 @@ def test_split_attention_hidden_channels_default_to_a_quarter():
     assert attention.fc1.bias is None and attention.fc2.bias is None
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda table: layers.S2MLPBlock(4, offsets=table),
+        lambda table: layers.ShiftSplitAttention(4, (None, table)),
+        lambda table: layers.S2(4, (None, table)),
+        lambda table: layers.S2(4, (None, table), "mean"),
+    ],
+)
+def test_more_groups_than_channels_are_an_error_when_a_layer_is_built(build):
+    build(((0, 1),) * 4)
+    with pytest.raises(ValueError, match="^cannot split 4 channels into 5 groups"):
+        build(((0, 1),) * 5)
+
+
 @IMPLEMENTATIONS
 def test_v1_block_matches_the_paper(implementation):
     block = layers.S2MLPBlock(8, mlp_ratio=2, implementation=implementation).double()
