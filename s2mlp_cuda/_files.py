@@ -5,11 +5,13 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".s2mlp.tmp"
+#: Folder of files that are complete but not yet in their place.
+_COMPLETE = ".s2mlp.complete"
 #: Full disks, exceeded quotas and files that are too large.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -34,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
-    try:
+    with _errors_name(path):
         try:
             with open(temporary, "xb") as file:
                 yield file
@@ -45,6 +47,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             temporary.unlink(missing_ok=True)
             raise
         _sync(target.parent)
+
+
+@contextmanager
+def _errors_name(path: Path) -> Iterator[None]:
+    """
+    Raises:
+        OSError: instead of one that names a temporary file, or that caused another error; ``filename`` is ``path``.
+    """
+    try:
+        yield
     except Exception as error:
         cause = error if isinstance(error, OSError) else full_disk(error)
         if cause is None or cause.errno is None:
@@ -52,8 +64,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         raise OSError(cause.errno, cause.strerror, str(path)) from error
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -70,6 +82,56 @@ def replaced_files(path: Path) -> Iterator[Path]:
         yield written
         for file in sorted(Path(folder).iterdir(), key=lambda file: file == written):
             os.replace(file, target.parent / file.name)
+
+
+@contextmanager
+def replaced_together(folder: Path) -> Iterator[Path]:
+    """A temporary folder in ``folder``. The files written to it replace those of the same names in ``folder``: all or, after an
+    error, none.
+
+    They are complete when their folder gets its final name, in one step, and are then moved. If the process is killed in between,
+    :func:`current` finds them, and the next call moves them.
+
+    Raises:
+        OSError: a file cannot be written; ``filename`` is ``folder``.
+    """
+    with _errors_name(folder), tempfile.TemporaryDirectory(_SUFFIX, ".", folder) as temporary:
+        files = Path(temporary, "files")
+        files.mkdir()
+        yield files
+        for path in (*files.iterdir(), files):
+            _sync(path)
+        while files.exists():
+            _move_complete_files(folder)
+            with _another_process():
+                os.replace(files, folder / _COMPLETE)
+        _sync(folder)
+        _move_complete_files(folder)
+        _sync(folder)
+
+
+def current(folder: Path, name: str) -> Path:
+    """The path of a file of the newest complete set that :func:`replaced_together` wrote, or of any other file of a folder."""
+    complete = folder / _COMPLETE / name
+    return complete if complete.exists() else folder / name
+
+
+def _move_complete_files(folder: Path) -> None:
+    complete = folder / _COMPLETE
+    with suppress(FileNotFoundError), _another_process():  # there are none, or another process moves them
+        for path in complete.iterdir():
+            os.replace(path, folder / path.name)
+        complete.rmdir()
+
+
+@contextmanager
+def _another_process() -> Iterator[None]:
+    """Ignores that the folder of complete files is not empty, because another process has saved to the same folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

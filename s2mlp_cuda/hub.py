@@ -26,6 +26,7 @@ from torch import nn
 
 from s2mlp_cuda import models
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda._files import atomic_file, current, replaced_together
 from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.models._registry import configuration
@@ -117,21 +118,41 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
             )
         return config
 
-    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options) -> str | None:
-        """Write config.json, model.safetensors and, if there is none, README.md; nothing for a model that cannot be saved.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **options,
+    ) -> str | None:
+        """Write config.json, model.safetensors and, if there is none, README.md: all of them, or nothing for a model that cannot be
+        saved or on a full disk. A model that was saved in the same folder before is then kept.
 
         Args:
             save_directory: folder, which is created if necessary.
             config: None, or the same arguments that are written anyway.
-            **options: as for :meth:`huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
+            repo_id, push_to_hub, model_card_kwargs, **options: as for
+                :meth:`huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
 
         Raises:
             TypeError, ValueError: config.json cannot describe the model, or ``config`` describes another one.
+            OSError: a file cannot be written.
         """
         own = self._config()
         if config not in (None, own):
             raise ValueError(f"config must be None or the arguments of this model, {own}, got {config}")
-        return super().save_pretrained(save_directory, config=own, **options)
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced_together(folder) as files:
+            super().save_pretrained(files, config=own, model_card_kwargs=model_card_kwargs)
+            if (folder / "README.md").exists():
+                (files / "README.md").unlink()
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, config=own, model_card_kwargs=model_card_kwargs, **options)
 
     def push_to_hub(self, *args, **options) -> str:
         """Upload what :meth:`save_pretrained` writes; arguments as for :meth:`huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
@@ -146,7 +167,8 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
         # Clones, because a file cannot have tensors that share memory.
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
         content = _safetensors.to_bytes(tensors, {}, format="pt")
-        (save_directory / constants.SAFETENSORS_SINGLE_FILE).write_bytes(content)
+        with atomic_file(save_directory / constants.SAFETENSORS_SINGLE_FILE) as file:
+            file.write(content)
 
     @classmethod
     def from_pretrained(
@@ -179,7 +201,7 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
 
         def file(name: str) -> Path:
             if Path(pretrained_model_name_or_path).is_dir():
-                return Path(pretrained_model_name_or_path, name)
+                return current(Path(pretrained_model_name_or_path), name)
             download: dict[str, Any] = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
             download |= {"local_files_only": local_files_only, "revision": revision}
             return Path(hf_hub_download(str(pretrained_model_name_or_path), name, **download))
