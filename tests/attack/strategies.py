@@ -39,12 +39,16 @@ class Layout:
         return view.copy_(values).expand(shape)
 
 
+def contiguous(dims: int, skip: int = 0) -> Layout:
+    return Layout(skip, (1,) * dims, (0,) * dims, tuple(range(dims)), (False,) * dims)
+
+
 @st.composite
 def layouts(draw, shape: tuple[int, ...]) -> Layout:
     dims = len(shape)
     skip = draw(st.sampled_from((0, 0, 1, 2, 3, 5)))
     if draw(st.booleans()):
-        return Layout(skip, (1,) * dims, (0,) * dims, tuple(range(dims)), (False,) * dims)
+        return contiguous(dims, skip)
     steps = tuple(draw(st.lists(st.sampled_from((1, 1, 1, 2, 3)), min_size=dims, max_size=dims)))
     margins = tuple(draw(st.lists(st.sampled_from((0, 0, 0, 1, 3)), min_size=dims, max_size=dims)))
     order = tuple(draw(st.permutations(range(dims))))
