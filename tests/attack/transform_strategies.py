@@ -162,8 +162,8 @@ def transform_cases(draw, names: tuple[str, ...] = NAMES, engines: tuple[str, ..
         scales[3:] = [2.0 ** -round(math.log2(channels) / 2)] * len(scales[3:])
     # PyTorch makes no dual number of a tensor whose elements share memory.
     forward_mode = "jvp" in kinds or engine.startswith("dual")
-    # An internal assertion of PyTorch fails for dual numbers that are empty, in linear layers, and for all fake tensors, also if they
-    # have unusual strides.
+    # An internal assertion of PyTorch fails in linear layers for empty dual numbers, and for fake ones that are empty or have
+    # unusual strides.
     fake_duals = forward_mode and engine in ("fake", "make_fx")
     assume(not (forward_mode and 0 in shapes[0] and (attention or fake_duals)))
     # PyTorch does not trace vmap of linear layers with fake tensors, and makes no dual numbers of tensors with symbolic sizes.
