@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 _SUFFIX = ".s2mlp.tmp"
+#: Folder of files that are complete but not yet in their place.
+_COMPLETE = ".s2mlp.complete"
 #: Full disks, exceeded quotas and files that are too large.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -104,8 +106,8 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         _sync(target.parent)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -126,6 +128,56 @@ def replaced_files(path: Path) -> Iterator[Path]:
         yield written
         for file in sorted(folder.iterdir(), key=lambda file: file == written):
             os.replace(file, target.parent / file.name)
+
+
+@contextmanager
+def replaced_together(folder: Path) -> Iterator[Path]:
+    """A temporary folder in ``folder``. The files written to it replace those of the same names in ``folder``: all or, after an
+    error, none.
+
+    They are complete when their folder gets its final name, in one step, and are then moved. If the process is killed in between,
+    :func:`current` finds them, and the next call moves them.
+
+    Raises:
+        OSError: a file cannot be written; ``filename`` is ``folder``.
+    """
+    with _errors_name(folder), _temporary(folder / _COMPLETE, is_folder=True) as temporary:
+        files = temporary / "files"
+        files.mkdir()
+        yield files
+        for path in (*files.iterdir(), files):
+            _sync(path)
+        while files.exists():
+            _move_complete_files(folder)
+            with _another_process():
+                os.replace(files, folder / _COMPLETE)
+        _sync(folder)
+        _move_complete_files(folder)
+        _sync(folder)
+
+
+def current(folder: Path, name: str) -> Path:
+    """The path of a file of the newest complete set that :func:`replaced_together` wrote, or of any other file of a folder."""
+    complete = folder / _COMPLETE / name
+    return complete if complete.exists() else folder / name
+
+
+def _move_complete_files(folder: Path) -> None:
+    complete = folder / _COMPLETE
+    with suppress(FileNotFoundError), _another_process():  # there are none, or another process moves them
+        for path in complete.iterdir():
+            os.replace(path, folder / path.name)
+        complete.rmdir()
+
+
+@contextmanager
+def _another_process() -> Iterator[None]:
+    """Ignores that the folder of complete files is not empty, because another process has saved to the same folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
 
 
 def write_text(path: Path, text: str) -> None:

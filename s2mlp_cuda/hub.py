@@ -15,7 +15,8 @@ have a checksum. What config.json cannot describe, such as a callable ``norm_lay
 import inspect
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from torch import nn
 
 from s2mlp_cuda import models
 from s2mlp_cuda._extras import MissingExtraError, require
+from s2mlp_cuda._files import atomic_file, current, replaced_together
+from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.models._registry import configuration
 
@@ -115,21 +118,41 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
             )
         return config
 
-    def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options) -> str | None:
-        """Write config.json, model.safetensors and, if there is none, README.md; nothing for a model that cannot be saved.
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        config: Any = None,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        model_card_kwargs: dict[str, Any] | None = None,
+        **options,
+    ) -> str | None:
+        """Write config.json, model.safetensors and, if there is none, README.md: all of them, or nothing for a model that cannot be
+        saved or on a full disk. A model that was saved in the same folder before is then kept.
 
         Args:
             save_directory: folder, which is created if necessary.
             config: None, or the same arguments that are written anyway.
-            **options: as for :meth:`huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
+            repo_id, push_to_hub, model_card_kwargs, **options: as for
+                :meth:`huggingface_hub.PyTorchModelHubMixin.save_pretrained`.
 
         Raises:
             TypeError, ValueError: config.json cannot describe the model, or ``config`` describes another one.
+            OSError: a file cannot be written.
         """
         own = self._config()
         if config not in (None, own):
             raise ValueError(f"config must be None or the arguments of this model, {own}, got {config}")
-        return super().save_pretrained(save_directory, config=own, **options)
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replaced_together(folder) as files:
+            super().save_pretrained(files, config=own, model_card_kwargs=model_card_kwargs)
+            if (folder / "README.md").exists():
+                (files / "README.md").unlink()
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(repo_id or folder.name, config=own, model_card_kwargs=model_card_kwargs, **options)
 
     def push_to_hub(self, *args, **options) -> str:
         """Upload what :meth:`save_pretrained` writes; arguments as for :meth:`huggingface_hub.PyTorchModelHubMixin.push_to_hub`.
@@ -144,7 +167,8 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
         # Clones, because a file cannot have tensors that share memory.
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in self.state_dict().items()}
         content = _safetensors.to_bytes(tensors, {}, format="pt")
-        (save_directory / constants.SAFETENSORS_SINGLE_FILE).write_bytes(content)
+        with atomic_file(save_directory / constants.SAFETENSORS_SINGLE_FILE) as file:
+            file.write(content)
 
     @classmethod
     def from_pretrained(
@@ -171,22 +195,27 @@ class _Saved(nn.Module, PyTorchModelHubMixin):
 
         Raises:
             OSError: a file does not exist or cannot be read or downloaded.
-            ValueError: config.json is not the configuration of such a model, or the weights are damaged or of a different one.
+            ValueError: config.json is not the configuration of such a model, or of one that is much larger than the weights, which
+                is not built; the weights are damaged or of a different model.
         """
 
         def file(name: str) -> Path:
             if Path(pretrained_model_name_or_path).is_dir():
-                return Path(pretrained_model_name_or_path, name)
+                return current(Path(pretrained_model_name_or_path), name)
             download: dict[str, Any] = {"force_download": force_download, "token": token, "cache_dir": cache_dir}
             download |= {"local_files_only": local_files_only, "revision": revision}
             return Path(hf_hub_download(str(pretrained_model_name_or_path), name, **download))
 
-        model = _build(cls, file(constants.CONFIG_NAME), arguments)
-        path = file(constants.SAFETENSORS_SINGLE_FILE)
+        config, path = file(constants.CONFIG_NAME), file(constants.SAFETENSORS_SINGLE_FILE)
+        arguments = {**_arguments(cls, config), **arguments}
         tensors, _ = _safetensors.read(path)
-        different = differences(tensors, model.state_dict())
-        if strict and different:
+        with _errors_of(cls, config):
+            expected = build_on_meta(lambda: cls(**arguments), tensors.values()).state_dict()
+        different = [name for name in differences(tensors, expected) if strict or name in tensors.keys() & expected.keys()]
+        if different:
             raise ValueError(f"{path} has weights of a different model: {few(different)}")
+        with _errors_of(cls, config):
+            model = cls(**arguments)
         # Clones, because tensors that were read may be views of the file.
         model.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, strict=strict, assign=True)
         return model.to(map_location).eval()
@@ -211,12 +240,12 @@ def _differ(module: nn.Module | None, original: nn.Module | None) -> bool:
     )
 
 
-def _build(cls: Any, path: Path, arguments: dict[str, Any]) -> nn.Module:
-    """The model that config.json describes. It may name nothing but the arguments of the constructor.
+def _arguments(cls: Any, path: Path) -> dict[str, Any]:
+    """The arguments of the constructor in config.json, which may have no others.
 
     Raises:
         OSError: the file does not exist or cannot be read.
-        ValueError: the file is not JSON, or has other names or values than those of the constructor.
+        ValueError: the file is not JSON, or has other names than those of the constructor.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -228,12 +257,22 @@ def _build(cls: Any, path: Path, arguments: dict[str, Any]) -> nn.Module:
     unknown = sorted(config.keys() - (parameters.keys() - {"self"}))
     if unknown and all(each.kind is not each.VAR_KEYWORD for each in parameters.values()):
         raise ValueError(f"{path} is not the configuration of {cls.__name__}, which has no arguments {few(unknown)}")
+    return config
+
+
+@contextmanager
+def _errors_of(cls: Any, path: Path) -> Iterator[None]:
+    """
+    Raises:
+        ValueError: the constructor cannot be called with the arguments in config.json.
+    """
     try:
-        return cls(**{**config, **arguments})
+        yield
     except MissingExtraError:
         raise
     except Exception as error:  # constructors check their arguments in many ways
-        raise ValueError(f"cannot build {cls.__name__} with the arguments in {path} ({' '.join(str(error).split())})") from error
+        message = str(error).partition("\n")[0]  # what follows in PyTorch's messages is a stack trace
+        raise ValueError(f"cannot build {cls.__name__} with the arguments in {path} ({message})") from error
 
 
 class S2MLP(models.S2MLP, _Saved, tags=["s2mlp"], paper_url="https://arxiv.org/abs/2106.07477", **_CARD):

@@ -320,6 +320,7 @@ class S2MLPBlock(nn.Module):
         self.mlp = Mlp(channels, mlp_ratio)
         self.norm2 = norm_layer(channels)
         self.drop_path = DropPath(drop_path)
+        check_groups(len(self.shift.offsets), None, channels)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """The token-mixing branch, without the norm."""
@@ -405,7 +406,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         check_attention_pool(attention_pool)
         self.attention_pool = attention_pool
         channels = check_count("channels", channels)
-        branch_groups(self.branches, channels)
+        branch_groups(self.branches, channels)  # checks that no table has more groups than channels
         hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)

@@ -168,3 +168,70 @@ def test_several_files_are_replaced_or_none(tmp_path):
                 raise KeyError
         assert path.read_text() == ("old" if fails else "new")
         assert sorted(os.listdir(tmp_path)) == (["model"] if fails else ["model", "model.data"])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two files of one set, and another file."""
+    for name in ("a", "b", "other"):
+        (tmp_path / name).write_text("old")
+    return tmp_path
+
+
+def contents(folder, *names):
+    return [_files.current(folder, name).read_text() for name in names]
+
+
+def write_both(folder, text="new"):
+    with _files.replaced_together(folder) as files:
+        for name in ("a", "b"):
+            (files / name).write_text(text)
+
+
+def test_files_of_a_set_are_replaced_together(folder):
+    write_both(folder)
+    assert contents(folder, "a", "b", "other") == ["new", "new", "old"] and sorted(os.listdir(folder)) == ["a", "b", "other"]
+    with pytest.raises(KeyError), _files.replaced_together(folder) as files:
+        (files / "a").write_text("half")
+        raise KeyError
+    assert contents(folder, "a", "b") == ["new", "new"] and sorted(os.listdir(folder)) == ["a", "b", "other"]
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_set_that_was_not_moved_is_found_and_moved_by_the_next(folder, monkeypatch, moved):
+    """As if the process had been killed before the first file is moved, or before the second."""
+    seen = []
+
+    def replace(source, target, rename=os.replace):
+        seen.append(target)
+        if len(seen) > 1 + moved:
+            raise OSError(errno.EIO, "killed")
+        rename(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+        patched.setattr(os, "replace", replace)
+        write_both(folder)
+    assert contents(folder, "a", "b") == ["new"] * 2 and len(os.listdir(folder)) == 4
+    with pytest.raises(KeyError), _files.replaced_together(folder):
+        raise KeyError
+    assert contents(folder, "a", "b") == ["new"] * 2
+    write_both(folder, "newest")
+    assert contents(folder, "a", "b") == ["newest"] * 2 and sorted(os.listdir(folder)) == ["a", "b", "other"]
+
+
+def test_processes_that_write_the_same_set(folder):
+    children = []
+    for number in range(4):
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                for _ in range(30):
+                    write_both(folder, f"{number}")
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+    first, second = contents(folder, "a", "b")
+    assert first == second != "old" and sorted(os.listdir(folder)) == ["a", "b", "other"]

@@ -28,11 +28,13 @@ import copy
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda.convert._checkpoints import Found, names_in, read, search
 from s2mlp_cuda.convert._layouts import LAYERS, MODELS
 from s2mlp_cuda.convert._loading import check_module, load
@@ -141,7 +143,9 @@ def _convert_part(found: Found, prefix: str, data_format: str, report: Report) -
     if found.net is not None:
         check_module(found.net.get_submodule(path))
     try:
-        module = layout.build(weights, data_format) if layout.is_layer else layout.build(weights)
+        build = partial(layout.build, weights, *([data_format] if layout.is_layer else []))
+        build_on_meta(build, weights.values())
+        module = build()
     except ValueError as error:
         raise ValueError(f"cannot convert the {layout.name} weights{f' at {path}' if path else ''}: {error}") from error
     load(module, layout, weights, prefix, report, prefix if found.is_network else "")

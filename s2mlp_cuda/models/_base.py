@@ -3,7 +3,7 @@
 The public methods follow timm's interface, so timm's tools work with these models.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -65,14 +65,14 @@ def pool_of(global_pool: str) -> nn.Module:
     return SelectAdaptivePool2d(pool_type=global_pool, flatten=True, input_fmt="NHWC")
 
 
-def drop_path_rates(depth: int, last: float) -> list[float]:
+def drop_path_rates(depth: int, last: float) -> Iterator[float]:
     """One rate per block, increasing linearly from 0 to ``last`` (the linear decay rule of arXiv 1603.09382).
 
     Raises:
         TypeError, ValueError: ``last`` is not a number in [0, 1).
     """
     check_drop_path_rate("drop_path_rate", last)
-    return [last * i / max(1, depth - 1) for i in range(depth)]
+    return (last * i / max(1, depth - 1) for i in range(depth))
 
 
 def feature_indices(indices: int | Sequence[int] | None, count: int) -> list[int]:

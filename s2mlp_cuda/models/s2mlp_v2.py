@@ -94,7 +94,7 @@ class S2MLPv2(Backbone):
         attention_ratios = _per_stage("attention_ratio", attention_ratio, len(depths))
         self.dynamic_img_pad = dynamic_img_pad
         norm = norm_layer_of(norm_layer)
-        rates = iter(drop_path_rates(sum(depths), drop_path_rate))
+        rates = drop_path_rates(sum(depths), drop_path_rate)
         self.stages = nn.Sequential()
         self.feature_info = []
         self.token_size = (1, 1)

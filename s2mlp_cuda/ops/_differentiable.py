@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch.autograd.forward_ad import unpack_dual
 from torch.utils.flop_counter import register_flop_formula
 
 from s2mlp_cuda._torch_private import (
@@ -123,7 +124,10 @@ class _Derivatives:
             return (*grads, *(None,) * (count - num_tensors))
 
         def jvp(ctx, *tangents) -> torch.Tensor:
-            return rules.jvp(ctx.saved_tensors, ctx.arguments, *tangents[:num_tensors])
+            # PyTorch disables forward mode here, and with it that of the outer levels: the derivative of a tangent would be zero.
+            with enable_forward_mode():
+                saved = tuple(tensor if tensor is None else unpack_dual(tensor).primal for tensor in ctx.saved_tensors)
+                return rules.jvp(saved, ctx.arguments, *tangents[:num_tensors])
 
         self.save, self.setup_context, self.backward, self.jvp = save, setup_context, backward, jvp
 

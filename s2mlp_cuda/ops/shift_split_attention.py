@@ -164,29 +164,36 @@ class _SplitAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        x, fc1_weight, fc2_weight, fc1, fc2, pooled, hidden, activation, weights = ctx.saved_tensors
-        _, attention_pool, *table = ctx.arguments
-        nones = (None,) * len(ctx.arguments)
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return (*_differentiable_gradients(ctx, grad), *nones)
-        _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
-        weights_grad = _kernel(_combine_backward_weights, grad, x, *table).expand_as(weights)  # see shift_branches.weights_gradient
-        logits_grad = torch.ops.aten._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
-        logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2))
-        fc2_grad = fc1_grad = None
-        if needs_fc2:
-            fc2_grad = _weight_grad(logits_grad, activation).to(fc2_weight.dtype)
-        hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2, hidden)
-        if needs_fc1:
-            fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)
-        pool_grad = scale_pooled(hidden_grad @ fc1, x, attention_pool)
-        x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
-        return (x_grad, fc1_grad, fc2_grad, *nones)
+        # Read once: torch.utils.checkpoint does not unpack saved tensors twice.
+        saved = ctx.saved_tensors
+        with without_autocast(grad.device.type):
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                gradients = _differentiable_gradients(ctx, saved[:3], grad)
+            else:
+                gradients = _gradients(ctx, saved, grad)
+        return (*gradients, *(None,) * len(ctx.arguments))
 
 
-def _differentiable_gradients(ctx, grad) -> list:
+def _gradients(ctx, saved, grad) -> tuple:
+    x, fc1_weight, fc2_weight, fc1, fc2, pooled, hidden, activation, weights = saved
+    _, attention_pool, *table = ctx.arguments
+    _, needs_fc1, needs_fc2, *_ = ctx.needs_input_grad
+    weights_grad = _kernel(_combine_backward_weights, grad, x, *table).expand_as(weights)  # see shift_branches.weights_gradient
+    logits_grad = torch.ops.aten._softmax_backward_data(weights_grad, weights, -2, weights.dtype)
+    logits_grad = logits_grad.reshape(*hidden.shape[:-1], len(fc2))
+    fc2_grad = fc1_grad = None
+    if needs_fc2:
+        fc2_grad = _weight_grad(logits_grad, activation).to(fc2_weight.dtype)
+    hidden_grad = torch.ops.aten.gelu_backward(logits_grad @ fc2, hidden)
+    if needs_fc1:
+        fc1_grad = _weight_grad(hidden_grad, pooled).to(fc1_weight.dtype)
+    pool_grad = scale_pooled(hidden_grad @ fc1, x, attention_pool)
+    x_grad = _kernel(_combine_backward, grad, weights, pool_grad, *table) if ctx.needs_input_grad[0] else None
+    return x_grad, fc1_grad, fc2_grad
+
+
+def _differentiable_gradients(ctx, inputs, grad) -> list:
     """The gradients as differentiable functions of all inputs, for higher-order derivatives."""
-    inputs = ctx.saved_tensors[:3]
     required = [i for i in range(3) if ctx.needs_input_grad[i]]
     out = _composed_of_operators(*inputs, *ctx.arguments)
     gradients = torch.autograd.grad(out, [inputs[i] for i in required], grad, create_graph=True)

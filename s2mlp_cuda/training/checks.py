@@ -12,6 +12,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda.training.cache import check_options
 from s2mlp_cuda.training.checkpoint import different_optimizer
+from s2mlp_cuda.training.config import MAX_SIDE
 from s2mlp_cuda.training.errors import TrainingError, one_line
 
 #: With a smaller alpha, images are not mixed visibly; NumPy's beta distribution gives NaN below about 1e-308.
@@ -21,12 +22,16 @@ _MIN_ALPHA = 1e-6
 def check_arguments(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        TrainingError: the output has no name, a range is empty, alpha of Mixup or CutMix is too small, stochastic depth is given
-            twice, timm does not know the augmentation policy, or ``cache`` does not support an option.
+        TrainingError: the output has no name, images are too large, a range is empty, alpha of Mixup or CutMix is too small,
+            stochastic depth is given twice, timm does not know the augmentation policy, or ``cache`` does not support an option.
         MissingExtraError: ``cache`` is set and Kornia is not installed.
     """
     if not arguments.output:
         raise TrainingError("--output must be the name of a folder, got ''")
+    if arguments.img_size > MAX_SIDE * arguments.crop_pct:
+        raise TrainingError(
+            f"--img-size must be at most {MAX_SIDE} times --crop-pct, got {arguments.img_size} and {arguments.crop_pct:g}"
+        )
     if arguments.drop_path and "drop_path_rate" in arguments.model_kwargs:
         raise TrainingError("--drop-path and drop_path_rate in --model-kwargs are the same: give one of them")
     for name in ("scale", "ratio"):

@@ -38,6 +38,8 @@ class Parser(argparse.ArgumentParser):
 
 _SWITCH = argparse.BooleanOptionalAction
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+#: The largest side of an image, in pixels, before the center crop in evaluation. A weights file cannot ask for more.
+MAX_SIDE = 8192
 _PROBABILITY = real(0, 1)
 
 

@@ -3,7 +3,9 @@
 import inspect
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,10 +14,11 @@ import torch
 from torch import nn
 
 import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
+from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda.models import list_models
 from s2mlp_cuda.models._registry import configuration
 from s2mlp_cuda.training import peer_models  # noqa: F401, registers these models with timm
-from s2mlp_cuda.training.config import INTERPOLATIONS, tuples_to_lists
+from s2mlp_cuda.training.config import INTERPOLATIONS, MAX_SIDE, tuples_to_lists
 from s2mlp_cuda.training.errors import TrainingError, one_line
 
 #: Arguments of timm.create_model that select initial weights. They do not belong to the description of a trained model.
@@ -83,6 +86,8 @@ def from_json(fields: Mapping[str, Any]) -> Description:
             raise ValueError(f"{name} must be {allowed}, got {reprlib.repr(fields[name])}")
     if len(fields["class_names"]) > fields["num_classes"]:
         raise ValueError(f"{len(fields['class_names'])} class names for {fields['num_classes']} classes")
+    if fields["img_size"] > MAX_SIDE * fields["crop_pct"]:
+        raise ValueError(f"img_size must be at most {MAX_SIDE} times crop_pct, got {fields['img_size']} and {fields['crop_pct']}")
     return Description(**fields)
 
 
@@ -145,10 +150,21 @@ def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
         TrainingError: the model is unknown or does not accept the arguments.
     """
     check_model(name, {argument: value for argument, value in kwargs.items() if argument not in _INITIAL_WEIGHTS})
-    try:
+    with _errors_of(name, kwargs):
         return timm.create_model(name, num_classes=num_classes, **kwargs)
+
+
+@contextmanager
+def _errors_of(name: str, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """
+    Raises:
+        TrainingError: the model does not accept the arguments.
+    """
+    try:
+        yield
     except Exception as error:  # models check their arguments in many ways
-        raise TrainingError(f"cannot build {name} with {kwargs}: {one_line(error)}") from error
+        given = textwrap.shorten(str(kwargs), 1000, placeholder=" ...")
+        raise TrainingError(f"cannot build {name} with {given}: {one_line(error)}") from error
 
 
 def build_described(description: Description) -> nn.Module:
@@ -158,3 +174,31 @@ def build_described(description: Description) -> nn.Module:
     """
     check_model(description.model, description.model_kwargs)
     return build(description.model, description.num_classes, **description.model_kwargs)
+
+
+def build_described_on_meta(description: Description, weights: Collection[torch.Tensor]) -> nn.Module:
+    """The model without memory for its tensors, to compare it with the weights in the same file.
+
+    Raises:
+        TrainingError: as for :func:`build_described`; the model is much larger than the weights.
+    """
+    name, kwargs = description.model, description.model_kwargs
+    check_model(name, kwargs)
+    with _errors_of(name, kwargs):
+        if name not in list_models():
+            _check_integers(kwargs, max((max(tensor.shape, default=1) for tensor in weights if tensor.numel()), default=1))
+        return build_on_meta(lambda: timm.create_model(name, num_classes=description.num_classes, **kwargs), weights)
+
+
+def _check_integers(value: Any, largest_dimension: int) -> None:
+    """Bounds the loops in constructors of timm's models. An integer is a size of an image, or a number of blocks or channels.
+
+    Raises:
+        ValueError: an integer is larger than the sides of all images and the dimensions of all weights.
+    """
+    limit = max(MAX_SIDE, largest_dimension)
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_integers(item, largest_dimension)
+    elif isinstance(value, int) and value > limit:
+        raise ValueError(f"{value} is more than {limit}, the most that the sizes of images and weights allow")

@@ -14,7 +14,7 @@ from s2mlp_cuda._extras import MissingExtraError
 from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.export import decompose, to_onnx
-from s2mlp_cuda.training.description import Description, build_described, from_json
+from s2mlp_cuda.training.description import Description, build_described, build_described_on_meta, from_json
 from s2mlp_cuda.training.errors import TrainingError, one_line
 from s2mlp_cuda.training.files import check_file
 
@@ -81,17 +81,18 @@ def load(path: Path) -> tuple[nn.Module, Description]:
 
     Raises:
         TrainingError: the file does not exist, is damaged, has no description of its model, or the description names anything
-            but a registered model and its plain arguments.
+            but a registered model and its plain arguments, or a model that is much larger than the weights, which is not built.
     """
     tensors, description = read(path)
     if description is None:
         raise TrainingError(f"{path} has no description of its model: it was not written by s2mlp train")
     try:
-        model = build_described(description)
+        expected = build_described_on_meta(description, tensors.values()).state_dict()
+        different = differences(tensors, expected)
+        model = None if different else build_described(description)
     except TrainingError as error:
         raise TrainingError(f"{path}: {error}") from error
-    different = differences(tensors, model.state_dict())
-    if different:
+    if model is None:
         raise TrainingError(f"{path} has weights of a different model: {few(different)}")
     model.load_state_dict(tensors)
     return model.eval(), description

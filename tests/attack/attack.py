@@ -1,12 +1,12 @@
-"""Calls the operators with random arguments for some time, and compares every result with the NumPy oracle.
+"""Calls the operators with random arguments for some time, and compares every result with an oracle.
 
     python tests/attack/attack.py --minutes 30                  different arguments in every run
     python tests/attack/attack.py --minutes 30 --seed 7         the same arguments again
     python tests/attack/attack.py --minutes 30 --save FOLDER    attack.json as well
 
-A sixth of the time each: the installed binary; its CPU kernels, built with AddressSanitizer and UBSan, with every instruction set
-that the processor supports; the CUDA kernels, emulated on the CPU under the same sanitizers; the CPU kernels with eight threads,
-under ThreadSanitizer.
+A sixth of the time each: the installed binary, also through the public functions and layers under random transforms; its CPU
+kernels, built with AddressSanitizer and UBSan, with every instruction set that the processor supports; the CUDA kernels, emulated
+on the CPU under the same sanitizers; the CPU kernels with eight threads, under ThreadSanitizer.
 """
 
 import argparse
@@ -31,11 +31,18 @@ from s2mlp_cuda._system import commit_name, cpu_name  # noqa: E402
 from checks import check_branches, check_gelu, check_shift  # noqa: E402
 from emulated import build_kernels, sanitized_environment, sanitized_python  # noqa: E402
 from strategies import DTYPES, FLOATING, branch_cases, shift_cases  # noqa: E402
+from transform_checks import check_transforms, check_values  # noqa: E402
+from transform_strategies import linear_cases, transform_cases  # noqa: E402
 
 CHECKS = {
     "spatial_shift": (check_shift, shift_cases(DTYPES)),
     "gelu_spatial_shift": (check_gelu, shift_cases(FLOATING)),
     "branch operators": (check_branches, branch_cases()),
+}
+#: Public functions and layers, which call the installed binary only.
+FUNCTION_CHECKS = {
+    "values and gradients of linear functions": (lambda _, case: check_values(case), linear_cases()),
+    "functions and layers under transforms": (lambda _, case: check_transforms(case), transform_cases()),
 }
 #: Library of kernels, and what ATEN_CPU_CAPABILITY says.
 TARGETS = {
@@ -50,14 +57,15 @@ ROUND = settings(
 
 
 def worker(library: str, seconds: float, first_seed: int) -> None:
-    """Prints the number of cases per operator, as JSON. Raises at the first wrong result, which Hypothesis shrinks and shows."""
+    """Prints the number of cases per check, as JSON. Raises at the first wrong result, which Hypothesis shrinks and shows."""
     if library:
         torch.ops.load_library(library)
     ops = torch.ops.s2mlp_cuda_on_cpu if library else torch.ops.s2mlp_cuda
+    checks = CHECKS if library else CHECKS | FUNCTION_CHECKS
     counts: Counter = Counter()
 
     def run(name: str, number: int) -> None:
-        check, cases = CHECKS[name]
+        check, cases = checks[name]
 
         @seed(number)
         @ROUND
@@ -71,14 +79,14 @@ def worker(library: str, seconds: float, first_seed: int) -> None:
 
     number, end = first_seed, time.monotonic() + seconds
     while time.monotonic() < end:
-        for name in CHECKS:
+        for name in checks:
             run(name, number)
         number += 1
     print(json.dumps(counts))
 
 
 def attack(target: str, seconds: float, first_seed: int) -> tuple[dict[str, int], str]:
-    """The number of cases per operator, and what was found."""
+    """The number of cases per check, and what was found."""
     kind, capability = TARGETS[target]
     library = str(build_kernels(kind)) if kind else ""
     python, environment = (sanitized_python(kind), sanitized_environment(kind)) if kind else ([sys.executable], os.environ)

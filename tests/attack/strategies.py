@@ -11,7 +11,7 @@ FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES = (*FLOATING, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 #: Up to the ends of int64.
 _FAR = (-(2**63), 2**63 - 1, -(2**31), 2**31 - 1, 2**32, 2**62)
-_offsets = st.one_of(st.integers(-3, 3), st.integers(-40, 40), st.integers(-(2**63), 2**63 - 1), st.sampled_from(_FAR))
+any_offset = st.one_of(st.integers(-3, 3), st.integers(-40, 40), st.integers(-(2**63), 2**63 - 1), st.sampled_from(_FAR))
 _sides = st.sampled_from((0, 1, 2, 3, 5, 7, 11))
 _channels = st.sampled_from((0, 1, 2, 3, 4, 5, 7, 8, 12, 13, 16, 24, 31, 32, 64, 67, 96, 130))
 _leading = st.lists(st.sampled_from((0, 1, 2, 3)), max_size=3)
@@ -39,12 +39,16 @@ class Layout:
         return view.copy_(values).expand(shape)
 
 
+def contiguous(dims: int, skip: int = 0) -> Layout:
+    return Layout(skip, (1,) * dims, (0,) * dims, tuple(range(dims)), (False,) * dims)
+
+
 @st.composite
 def layouts(draw, shape: tuple[int, ...]) -> Layout:
     dims = len(shape)
     skip = draw(st.sampled_from((0, 0, 1, 2, 3, 5)))
     if draw(st.booleans()):
-        return Layout(skip, (1,) * dims, (0,) * dims, tuple(range(dims)), (False,) * dims)
+        return contiguous(dims, skip)
     steps = tuple(draw(st.lists(st.sampled_from((1, 1, 1, 2, 3)), min_size=dims, max_size=dims)))
     margins = tuple(draw(st.lists(st.sampled_from((0, 0, 0, 1, 3)), min_size=dims, max_size=dims)))
     order = tuple(draw(st.permutations(range(dims))))
@@ -57,7 +61,7 @@ def group_tables(draw, channels: int) -> tuple[list[int], list[int] | None]:
     """Flat offsets, and group sizes or None. Without group sizes, there are at most as many groups as channels."""
     even = channels > 0 and draw(st.booleans())
     groups = draw(st.integers(1, min(channels, 70) if even else draw(st.sampled_from((1, 4, 9, 70)))))
-    offsets = draw(st.lists(_offsets, min_size=2 * groups, max_size=2 * groups))
+    offsets = draw(st.lists(any_offset, min_size=2 * groups, max_size=2 * groups))
     if even:
         return offsets, None
     cuts = sorted(draw(st.lists(st.integers(0, channels), min_size=groups - 1, max_size=groups - 1)))

@@ -1,4 +1,5 @@
-"""Random calls of every raw operator, compared with an oracle in NumPy. ``make attack`` runs more, also under sanitizers."""
+"""Random calls of every raw operator, public function and layer, these under random transforms, compared with an oracle.
+``make attack`` runs more, also under sanitizers."""
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ import s2mlp_cuda  # noqa: F401, registers the operators
 
 from checks import check_branches, check_gelu, check_shift
 from strategies import DTYPES, FLOATING, branch_cases, shift_cases
+from transform_checks import check_transforms, check_values
+from transform_strategies import linear_cases, transform_cases
 
 OPS = torch.ops.s2mlp_cuda
 #: The same examples in every run.
@@ -32,3 +35,15 @@ def test_gelu_spatial_shift(case):
 @given(branch_cases())
 def test_branch_operators(case):
     check_branches(OPS, case)
+
+
+@FEW
+@given(linear_cases())
+def test_values_and_gradients_of_linear_functions(case):
+    check_values(case)
+
+
+@settings(FEW, max_examples=100)
+@given(transform_cases())
+def test_functions_and_layers_under_transforms(case):
+    check_transforms(case)

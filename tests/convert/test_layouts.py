@@ -1,5 +1,7 @@
 """Every layout: outputs and gradients of the converted model are those of the public copy; or a sentence says why not."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -206,6 +208,27 @@ def test_what_cannot_be_converted(build, message):
     with pytest.raises(ValueError, match=message) as error:
         convert(build().state_dict())
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ((r"stages\.0\.1\.model\.11\.", "stages.0.1.model.999999999."), "the model has more than [0-9]+ tensors"),
+        ((r"stages\.0\.", "stages.999999999."), "only an S2MLPv1 with one stage"),
+    ],
+)
+def test_indices_of_blocks_do_not_make_a_model_larger_than_its_weights(names, message):
+    state = {re.sub(*names, name): tensor for name, tensor in MODELS["v1"][1]().state_dict().items()}
+    for allowed in (False, True):
+        with pytest.raises(ValueError, match=f"^cannot convert the S2MLPv1 weights.*: {message}"):
+            convert(state, allow_missing=allowed, allow_unexpected=allowed)
+
+
+def test_one_weight_does_not_make_a_model_larger_than_all():
+    state = MODELS["v1"][1]().state_dict()
+    state["stages.0.1.model.0.1.fn.0.weight"] = torch.ones(1, 20_000)  # its shape gives the number of channels
+    with pytest.raises(ValueError, match="the tensors of the model have [0-9]{10,} numbers, but its weights only"):
+        convert(state)
 
 
 NO_EMBEDDING = r"only convolutions without overlap, padding, dilation and groups can be converted, got stages.1.0, Conv2d"

@@ -333,6 +333,36 @@ def test_config_may_name_the_arguments_of_the_constructor_alone(tmp_path, monkey
     assert "\n" not in str(error.value) and str(folder / "config.json") in str(error.value)
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"depth": 10**9}, {"depth": 10**9, "drop_path_rate": 0.1}, {"embed_dim": 10**7}, {"num_classes": 10**9},
+        {"mlp_ratio": 1e10},
+        {"num_classes": 10**30}, {"patch_size": 10**6}, {"patch_size": 10**10}, {"in_chans": 10**8}, {"offsets": [[0, 1]] * 20_000},
+    ],
+    ids=lambda config: str(config)[:40],
+)  # fmt: skip
+def test_config_of_a_model_that_is_much_larger_than_the_weights(tmp_path, monkeypatch, config, strict):
+    folder = folder_of(hub.S2MLP(**V1), tmp_path)
+    (folder / "config.json").write_text(json.dumps({**config_of(folder), **config}))
+    with pytest.raises(ValueError, match=f"^cannot build S2MLP with the arguments in {folder}/config.json ") as error:
+        hub.S2MLP.from_pretrained(folder, strict=strict)
+    assert "\n" not in str(error.value) and "frame #" not in str(error.value)
+
+
+def test_weights_of_other_shapes_are_errors_before_the_model_is_built(tmp_path, monkeypatch):
+    folder, built = folder_of(hub.S2MLP(**V1), tmp_path), []
+    (folder / "config.json").write_text(json.dumps({**config_of(folder), "num_classes": 4}))
+    monkeypatch.setattr(hub.S2MLP, "init_weights", lambda model: built.append(model.head.weight.device.type))
+    for strict in (True, False):
+        with pytest.raises(ValueError, match="model.safetensors has weights of a different model: head.bias, head.weight$"):
+            hub.S2MLP.from_pretrained(folder, strict=strict)
+    assert built == ["meta"] * 2
+    hub.S2MLP.from_pretrained(folder, num_classes=3)
+    assert built == ["meta"] * 3 + ["cpu"]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_config_that_is_no_json(tmp_path, content):
     (folder_of(hub.S2MLP(**V1), tmp_path) / "config.json").write_bytes(content)

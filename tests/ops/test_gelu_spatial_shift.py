@@ -309,3 +309,17 @@ def test_layer_implementations_agree(approximate, device):
         "GELUSpatialShift(offsets=SS1, padding_mode='zeros', data_format='channels_last', implementation='fused', "
         f"approximate='{approximate}')"
     )
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_forward_over_forward_mode(approximate):
+    """PyTorch disables forward mode in the jvp of a custom Function."""
+    x, v = torch.randn(2, 2, 3, 4, 8, dtype=torch.float64)
+
+    def second(function):
+        return torch.func.jvp(lambda x: torch.func.jvp(function, (x,), (v,))[1], (x,), (v,))[1]
+
+    def expected(x):
+        return reference.spatial_shift(functional.gelu(x, approximate=approximate))
+
+    torch.testing.assert_close(second(lambda x: gelu_spatial_shift(x, approximate=approximate)), second(expected))

@@ -5,7 +5,9 @@ import itertools
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from s2mlp_cuda import (
     ShiftSplitAttention,
@@ -516,3 +518,68 @@ def test_layer_implementations_agree(name, padding_mode, device):
 
 def test_layer_prints_readably():
     assert "branches=(SS1, V1/SS2, None), padding_mode='replicate', implementation='fused'" in repr(ShiftSplitAttention(8))
+
+
+def small_inputs():
+    return [tensor.detach().requires_grad_() for tensor in make((3, 2, 4), 2, torch.float64, "cpu")]
+
+
+TABLES = (offsets.SS1, None)
+
+
+def test_double_backward_under_checkpoint():
+    """It unpacks the tensors that were saved for backward once only."""
+    inputs = small_inputs()
+    results = []
+    for call in (shift_split_attention, lambda *args: checkpoint(shift_split_attention, *args, use_reentrant=False)):
+        first = torch.autograd.grad(call(*inputs, TABLES).square().sum(), inputs, create_graph=True)
+        results.append(torch.autograd.grad(sum(grad.square().sum() for grad in first), inputs))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_backward_under_autocast_is_in_the_accumulator_dtype(dtype, create_graph):
+    inputs = make((3, 2, 4), 2, dtype, "cpu")
+    grad = torch.randn(2, 3, 2, 4).to(dtype)
+    outside = torch.autograd.grad(shift_split_attention(*inputs, TABLES), inputs, grad, create_graph=create_graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(shift_split_attention(*inputs, TABLES), inputs, grad, create_graph=create_graph)
+    assert all(torch.equal(*pair) for pair in zip(inside, outside))
+
+
+@pytest.mark.parametrize("order", ["forward over forward", "forward over reverse"])
+def test_second_derivatives_in_forward_mode(order):
+    """With every function of the branches: PyTorch disables forward mode in the jvp of a custom Function."""
+    tensors = [tensor.detach() for tensor in make((3, 2, 4), 2, torch.float64, "cpu")]
+    tangents = tuple(torch.randn_like(tensor) for tensor in tensors)
+
+    def second(function):
+        def jvp(*tensors):
+            return torch.func.jvp(function, tensors, tangents)[1]
+
+        def gradients(*tensors):
+            return torch.func.grad(lambda *tensors: function(*tensors).sin().sum(), (0, 1, 2))(*tensors)
+
+        return torch.func.jvp(jvp if order == "forward over forward" else gradients, tuple(tensors), tangents)[1]
+
+    def weighted(pool, combine):
+        return lambda x, fc1, fc2: combine(x, (pool(x, TABLES)[..., None, :] * fc1[0]).expand(2, 2, 4), TABLES)
+
+    for ours, expected in (
+        (lambda *tensors: shift_split_attention(*tensors, TABLES), lambda *tensors: oracle(*tensors, TABLES)),
+        (weighted(shift_branch_pool, shift_branch_combine), weighted(oracle_pool, oracle_combine)),
+    ):
+        torch.testing.assert_close(second(ours), second(expected))
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_make_fx(mode):
+    inputs = [tensor.detach() for tensor in make((3, 2, 4), 2, torch.float64, "cpu")]
+    pooled = make_fx(lambda x: shift_branch_pool(x, TABLES), tracing_mode=mode)
+    assert torch.equal(pooled(inputs[0])(inputs[0]), shift_branch_pool(inputs[0], TABLES))
+    graph = make_fx(lambda *tensors: shift_split_attention(*tensors, TABLES), tracing_mode=mode)(*inputs)
+    torch.testing.assert_close(graph(*inputs), shift_split_attention(*inputs, TABLES))
+    if mode == "symbolic":
+        larger = torch.randn(3, 5, 4, 8, dtype=torch.float64)
+        torch.testing.assert_close(graph(larger, *inputs[1:]), shift_split_attention(larger, *inputs[1:], TABLES))

@@ -1,8 +1,13 @@
 """What the description in a weights file may name. None of these tests has a network."""
 
 import json
+import re
+import resource
 import socket
+import time
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +39,18 @@ def no_network(monkeypatch):
     for name in ("load_checkpoint", "load_model_config_from_hf", "load_model_config_from_path"):
         monkeypatch.setattr(f"timm.models._factory.{name}", reach)
     monkeypatch.setattr("timm.models._builder.load_pretrained", reach)
+
+
+@contextmanager
+def memory_limit(more):
+    """Lets the address space of this process grow by ``more`` bytes at most."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def write(path, description, tensors=None):
@@ -105,6 +122,66 @@ def test_deeply_nested_values(tmp_path, field, depth):
     with pytest.raises(TrainingError) as error:
         weights.load(path)
     assert len(str(error.value)) < 300 + len(str(path)) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "model, kwargs",
+    [
+        ("s2mlp_deep", {"depth": 10**9}), ("s2mlp_deep", {"depth": 10**9, "drop_path_rate": 0.1}),
+        ("s2mlp_deep", {"depth": 10**30}),
+        ("s2mlp_deep", {"embed_dim": 10**7}), ("s2mlp_deep", {"embed_dim": 6000, "depth": 3}), ("s2mlp_deep", {"in_chans": 10**9}),
+        ("s2mlp_deep", {"patch_size": 10**6}), ("s2mlp_deep", {"patch_size": 10**9}), ("s2mlp_deep", {"mlp_ratio": 1e9}),
+        ("s2mlp_deep", {"offsets": [[0, 1]] * 20_000}), ("s2mlpv2_small_7", {"depths": [10**9, 1]}),
+        ("s2mlpv2_small_7", {"depths": [1, 10**9], "drop_path_rate": 0.1}), ("s2mlpv2_small_7", {"embed_dims": [8, 10**7]}),
+        ("s2mlpv2_small_7", {"branches": [None] * 10_000}), ("s2mlpv2_small_7", {"branches": [[[0, 1]] * 20_000], "fusion": "sum"}),
+        ("s2mlpv2_small_7", {"branches": [[[0, 1]] * 20_000]}),
+        ("s2mlpv2_small_7", {"patch_sizes": [10**5, 1]}), ("s2mlpv2_small_7", {"attention_ratio": 1e12}),
+        ("s2mlpv2_small_7", {"patch_sizes": [1] * 3000, "embed_dims": [4] * 3000, "depths": [1] * 3000}),
+        ("vit_tiny_patch16_224", {"depth": 10**9}), ("vit_tiny_patch16_224", {"depth": 10**9, "drop_path_rate": 0.1}),
+        ("vit_tiny_patch16_224", {"depth": 8000}), ("vit_tiny_patch16_224", {"embed_dim": 8190}),
+        ("convnext_atto", {"depths": [1, 1, 10**9, 1]}), ("resnet18", {"layers": [10**9] * 4}),
+        ("mlp_mixer", {"num_blocks": 10**9}),
+        ("mlp_mixer", {"patch_size": 8000}), ("gmlp", {"img_size": [10**6, 10**6]}),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_model_that_is_much_larger_than_the_weights_is_not_built(tmp_path, monkeypatch, model, kwargs):
+    """Blocks and tensors of the model are neither built nor allocated: the address space has room for 1 GB more."""
+    path = write(tmp_path / "x.safetensors", {**OURS.to_json(), "model": model, "model_kwargs": kwargs})
+    monkeypatch.setattr("s2mlp_cuda.training.weights.build_described", lambda _: pytest.fail("the model was built"))
+    start = time.process_time()
+    with memory_limit(2**30), pytest.raises(TrainingError, match=f"^{path}: cannot build {model} with ") as error:
+        weights.load(path)
+    assert time.process_time() - start < 5
+    assert "\n" not in str(error.value) and len(str(error.value)) < 1300 + len(str(path))
+    assert re.search(
+        "numbers, but its weights only|tensors, but its weights only|more than 8192, the most|cannot split|overflow",
+        str(error.value),
+    )
+
+
+@pytest.mark.parametrize("num_classes", [10**9, 10**30])
+def test_number_of_classes_that_the_weights_do_not_have(tmp_path, num_classes):
+    path = write(tmp_path / "x.safetensors", {**OURS.to_json(), "num_classes": num_classes})
+    with memory_limit(2**30), pytest.raises(TrainingError, match=f"^{path}: cannot build s2mlpv2_small_7") as error:
+        weights.load(path)
+    assert "frame #" not in str(error.value)
+
+
+@pytest.mark.parametrize("img_size, crop_pct", [(10**9, 0.9), (8193, 1), (32, 1e-9), (7373, 0.9)])
+def test_images_are_not_resized_without_limit(tmp_path, img_size, crop_pct):
+    path = write(tmp_path / "x.safetensors", {**OURS.to_json(), "img_size": img_size, "crop_pct": crop_pct})
+    with pytest.raises(TrainingError, match=r"\(img_size must be at most 8192 times crop_pct, got "):
+        weights.load(path)
+    assert from_json({**OURS.to_json(), "img_size": 8192, "crop_pct": 1}).img_size == 8192
+
+
+def test_model_of_other_sizes_than_the_weights_is_not_built(tmp_path, monkeypatch):
+    path = tmp_path / "x.safetensors"
+    weights.save(path, build(OURS.model, 2, **OURS.model_kwargs).state_dict(), replace(OURS, num_classes=3))
+    monkeypatch.setattr("s2mlp_cuda.training.weights.build_described", lambda _: pytest.fail("the model was built"))
+    with pytest.raises(TrainingError, match=f"^{path} has weights of a different model: head.bias, head.weight$"):
+        weights.load(path)
 
 
 def test_missing_field():

@@ -1,4 +1,4 @@
-"""A kill or a full disk at every file operation of a run and of an export."""
+"""A kill or a full disk at every file operation of a run, of an export and of ``save_pretrained``."""
 
 import csv
 import shutil
@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from s2mlp_cuda import hub
 from s2mlp_cuda._files import remove_leftovers, write_text
 from s2mlp_cuda.training import checkpoint, config, weights
 from s2mlp_cuda.training.files import report_full_disk
@@ -144,3 +145,30 @@ def test_an_old_export_survives_a_fault_at_every_file_operation(tmp_path, monkey
         path.write_bytes(b"old")
         remove_leftovers(tmp_path)
     assert seen[1:] == ["open", "write", "fsync", "replace", "fsync"]
+
+
+@FAULTS
+@pytest.mark.parametrize("change", [{"padding_mode": "zeros"}, {"embed_dim": 12}], ids=str)
+def test_a_saved_model_survives_a_fault_at_every_file_operation_of_the_next(tmp_path, fault, status, change):
+    """The folder always has one of the two models, never the weights of one and the configuration of the other."""
+    small = {"num_classes": 2, "patch_size": 4, "embed_dim": 8, "depth": 1}
+    old, new = hub.S2MLP(**small).eval(), hub.S2MLP(**{**small, **change}).eval()
+    images = torch.randn(1, 3, 16, 16)
+    outputs = [model(images) for model in (old, new)]
+    saved, folder = tmp_path / "saved", tmp_path / "folder"
+    old.save_pretrained(saved)
+    shutil.copytree(saved, folder)
+    seen = []
+    for number, name, found in statuses(lambda: new.save_pretrained(folder), fault):
+        assert found == (status if number else 0), (number, name)
+        seen.append(name)
+        loaded = hub.S2MLP.from_pretrained(folder)
+        committed = number == 0 or seen.count("replace") > 2 or (seen.count("replace") == 2 and name != "replace")
+        assert torch.equal(loaded(images), outputs[committed]), (number, name)
+        if fault is full_disk and not committed:
+            assert state_of(folder) == state_of(saved)
+        new.save_pretrained(folder)
+        assert torch.equal(hub.S2MLP.from_pretrained(folder)(images), outputs[1])
+        shutil.rmtree(folder)
+        shutil.copytree(saved, folder)
+    assert seen.count("replace") == 4 and {"open", "write", "fsync"} <= set(seen)

@@ -1,5 +1,6 @@
-"""Training and export on a full disk: a small file system, or a limit on the size of files."""
+"""Training, export and ``save_pretrained`` on a full disk: a small file system, or a limit on the size of files."""
 
+import errno
 import os
 import resource
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
-from s2mlp_cuda import cli
+from s2mlp_cuda import cli, hub
 from s2mlp_cuda.training import checkpoint, weights
 from s2mlp_cuda.training.description import Description, build
 
@@ -88,6 +89,27 @@ def test_training_that_does_not_fit(data, tmp_path):
     assert safetensors.torch.load_file(output / "last.safetensors") and os.listdir(file.parent) == []
 
 
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_saved_model_that_does_not_fit(tmp_path, size):
+    """The weights have 105 kB. The model that was saved before is kept."""
+    folder = tmp_path / "model"
+    model = hub.S2MLP(**KWARGS | {"embed_dim": 16}).eval()
+    hub.S2MLP(2, patch_size=4, embed_dim=8, depth=1).save_pretrained(folder)
+    (folder / "README.md").unlink()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def save() -> None:
+        limit(size)()
+        try:
+            model.save_pretrained(folder)
+        except OSError as error:
+            os._exit(3 if str(error) == f"[Errno 27] File too large: '{folder}'" else 4)
+
+    assert in_child(save, tmp_path) == (3, "")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    hub.S2MLP.from_pretrained(folder)
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A file system of 3 MB, which root can mount."""
@@ -116,3 +138,26 @@ def test_full_file_system(disk, trained, data, tmp_path):
     found = in_child(lambda: None, tmp_path, "export", "--format", "pt2", "--weights", trained, "--out", model)
     assert found == (1, f"s2mlp: {model}: No space left on device")
     assert model.read_text() == "old" and not list(disk.rglob(".*"))
+
+
+def test_saved_model_on_a_full_file_system(disk):
+    """Whatever space is left: the new model is there, or the old one, and nothing else."""
+    old, new = hub.S2MLP(2, patch_size=4, embed_dim=8, depth=1), hub.S2MLP(2, patch_size=4, embed_dim=64, depth=2)
+    failed = 0
+    for left in (0, 4096, 8192, 100_000, 400_000, 450_000, 500_000):
+        folder = disk / "model"
+        old.save_pretrained(folder)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with open(disk / "zeros", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(disk).free - left or 1)
+        try:
+            new.save_pretrained(folder)
+        except OSError as error:
+            assert (error.errno, error.filename) == (errno.ENOSPC, str(folder))
+            assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+            failed += 1
+        else:
+            assert hub.S2MLP.from_pretrained(folder).num_features == 64
+        shutil.rmtree(folder)
+        (disk / "zeros").unlink()
+    assert 3 <= failed < 7
