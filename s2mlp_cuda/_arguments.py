@@ -40,7 +40,7 @@ def _cached(function: Callable) -> Callable:
     def cached(table, *rest):
         if torch.compiler.is_compiling():
             return function(table, *rest)
-        rest = tuple(map(int, rest))  # make_fx traces with symbolic sizes, which cannot be hashed
+        rest = tuple(int(item) if isinstance(item, torch.SymInt) else item for item in rest)  # SymInt cannot be hashed
         key = (id(table), *rest)
         entry = cache.get(key)
         if entry is not None:

@@ -320,7 +320,6 @@ class S2MLPBlock(nn.Module):
         self.mlp = Mlp(channels, mlp_ratio)
         self.norm2 = norm_layer(channels)
         self.drop_path = DropPath(drop_path)
-        check_groups(len(self.shift.offsets), None, channels)
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
         """The token-mixing branch, without the norm."""

@@ -28,7 +28,7 @@ class Options:
     mode: str
     data_format: str
     approximate: str
-    mean: bool
+    mean: bool  # of the branches in ShiftSum, of the tokens in split attention
 
 
 @lru_cache(maxsize=256)
@@ -68,7 +68,9 @@ def _combine(x: torch.Tensor, weights: torch.Tensor, options: Options) -> torch.
 
 
 def _attention(x: torch.Tensor, fc1: torch.Tensor, fc2: torch.Tensor, options: Options) -> torch.Tensor:
-    hidden = functional.gelu(_branches(x, options).sum((-4, -3, -2)) @ fc1.mT)
+    branches = _branches(x, options)
+    pooled = branches.sum((-4, -3, -2)) / (max(1, branches.shape[-4] * branches.shape[-3]) if options.mean else 1)
+    hidden = functional.gelu(pooled @ fc1.mT)
     logits = (hidden @ fc2.mT).unflatten(-1, (len(options.tables), fc1.shape[1]))
     return _combine(x, logits.softmax(-2), options)
 
@@ -79,7 +81,7 @@ def _sum(x: torch.Tensor, options: Options) -> torch.Tensor:
 
 def _s2(x, fc1, fc2, expand, expand_bias, project, project_bias, options: Options) -> torch.Tensor:
     x = x.movedim(-3, -1) if options.data_format == "channels_first" else x
-    inner = Options(options.tables, None, options.mode, "channels_last", "none", False)
+    inner = Options(options.tables, None, options.mode, "channels_last", "none", options.mean)
     out = _attention(x @ expand.mT + expand_bias, fc1, fc2, inner) @ project.mT + project_bias
     return out.movedim(-1, -3) if options.data_format == "channels_first" else out
 
@@ -118,14 +120,16 @@ def function_of(name: str, options: Options, channels: int, hidden: int) -> Call
     gelu = {**one_map, "approximate": options.approximate}
     if name in ("spatial_shift", "gelu_spatial_shift"):
         return partial(getattr(s2mlp_cuda, name), offsets=options.tables[0], **(one_map if name == "spatial_shift" else gelu))
+    attention = {**padding, "attention_pool": "mean" if options.mean else "sum"}
     if name not in LAYERS and name not in ("ShiftSum", "S2"):
-        return lambda *tensors: getattr(s2mlp_cuda, name)(*tensors, options.tables, **padding)
+        keywords = attention if name == "shift_split_attention" else padding
+        return lambda *tensors: getattr(s2mlp_cuda, name)(*tensors, options.tables, **keywords)
     layers: dict[str, Callable[[], torch.nn.Module]] = {
         "SpatialShift": lambda: s2mlp_cuda.SpatialShift(options.tables[0], **one_map),
         "GELUSpatialShift": lambda: s2mlp_cuda.GELUSpatialShift(options.tables[0], **gelu),
-        "ShiftSplitAttention": lambda: s2mlp_cuda.ShiftSplitAttention(channels, options.tables, hidden, **padding),
+        "ShiftSplitAttention": lambda: s2mlp_cuda.ShiftSplitAttention(channels, options.tables, hidden, **attention),
         "ShiftSum": lambda: ShiftSum(options.tables, options.mean, **padding),
-        "S2": lambda: S2(channels, options.tables, attention_channels=hidden, data_format=options.data_format, **padding),
+        "S2": lambda: S2(channels, options.tables, attention_channels=hidden, data_format=options.data_format, **attention),
     }
     with torch.device("meta"):
         layer = layers[name]()
