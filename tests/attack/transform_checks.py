@@ -153,13 +153,15 @@ def _run(function: Function, tensors: Tensors, case: TransformCase, grads: Calla
         return [*function(*tensors)]
 
 
-def check_close(ours: Sequence[torch.Tensor], exact: Sequence[torch.Tensor]) -> None:
+def check_close(ours: Sequence[torch.Tensor], exact: Sequence[torch.Tensor], map_dtype: torch.dtype) -> None:
+    """Results of float64 weights beside a map of lower precision are computed in float32."""
+    computed = torch.float64 if map_dtype == torch.float64 else torch.float32
     assert len(ours) == len(exact)
     for found, expected in zip(ours, exact):
         assert found.shape == expected.shape, (found.shape, expected.shape)
         scale = expected.abs().max().clamp(min=1) if expected.numel() else 1
         error = (found.double() - expected).abs().max() / scale if expected.numel() else 0
-        assert error <= TOLERANCES[found.dtype], f"error {error}"
+        assert error <= max(TOLERANCES[found.dtype], TOLERANCES[computed]), f"error {error}"
 
 
 def facts(tensors: Sequence[torch.Tensor]) -> list[tuple]:
@@ -193,7 +195,7 @@ def check_transforms(case: TransformCase) -> None:
                 raise
     for x, y in zip(tensors, before):
         assert torch.equal(x, y), "an input was changed"
-    check_close(ours, _run(oracle, exact_tensors, plain, grads))
+    check_close(ours, _run(oracle, exact_tensors, plain, grads), case.arguments[0].dtype)
 
 
 def check_values(case: TransformCase) -> None:
