@@ -32,6 +32,9 @@ _set_forward_mode = _resolve("torch.autograd.forward_ad:_set_fwd_grad_enabled")
 _SingleLevelFunction = _resolve("torch.autograd.function:_SingleLevelFunction")
 _enable_single_level = _resolve("torch._functorch.utils:enable_single_level_autograd_function")
 
+#: The tensor that a transform of torch.func wraps, if the transform has ended; otherwise the tensor itself.
+_unwrap_if_dead = _resolve("torch._C._functorch:unwrap_if_dead")
+
 #: The dictionaries of a module's hooks. Those of all modules have the prefix `_global`.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -45,6 +48,15 @@ skip_autograd: Any = _below_autograd if HAS_SINGLE_LEVEL_AUTOGRAD else torch.no_
 def transforms_are_active() -> bool:
     """Whether a torch.func transform may be active."""
     return _transforms_are_active is None or _transforms_are_active()
+
+
+def outside_transforms(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor without the wrappers of transforms that have ended, as PyTorch's own operators see it.
+
+    A function that ``torch.func.vjp`` returns runs its backward pass with such tensors. Their ``requires_grad`` is that of the ended
+    transform.
+    """
+    return tensor.view_as(tensor) if _unwrap_if_dead is None else _unwrap_if_dead(tensor)
 
 
 def forward_mode_is_active() -> bool:

@@ -23,6 +23,7 @@ from s2mlp_cuda._torch_private import (
     enable_forward_mode,
     enable_single_level,
     forward_mode_is_active,
+    outside_transforms,
     transforms_are_active,
 )
 from s2mlp_cuda.ops._kernels import below_autograd
@@ -80,7 +81,7 @@ def differentiates(*tensors: torch.Tensor | None) -> bool:
     """Whether autograd may record operations on these tensors, in reverse or forward mode."""
     if torch.is_grad_enabled():
         for tensor in tensors:
-            if tensor is not None and tensor.requires_grad:
+            if tensor is not None and (tensor.requires_grad or outside_transforms(tensor).requires_grad):
                 return True
     return forward_mode_is_active()
 
@@ -207,6 +208,7 @@ def _autograd_kernel(rules: type[Rules], level: type[torch.autograd.Function]) -
 
     def kernel(*args):
         args += tuple(defaults[len(args) :])  # the dispatcher omits trailing arguments that equal their defaults
+        args = tuple(outside_transforms(each) if isinstance(each, torch.Tensor) else each for each in args)
         if not differentiates(*args[:num_tensors]):
             return below_autograd(op, *args)
         with enable_single_level():

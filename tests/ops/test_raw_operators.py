@@ -98,6 +98,24 @@ def test_gradients_at_two_levels(device):
     torch.testing.assert_close(outer, torch.autograd.grad(slope.square().sum(), leaf)[0])
 
 
+@pytest.mark.parametrize("function, shapes", [(function, shapes) for function, *shapes in (*CASES.values(), *FUNCTIONS.values())])
+def test_autograd_through_a_function_that_vjp_returned(function, shapes, device):
+    """It runs after the transform has ended, with saved tensors that the transform wrapped, and autograd records it: with respect
+    to all inputs, though the transform differentiated only the first."""
+    leaves = tensors(shapes, device, requires_grad=True)
+    first, *others = leaves
+    out, pull = torch.func.vjp(lambda first: function(first, *others), first)
+    direction = torch.randn_like(out)
+    (ours,) = pull(direction)
+    (expected,) = torch.autograd.grad(function(*leaves), first, direction, create_graph=True)
+    torch.testing.assert_close(ours, expected)
+    if not expected.requires_grad:  # linear in a single input
+        return
+    options = {"allow_unused": True, "materialize_grads": True}
+    second = [torch.autograd.grad(gradient.square().sum(), leaves, **options) for gradient in (ours, expected)]
+    torch.testing.assert_close(*second)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_compiled_transforms(name, device):
     """Compiled as one graph; gradients with the default backend."""
