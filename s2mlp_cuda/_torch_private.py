@@ -35,6 +35,9 @@ _enable_single_level = _resolve("torch._functorch.utils:enable_single_level_auto
 #: The tensor that a transform of torch.func wraps, if the transform has ended; otherwise the tensor itself.
 _unwrap_if_dead = _resolve("torch._C._functorch:unwrap_if_dead")
 
+#: The class of tensors without data, which tracers put in the place of parameters.
+_FakeTensor = _resolve("torch._subclasses.fake_tensor:FakeTensor")
+
 #: The dictionaries of a module's hooks. Those of all modules have the prefix `_global`.
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
@@ -53,8 +56,8 @@ def transforms_are_active() -> bool:
 def outside_transforms(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor without the wrappers of transforms that have ended, as PyTorch's own operators see it.
 
-    A function that ``torch.func.vjp`` returns runs its backward pass with such tensors. Their ``requires_grad`` is that of the ended
-    transform.
+    A function that ``torch.func.vjp`` returns runs its backward pass with such tensors. Their ``requires_grad`` is that of the
+    ended transform.
     """
     return tensor.view_as(tensor) if _unwrap_if_dead is None else _unwrap_if_dead(tensor)
 
@@ -62,6 +65,11 @@ def outside_transforms(tensor: torch.Tensor) -> torch.Tensor:
 def forward_mode_is_active() -> bool:
     """Whether a forward-mode level may be active."""
     return not _HAS_LEVEL or forward_ad._current_level >= 0
+
+
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether this is a tensor or parameter of no other subclass than a fake one."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter, _FakeTensor)
 
 
 def may_have_hooks(module: torch.nn.Module) -> bool:

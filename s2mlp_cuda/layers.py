@@ -31,7 +31,7 @@ from s2mlp_cuda._arguments import (
     check_ratio,
     pairs_of,
 )
-from s2mlp_cuda._torch_private import may_have_hooks
+from s2mlp_cuda._torch_private import is_plain, may_have_hooks
 from s2mlp_cuda.ops import gelu_spatial_shift, shift_branch_combine, shift_branch_pool, shift_split_attention, spatial_shift
 from s2mlp_cuda.ops._torchscript import refuse_torchscript
 from s2mlp_cuda.ops.shift_branches import accumulator_dtype
@@ -366,6 +366,12 @@ def _sum_over_tokens(x: torch.Tensor) -> torch.Tensor:
     return x.sum((-3, -2), dtype=accumulator_dtype(x.dtype))
 
 
+def _call_in_its_dtype(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The layer applied to ``x`` in the dtype of its parameters, if it has any."""
+    dtypes = [p.dtype for p in layer.parameters() if p.is_floating_point()]
+    return layer(x.to(dtypes[0]) if dtypes else x)
+
+
 class ShiftSplitAttention(_ShiftedBranches):
     """Split attention over shifted branches (arXiv 2108.01072, eqs. 9 to 12): (B, H, W, K*C) to (B, H, W, C).
 
@@ -417,16 +423,15 @@ class ShiftSplitAttention(_ShiftedBranches):
     def weights(self, pooled: torch.Tensor) -> torch.Tensor:
         """The branch weights (B, K, C), which sum to 1 over K, from the pooled map (eqs. 10, 11), without autocast.
 
-        If ``fc1`` and ``fc2`` are plain linear layers, in the dtype of the pooled map; otherwise in that of their parameters.
+        If ``fc1`` and ``fc2`` are plain linear layers, in the dtype of the pooled map; otherwise each in that of its parameters.
         """
-        parameters = [p for p in (*self.fc1.parameters(), *self.fc2.parameters()) if p.is_floating_point()]
-        with without_autocast(parameters[0].device.type if parameters else "cpu"):
+        with without_autocast(next((p.device.type for p in self.parameters()), "cpu")):
             if self._layers_are_linear():
                 hidden = nn.functional.linear(pooled, self.fc1.weight.to(pooled.dtype))
                 logits = nn.functional.linear(nn.functional.gelu(hidden), self.fc2.weight.to(pooled.dtype))
             else:
-                pooled = pooled.to(parameters[0].dtype) if parameters else pooled
-                logits = self.fc2(nn.functional.gelu(self.fc1(pooled)))
+                hidden = nn.functional.gelu(_call_in_its_dtype(self.fc1, pooled))
+                logits = _call_in_its_dtype(self.fc2, hidden)
             return logits.unflatten(-1, (len(self.branches), -1)).softmax(-2)
 
     def _layers_are_linear(self) -> bool:
@@ -434,7 +439,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         return all(
             type(layer) is nn.Linear
             and layer.bias is None
-            and type(layer.weight) in (nn.Parameter, torch.Tensor)
+            and is_plain(layer.weight)
             and "forward" not in vars(layer)
             and not may_have_hooks(layer)
             for layer in (self.fc1, self.fc2)

@@ -4,6 +4,8 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from s2mlp_cuda import SpatialShift, layers, offsets, reference
 
@@ -69,6 +71,19 @@ def test_split_attention_hidden_channels_default_to_a_quarter():
     attention = layers.ShiftSplitAttention(64)
     assert attention.fc1.weight.shape == (16, 64) and attention.fc2.weight.shape == (192, 16)
     assert attention.fc1.bias is None and attention.fc2.bias is None
+
+
+def test_split_attention_with_layers_of_different_dtypes():
+    """As linear layers, called because of a hook, and traced with fake tensors in the place of parameters."""
+    attention = layers.ShiftSplitAttention(8)
+    attention.fc1.double()
+    x = torch.randn(2, 3, 4, 24)
+    expected = attention(x)
+    parameters = dict(attention.named_parameters())
+    graph = make_fx(lambda x, parameters: functional_call(attention, parameters, (x,)), tracing_mode="fake")(x, parameters)
+    torch.testing.assert_close(graph(x, parameters), expected)
+    attention.fc1.register_forward_hook(lambda *_: None)
+    torch.testing.assert_close(attention(x), expected)
 
 
 @pytest.mark.parametrize("channels, ratio", [(7, 2.5), (10, 3.99), (100, 0.29)])
