@@ -4,8 +4,7 @@ import inspect
 
 import pytest
 
-from s2mlp_cuda import ops
-from s2mlp_cuda.ops import _arguments
+from s2mlp_cuda import _arguments, ops
 
 from calls import make_calls, make_model
 from fresh import in_fresh_process
