@@ -11,6 +11,7 @@ import os
 import posixpath
 import re
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +33,9 @@ FIGURES = {
 REPOSITORY = "repository"
 _LINK = re.compile(r"(\]\()([^)\s#]+)((?:#[^)\s]*)?\))")
 _FIGURE = re.compile(r"!\[([^\]]*)\]\(((?:\.\./)*figures/[\w-]+)\.svg\)")
+_TABLE = re.compile(r"^\|.*\n\|[-:| ]+\n(?:\|.*(?:\n|\Z))+", re.MULTILINE)
+#: Cells of up to this many characters do not wrap.
+_SHORT = 45
 _INSERTION = re.compile(r"\{\{ (\w+)((?: [\w./-]+)*) \}\}")
 
 
@@ -58,7 +62,7 @@ def on_files(files: Files, config) -> Files:
 def on_page_markdown(markdown: str, page, config, files: Files) -> str:
     uri = page.file.src_uri
     if uri.startswith(f"{REPOSITORY}/"):
-        return markdown
+        return _keep_lines(markdown)
     markdown = _insert(markdown, uri)
     markdown = _FIGURE.sub(r"![\1](\2-light.svg#only-light){ .figure }![\1](\2-dark.svg#only-dark){ .figure }", markdown)
 
@@ -67,9 +71,22 @@ def on_page_markdown(markdown: str, page, config, files: Files) -> str:
         target = posixpath.relpath(f"{REPOSITORY}/{path}", posixpath.dirname(uri)) if path else match[2]
         return match[1] + target + match[3]
 
-    return _LINK.sub(to_copy, markdown)
+    return _keep_lines(_LINK.sub(to_copy, markdown))
 
 
+def _keep_lines(markdown: str) -> str:
+    """Tables of short cells get the class "short", in which cells do not wrap."""
+
+    def classed(match: re.Match) -> str:
+        cells = [cell.strip() for line in match[0].splitlines()[2:] for cell in line.split("|")]
+        if max(map(len, cells), default=0) > _SHORT:
+            return match[0]
+        return f'<div class="short" markdown>\n\n{match[0].rstrip()}\n\n</div>\n'
+
+    return _TABLE.sub(classed, markdown)
+
+
+@cache
 def _insert(markdown: str, uri: str) -> str:
     def result(match: re.Match) -> str:
         function = insertions.FUNCTIONS.get(match[1])

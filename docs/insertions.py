@@ -1,18 +1,22 @@
 """What ``{{ name }}`` stands for in a page: text and tables that are computed, or come from committed result files."""
 
+import csv
 import json
+import math
+from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 import s2mlp_cuda
 from s2mlp_cuda import offsets
 from s2mlp_cuda._arguments import PADDING_MODES
+from s2mlp_cuda.training import ablation
 
+import result_tables
 from receptive_field import DEPTHS, reach
-
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+from result_tables import RESULTS
 
 #: The accuracies that the papers report.
 PAPER_TOP1 = {"s2mlp_wide": 80.0, "s2mlp_deep": 80.7, "s2mlpv2_small_7": 82.0, "s2mlpv2_medium_7": 83.6, "s2mlpv2_small_14": 80.9}
@@ -76,7 +80,87 @@ def model_table() -> str:
     return "\n".join(lines)
 
 
+def instruction_sets(*runs: str) -> str:
+    """Times of all operators with each instruction set."""
+    names = " | ".join(f"{_capability(name)} {dtype}" for name in runs for dtype in result_tables.DTYPES)
+    lines = [f"| {result_tables.BOTH} | {names} |", "|---" * (1 + 2 * len(runs)) + "|"]
+    return "\n".join(lines + result_tables.instruction_sets([result_tables.run(name) for name in runs]))
+
+
+def targets(*runs: str) -> str:
+    lines = [f"| operator | target | {' | '.join(map(_capability, runs))} |", "|---" * (2 + len(runs)) + "|"]
+    return "\n".join(lines + result_tables.targets([result_tables.run(name) for name in runs]))
+
+
+def _capability(name: str) -> str:
+    return result_tables.run(name).machine["cpu_capability"].replace("AVX512", "AVX-512")
+
+
+def cifar10(what: str) -> str:
+    """A fact about the CIFAR-10 run: its accuracy, minutes, parameters, machine or torch."""
+    folder = RESULTS / "cifar10-cpu"
+    if what in ("machine", "torch"):
+        return str(_result("cifar10-cpu/environment.json")[what])
+    if what == "parameters":
+        with safe_open(folder / "last.safetensors", "pt") as file:
+            return f"{sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()) / 1e6:.2f}M"  # noqa: SIM118
+    with open(folder / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    values = {
+        "accuracy": f"{float(rows[-1]['val_top1']):.1f}%",
+        "epochs": str(len(rows)),
+        "minutes": f"{sum(float(row['seconds']) for row in rows) / 60:.0f}",
+    }
+    return values[what]
+
+
+def training_throughput() -> str:
+    """Images per second and memory of a training, by implementation of the shifts."""
+    lines = ["| shifts | images/s | slowest to fastest epoch | peak memory |", "|---|---:|---:|---:|"]
+    for name, variant in _result("training-forms-torch2.11.0.json")["forms"].items():
+        epochs = variant["all_images_per_second"]
+        speeds = f"{variant['images_per_second']:.0f} | {min(epochs):.0f} to {max(epochs):.0f}"
+        lines.append(f"| {name} | {speeds} | {variant['peak_memory_mb']:.0f} MB |")
+    return "\n".join(lines)
+
+
+def ablations(what: str) -> str:
+    """Of the ablations: tables of ``findings`` or ``rows``, ``counts`` of verdicts, ``parameters``, ``minutes``, ``budget``."""
+    found = _result("cifar10-ablation-cpu/ablation.json")
+    images = found["test_images"]
+    results = [ablation.Result(**{**entry, "row": ablation.Row(**entry["row"])}) for entry in found["results"]]
+    if what == "findings":
+        return ablation.findings_text(results, images)
+    if what == "rows":
+        return ablation.table_text(results)
+    if what == "budget":
+        return ablation.budget_text(results, images)
+    if what == "parameters":
+        sizes = [result.parameters / 1e6 for result in results]
+        return f"{min(sizes):.2f}M to {max(sizes):.2f}M"
+    if what == "minutes":
+        return f"{sum({result.row.key: sum(result.seconds) for result in results}.values()) / 60:.0f}"
+    counts = Counter(verdict for *_, verdict in ablation.verdicts(results, images))
+    return f"{counts.total()} findings: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}"
+
+
+def call_overhead() -> str:
+    """Microseconds of a call on a map of 32 elements."""
+    lines = ["| call | microseconds |", "|---|---:|"]
+    calls = _result("call-overhead-torch2.11.0.json")["microseconds"]
+    return "\n".join(lines + [f"| {name} | {microseconds:.1f} |" for name, microseconds in calls.items()])
+
+
+def issue_slots(gpu: str) -> str:
+    """How many warp instructions a GPU can issue while a copy moves a KiB."""
+    return str(result_tables.issue_slots()[gpu])
+
+
 FUNCTIONS: dict[str, Callable[..., str]] = {
     function.__name__: function
-    for function in (border_rows, gradient_table, inplace_trap, model_table, presets, receptive_field, row_gradient)
-}
+    for function in (
+        ablations, border_rows, call_overhead, cifar10, gradient_table, inplace_trap, instruction_sets, issue_slots, model_table,
+        presets, receptive_field, row_gradient, targets, training_throughput, result_tables.closest_baselines,
+        result_tables.environment, result_tables.floors, result_tables.model_times, result_tables.operator_table,
+    )
+}  # fmt: skip
