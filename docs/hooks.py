@@ -23,7 +23,7 @@ from mkdocs.exceptions import PluginError  # noqa: E402
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 import insertions  # noqa: E402
-from drawing import save_themes  # noqa: E402
+from drawing import themed  # noqa: E402
 
 #: The function that draws each figure. mkdocs restores sys.path after it has loaded this file.
 FIGURES = {
@@ -40,10 +40,9 @@ _INSERTION = re.compile(r"\{\{ (\w+)((?: [\w./-]+)*) \}\}")
 
 
 def on_files(files: Files, config) -> Files:
-    drawn = Path(config.site_dir).parent / "docs-figures"
     for name, draw in FIGURES.items():
-        for path in save_themes(draw, drawn, name):
-            files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+        for theme, svg in themed(draw):
+            files.append(File.generated(config, f"figures/{name}-{theme}.svg", content=svg))
     linked: set[str] = set()
     for file in files.documentation_pages():
         text = _insert(Path(file.abs_src_path).read_text(), file.src_uri)

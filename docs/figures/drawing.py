@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 
 import matplotlib
 
@@ -50,18 +50,14 @@ def _style(theme: Theme) -> Iterator[None]:
         yield
 
 
-def save_themes(draw: Callable[[Theme], plt.Figure], folder: Path, name: str) -> list[Path]:
-    """Writes a figure as NAME-light.svg and NAME-dark.svg, with a transparent background."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+def themed(draw: Callable[[Theme], plt.Figure]) -> Iterator[tuple[str, bytes]]:
+    """Draws a figure for each theme: the theme's name, and an SVG with a transparent background."""
     for theme in THEMES:
         with _style(theme):
-            figure = draw(theme)
-            path = folder / f"{name}-{theme.name}.svg"
-            figure.savefig(path, transparent=True, metadata={"Date": None})
+            figure, file = draw(theme), BytesIO()
+            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
             plt.close(figure)
-        paths.append(path)
-    return paths
+        yield theme.name, file.getvalue()
 
 
 def cells(
