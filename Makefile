@@ -5,7 +5,7 @@ INSTALLED := $(VENV)/.installed
 CXX_SOURCES = $(shell find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h')
 SOURCES := setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: demo test test-install bench machine-code attack install build lint format clean
+.PHONY: demo test test-install bench machine-code attack docs docs-serve install build lint format clean
 
 # Check, time and train the shift on this machine; figures are written to out/. Options: make demo ARGS=--quick
 demo: install
@@ -31,6 +31,13 @@ machine-code: install
 MINUTES ?= 5
 attack: install
 	$(BIN)/python tests/attack/attack.py --minutes $(MINUTES) $(ARGS)
+
+# The documentation site, in out/docs/. Warnings and dead links are errors. docs-serve builds it again whenever a page changes
+docs: install
+	$(BIN)/python -m mkdocs build --strict
+
+docs-serve: install
+	$(BIN)/python -m mkdocs serve
 
 install: $(INSTALLED)
 

@@ -2,21 +2,20 @@
 
 import csv
 import json
-import math
 import re
-from functools import partial
 from pathlib import Path
 
 import torch
 
 import s2mlp_cuda
 from s2mlp_cuda.bench import tables
-from s2mlp_cuda.bench.baselines import GELU_ALONE
 from s2mlp_cuda.bench.headline import shortfalls
-from s2mlp_cuda.bench.measurement import COPY, copies, fastest, load
+from s2mlp_cuda.bench.measurement import fastest, load
 from s2mlp_cuda.training import ablation
 from s2mlp_cuda.training.config import parse, tuples_to_lists
 from s2mlp_cuda.training.weights import load as load_weights
+
+from result_tables import instruction_sets, targets
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -95,77 +94,6 @@ def test_ablations_match_the_result_file():
 
 
 EPYC = {name: ROOT / "benchmarks" / "results" / f"cpu-epyc-{name}" for name in ("avx512", "avx2")}
-DTYPES = ("float32", "bfloat16")
-#: Operator, dtype (None for both), direction, target, unit of the target, minimum map size in MB.
-TARGETS = (
-    ("spatial_shift", None, "forward", 1.1, COPY, 8),
-    ("spatial_shift", None, "forward + backward", 2.2, COPY, 8),
-    ("gelu_spatial_shift", None, "forward + backward", 1.0, GELU_ALONE, 0),
-    ("shift_split_attention", "float32", "forward + backward", 9.5, COPY, 0),
-    ("shift_split_attention", "bfloat16", "forward + backward", 12.0, COPY, 0),
-)
-
-
-def time_of(measurements, name, unit=COPY):
-    """The median of one implementation relative to another."""
-    medians = {m.name: m.median for m in measurements if m.seconds}
-    return medians[name] / medians[unit]
-
-
-def table_of_instruction_sets(runs):
-    """Median and range over sizes of forward + backward."""
-    both = "forward + backward"
-
-    def cells(subject, data_format, relative_time):
-        for run in runs:
-            for dtype in DTYPES:
-                cases = {
-                    c: measurements
-                    for c, measurements in run.cases("operator").items()
-                    if (c.subject, c.direction) == (subject, both)
-                }
-                yield tables.spread(
-                    [relative_time(m) for c, m in cases.items() if (c.data_format, c.dtype) == (data_format, dtype)]
-                )
-
-    rows = [
-        (text, subject, data_format, relative_time)
-        for subject, formats in (
-            ("spatial_shift", ("channels_last", "channels_first")),
-            ("gelu_spatial_shift", ("channels_last",)),
-            ("shift_split_attention", ("channels_last",)),
-        )
-        for data_format in formats
-        for text, relative_time in (
-            (f"{subject}, {data_format.replace('_', '-')}", partial(time_of, name=f"s2mlp_cuda.{subject}")),
-            *([("`F.gelu` alone", partial(time_of, name=GELU_ALONE))] if subject.startswith("gelu") else []),
-            ("its best baseline", lambda measurements: copies(fastest(measurements, ours=False), measurements)),
-        )
-    ]
-    return [f"| {text} | {' | '.join(cells(*row))} |" for text, *row in rows]
-
-
-def table_of_targets(runs):
-    """The number of cells that meet each target, and the cell that is furthest from it."""
-    lines = []
-    for subject, dtype, direction, target, unit, megabytes in TARGETS:
-        cells = []
-        for run in runs:
-            found = {
-                case: time_of(measurements, f"s2mlp_cuda.{subject}", unit)
-                for case, measurements in run.cases("operator").items()
-                if (case.subject, case.direction) == (subject, direction)
-                and dtype in (None, case.dtype)
-                and math.prod(case.shape) * (4 if case.dtype == "float32" else 2) >= megabytes * 1e6
-            }
-            case, worst = max(found.items(), key=lambda item: item[1])
-            size = f"{'x'.join(map(str, case.shape))} {case.data_format.replace('_', '-')} {case.dtype}"
-            met = sum(ratio <= target for ratio in found.values())
-            cells.append(f"{met} of {len(found)}, worst {worst:.2f} ({size})")
-        kind = ", ".join(part for part in (subject, dtype, direction) if part)
-        limit = f"{target:g} x `F.gelu` alone" if unit == GELU_ALONE else f"{target:g} copies"
-        lines.append(f"| {kind} | {limit}{f', from {megabytes} MB on' if megabytes else ''} | {' | '.join(cells)} |")
-    return lines
 
 
 def test_tables_match_the_result_files():
@@ -184,7 +112,7 @@ def test_tables_match_the_result_files():
         assert "\n".join(tables.markdown(section)) in README, section.title
         ours = [row for row, mark in zip(section.rows, section.marks) if "s2mlp_cuda" in "".join(row[:2])]
         assert ours and "**wrong**" not in str(ours)
-    for line in (*table_of_instruction_sets(runs), *table_of_targets(runs)):
+    for line in (*instruction_sets(runs), *targets(runs)):
         assert line in README, line
 
 

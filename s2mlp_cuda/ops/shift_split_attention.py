@@ -30,13 +30,13 @@ def shift_split_attention(
     padding_mode: str = "replicate",
     attention_pool: str = "sum",
 ) -> torch.Tensor:
-    r"""Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
+    """Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
 
-    With X_k the shifted branch k and n the tokens of an image:
+    With X_k the shifted branch k and n the tokens of an image::
 
-    .. math::
-        a = \sum_k \sum_n X_k, \quad \hat a = W_2 GELU(W_1 a), \quad
-        w = softmax_k(\hat a), \quad y = \sum_k w_k \odot X_k
+        a = sum over k and n of X_k
+        w = softmax over k of (W2 GELU(W1 a))
+        y = sum over k of w_k * X_k
 
     The forward pass reads the expanded map twice and writes the result once. The backward pass reads the expanded map once and
     the output gradient twice, and writes the input gradient once. Shifted maps, stacked branches and expanded weights are not

@@ -20,9 +20,9 @@ def spatial_shift(
     padding_mode: str = "replicate",
     data_format: str = "channels_last",
 ) -> torch.Tensor:
-    r"""Move each channel group of a map by its own offset (S2-MLP, arXiv 2106.07477, section 3.2 and Alg. 1).
+    """Move each channel group of a map by its own offset (S2-MLP, arXiv 2106.07477, section 3.2 and Alg. 1)::
 
-    .. math:: out[b, h, w, c] = x[b, clamp(h - dh_g, 0, H - 1), clamp(w - dw_g, 0, W - 1), c]
+        out[b, h, w, c] = x[b, clamp(h - dh_g, 0, H - 1), clamp(w - dw_g, 0, W - 1), c]
 
     where g is the group of channel c. The formula is for ``padding_mode="replicate"``, as in the papers' pseudo-code: where
     nothing moves in, the border keeps its old value. The input is not modified.
