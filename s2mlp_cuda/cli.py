@@ -149,7 +149,9 @@ examples:
   s2mlp train --recipe digits
   s2mlp train --data FOLDER --model s2mlpv2_small_7 --epochs 100 --output out/mine
   s2mlp train --data FOLDER --model s2mlpv2_small_7 --epochs 100 --output out/mine --resume auto
-  torchrun --nproc-per-node 2 -m s2mlp_cuda train --recipe digits --device cpu"""
+  torchrun --nproc-per-node 2 -m s2mlp_cuda train --recipe digits --device cpu
+
+models of your own: help(s2mlp_cuda.models.register_models)"""
 
 
 def _add_train(commands) -> None:
