@@ -19,7 +19,7 @@ from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._files import full_disk
 from s2mlp_cuda._system import info as system_info
 from s2mlp_cuda._system import info_lines
-from s2mlp_cuda._terminal import printable, suggest
+from s2mlp_cuda._terminal import printable, suggest, suggest_python
 from s2mlp_cuda.training.config import Parser, add_arguments, recipe_names
 from s2mlp_cuda.training.errors import TrainingError, message_of
 from s2mlp_cuda.training.files import check_folder
@@ -57,7 +57,7 @@ def demo(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out)
     status = run(quick=arguments.quick, out=arguments.out, facts=info_lines())
     if not status:
-        suggest("s2mlp", "train", "--recipe", "digits")
+        suggest("train", "--recipe", "digits")
     return status
 
 
@@ -85,7 +85,7 @@ def bench(arguments: argparse.Namespace) -> int:
     words = (tuple(arguments.only), tuple(arguments.skip))
     status = run(arguments.full, torch.device(arguments.device), *words, arguments.out)
     if not status:
-        suggest("s2mlp", "bench", "--compare", arguments.out / "bench.json", "AFTER.json")
+        suggest("bench", "--compare", arguments.out / "bench.json", "AFTER.json")
     return status
 
 
@@ -137,7 +137,7 @@ def train(arguments: argparse.Namespace) -> int:
     options = parse(arguments.argv)
     run(options)
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, only the first
-        suggest("s2mlp", "predict", "IMAGE", "--weights", Path(options.output) / "best.safetensors")
+        suggest("predict", "IMAGE", "--weights", Path(options.output) / "best.safetensors")
     return 0
 
 
@@ -188,7 +188,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         _print_json({"weights": str(arguments.weights), "split": arguments.split, **metrics})
     elif metrics:
         print(f"loss {metrics['loss']:.4f}, top-1 {metrics['top1']:.2f}%, top-5 {metrics['top5']:.2f}%, {metrics['images']} images")
-        suggest("s2mlp", "predict", "IMAGE", "--weights", arguments.weights)
+        suggest("predict", "IMAGE", "--weights", arguments.weights)
     return 0
 
 
@@ -249,7 +249,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({"weights": str(arguments.weights), "predictions": predictions})
     elif not status:
-        suggest("s2mlp", "explain", arguments.images[0], "--weights", arguments.weights)
+        suggest("explain", arguments.images[0], "--weights", arguments.weights)
     return status
 
 
@@ -285,7 +285,7 @@ def explain(arguments: argparse.Namespace) -> int:
         paths = run(model, read_image(arguments.image, description), arguments.out, arguments.block)
     for path in paths:
         print(printable(path))
-    suggest("s2mlp", "export", "--format", "onnx", "--weights", arguments.weights)
+    suggest("export", "--format", "onnx", "--weights", arguments.weights)
     return 0
 
 
@@ -321,7 +321,7 @@ def export(arguments: argparse.Namespace) -> int:
         code = f"import onnxruntime; print(onnxruntime.InferenceSession({str(out)!r}).get_inputs()[0])"
     else:
         code = f"import torch; print(torch.export.load({str(out)!r}))"
-    suggest("python", "-c", code)
+    suggest_python(code)
     return 0
 
 
@@ -372,7 +372,7 @@ def info(arguments: argparse.Namespace) -> int:
         return 0
     for label, text in info_lines():
         print(f"{label:14}{text}")
-    suggest("s2mlp", "demo", "--quick")
+    suggest("demo", "--quick")
     return 0
 
 

@@ -89,9 +89,31 @@ def test_defaults_in_help_are_the_defaults():
                 assert float(stated[1]) == action.default, (name, action.dest)
 
 
-def test_suggestions_go_to_the_standard_error(capsys):
-    suggest("s2mlp", "predict", "IMAGE", "--weights", Path("my run/\x1b.safetensors"))
+def test_suggestions_go_to_the_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["s2mlp"])
+    suggest("predict", "IMAGE", "--weights", Path("my run/\x1b.safetensors"))
     assert capsys.readouterr() == ("", "next: s2mlp predict IMAGE --weights 'my run/\\x1b.safetensors'\n")
+
+
+@pytest.mark.parametrize(
+    "start, on_path, expected",
+    [
+        ("bin/s2mlp", True, "s2mlp"),
+        ("bin/s2mlp", False, "{0}/bin/s2mlp"),
+        ("package/__main__.py", True, "python -m s2mlp_cuda"),
+        ("package/__main__.py", False, "{0}/bin/python -m s2mlp_cuda"),
+        ("mine.py", True, "python {0}/mine.py"),
+    ],
+)
+def test_suggestions_start_the_program_as_this_one_was(tmp_path, monkeypatch, capsys, start, on_path, expected):
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "s2mlp"):
+        (tmp_path / "bin" / name).touch(0o755)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / start)])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin") if on_path else "")
+    suggest("info")
+    assert capsys.readouterr().err == f"next: {expected.format(tmp_path)} info\n"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 import csv
 import json
 import shlex
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,7 +91,8 @@ def test_predict_as_json(run, image, tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_commands_suggest_the_next_one(run, image, tmp_path, capsys):
+def test_commands_suggest_the_next_one(run, image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["s2mlp"])
     file = str(run / "last.safetensors")
     for words, suggestion in (
         (["eval", "--data", str(run / "digits"), "--workers", "0"], ["s2mlp", "predict", "IMAGE", "--weights", file]),
@@ -106,6 +109,7 @@ def test_training_suggests_a_prediction(run, monkeypatch, capsys, rank, is_first
     """In the first process only."""
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(sys, "argv", ["s2mlp"])
     monkeypatch.setattr("s2mlp_cuda.training.run.train", lambda arguments: None)
     assert cli.main(["train", "--output", str(run)]) == 0
     suggestion = f"next: s2mlp predict IMAGE --weights {run / 'best.safetensors'}\n"
@@ -224,8 +228,9 @@ def test_exported_models_run_with_any_batch_size(run, tmp_path, capsys, format):
     out, err = capsys.readouterr()
     assert out.startswith(f"{path}; its output differs from the model's by at most ") and out.count("\n") == 1
     assert float(out.split()[-1]) < 1e-4
-    assert err.startswith("next: python -c") and err.count("\n") == 1
-    exec(shlex.split(err)[3])
+    next_, python, option, code = shlex.split(err)
+    assert (next_, option) == ("next:", "-c") and python in (sys.executable, Path(sys.executable).name)
+    exec(code)
     model, _ = weights.load(run / "last.safetensors")
     images = torch.randn(5, 3, 8, 8)
     if format == "onnx":
