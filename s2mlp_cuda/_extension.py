@@ -48,17 +48,32 @@ def cpu_capability() -> str:
     return importlib.import_module("s2mlp_cuda._C").cpu_capability()
 
 
+def build_info() -> dict[str, str | None]:
+    """How the binary was built. ``cuda`` and ``cuda_architectures`` are None without CUDA kernels.
+
+    Raises:
+        ImportError: that is not known, e.g. under a different Python version.
+    """
+    info = importlib.import_module("s2mlp_cuda._build_info")
+    return {
+        "torch": info.torch_version,
+        "oldest_torch": info.torch_target_version,
+        "compiler": info.compiler,
+        "pybind11": info.pybind11_version,
+        "cuda": info.cuda_version if info.with_cuda else None,
+        "cuda_architectures": info.cuda_arch_list if info.with_cuda else None,
+    }
+
+
 def build_facts() -> dict[str, str]:
-    """How the binary was built, as label: text, or why that is not known, e.g. under a different Python version."""
+    """:func:`build_info` as label: text, or why that is not known."""
     try:
-        info = importlib.import_module("s2mlp_cuda._build_info")
+        info = build_info()
     except ImportError as error:
         return {"build": f"not known ({error})"}
-    facts = {
-        "built with": f"PyTorch {info.torch_version}, {info.compiler}, pybind11 {info.pybind11_version}",
-        "runs with": f"PyTorch {info.torch_target_version} and newer (stable ABI)",
-        "CUDA kernels": "not compiled in",
+    cuda = f"toolkit {info['cuda']}, architectures {info['cuda_architectures']}"
+    return {
+        "built with": f"PyTorch {info['torch']}, {info['compiler']}, pybind11 {info['pybind11']}",
+        "runs with": f"PyTorch {info['oldest_torch']} and newer (stable ABI)",
+        "CUDA kernels": cuda if info["cuda"] else "not compiled in",
     }
-    if info.with_cuda:
-        facts["CUDA kernels"] = f"toolkit {info.cuda_version}, architectures {info.cuda_arch_list}"
-    return facts

@@ -5,10 +5,11 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from s2mlp_cuda._extension import build_facts, cpu_capability
+from s2mlp_cuda._extension import build_facts, build_info, cpu_capability
 from s2mlp_cuda._version import __version__
 
 
@@ -37,21 +38,47 @@ def _capability_text() -> str:
 
 def info_lines() -> list[tuple[str, str]]:
     """The build and the devices, as (label, text)."""
-    lines = [("s2mlp_cuda", __version__), *build_facts().items()]
-    lines.append(("this process", f"PyTorch {torch.__version__}, Python {platform.python_version()}"))
-    lines.append(("CPU", f"{cpu_name()}, {_threads_text()}, {_capability_text()}"))
+    facts = info()
+    lines = [("s2mlp_cuda", facts["s2mlp_cuda"]), *build_facts().items()]
+    lines.append(("this process", f"PyTorch {facts['torch']}, Python {facts['python']}"))
+    lines.append(("CPU", f"{facts['cpu']['name']}, {_threads_text()}, {_capability_text()}"))
     if not torch.cuda.is_available():
         lines.append(("GPU", "none that PyTorch can see"))
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        lines.append(
-            (
-                f"cuda:{index}",
-                f"{properties.name}, sm_{properties.major}{properties.minor}, "
-                f"{properties.total_memory / 2**30:.0f} GiB, {properties.multi_processor_count} SMs",
-            )
-        )
+    for index, gpu in enumerate(facts["gpus"]):
+        memory = f"{gpu['memory_bytes'] / 2**30:.0f} GiB"
+        capability = gpu["capability"].replace(".", "")
+        lines.append((f"cuda:{index}", f"{gpu['name']}, sm_{capability}, {memory}, {gpu['multiprocessors']} SMs"))
     return lines
+
+
+def info() -> dict[str, Any]:
+    """The build and the devices, as ``s2mlp info --json`` prints them."""
+    try:
+        build = build_info()
+    except ImportError:
+        build = None
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return {
+        "s2mlp_cuda": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "build": build,
+        "cpu": {
+            "name": cpu_name(),
+            "threads": torch.get_num_threads(),
+            "capability": cpu_capability(),
+            "torch_capability": torch.backends.cpu.get_cpu_capability(),
+        },
+        "gpus": [
+            {
+                "name": gpu.name,
+                "capability": f"{gpu.major}.{gpu.minor}",
+                "memory_bytes": gpu.total_memory,
+                "multiprocessors": gpu.multi_processor_count,
+            }
+            for gpu in gpus
+        ],
+    }
 
 
 def machine_name() -> str:

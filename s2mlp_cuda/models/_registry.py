@@ -10,7 +10,46 @@ _CONFIGURATIONS: dict[str, tuple[type[Backbone], dict]] = {}
 
 
 def register_models(architecture: type[Backbone], configurations: dict[str, dict]) -> None:
-    """Registers configurations (arguments of the architecture, by model name) for ``create_model``."""
+    """Register models for :func:`create_model` and, through ``s2mlp_cuda.timm``, for timm and ``s2mlp train``.
+
+    Names must be registered before ``s2mlp_cuda.timm`` is imported. A program that registers its own models and then calls
+    :func:`s2mlp_cuda.cli.main` is an ``s2mlp`` that trains, evaluates and exports them, also under torchrun.
+
+    Args:
+        architecture: the class of the models, such as a subclass of :class:`~s2mlp_cuda.models.S2MLPv2`.
+        configurations: arguments of the architecture, by model name.
+
+    Example:
+        An S2-MLPv2 with larger offsets, whose branches are fused by their maximum. As ``mine.py`` it is trained by
+        ``torchrun --nproc-per-node 2 mine.py train --recipe digits --model s2mlpv2_max``::
+
+            import sys
+            import torch
+            from torch import nn
+            from s2mlp_cuda import cli, spatial_shift
+            from s2mlp_cuda.layers import S2
+            from s2mlp_cuda.models import S2MLPv2, register_models
+
+            BRANCHES = (((2, 0), (-2, 0)), ((0, 2), (0, -2)), None)
+
+            class MaxFusion(nn.Module):  # (B, H, W, K*C) to (B, H, W, C)
+                def forward(self, x):
+                    parts = x.chunk(len(BRANCHES), -1)
+                    shifted = [part if table is None else spatial_shift(part, table) for part, table in zip(parts, BRANCHES)]
+                    return torch.stack(shifted).amax(0)
+
+            class MaxS2MLPv2(S2MLPv2):
+                def __init__(self, **kwargs):
+                    super().__init__(branches=BRANCHES, **kwargs)
+                    for layer in self.modules():
+                        if isinstance(layer, S2):
+                            layer.attention = MaxFusion()
+
+            register_models(MaxS2MLPv2, {"s2mlpv2_max": {}})
+
+            if __name__ == "__main__":
+                sys.exit(cli.main())
+    """
     for name, arguments in configurations.items():
         _CONFIGURATIONS[name] = (architecture, arguments)
 

@@ -23,7 +23,7 @@ class S2MLP(Backbone):
         depth: number of blocks.
         mlp_ratio: r, the expansion of the channel MLP.
         offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten settings).
-        padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`; the paper's is ``"replicate"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
         pre_norm: apply the norm first in each residual branch, as public copies do; in the paper it comes last.
         embed_norm: apply a LayerNorm after the patch embedding, as in the paper. Inferred for ``s2mlp_deep``: the paper puts

@@ -28,7 +28,7 @@ class S2MLPv2(Backbone):
             sum-pooling is the sum over k of X_k / 3.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
             its parameter counts. Public copies use 1. A number, or one per stage.
-        padding_mode: ``"replicate"`` (the paper's), ``"zeros"``, ``"circular"`` or ``"reflect"``.
+        padding_mode: as in :func:`s2mlp_cuda.spatial_shift`; the paper's is ``"replicate"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
         final_norm: apply a norm before pooling. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
         drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper trains with 0.1.

@@ -45,7 +45,10 @@ _PROBABILITY = real(0, 1)
 
 def _add_data_arguments(group) -> None:
     group.add_argument(
-        "--data", metavar="FOLDER", help="image folder: one folder per split, in it one folder per class, in it images at any depth"
+        "--data",
+        metavar="FOLDER",
+        help="image folder: one folder per split, in it one folder per class, in it images at any depth; required, except by some "
+        "values of --dataset",
     )
     group.add_argument(
         "--dataset",
@@ -53,35 +56,45 @@ def _add_data_arguments(group) -> None:
         metavar="NAME",
         help="dataset in timm's notation: empty for an image folder, wds/ for WebDataset shards in --data, hfds/NAME for a "
         "Hugging Face dataset, hfids/NAME to stream it, torch/NAME for a torchvision dataset in --data; digits for scikit-learn's "
-        "digits",
+        "digits; default: an image folder",
     )
-    group.add_argument("--train-split", default="train", help="default: %(default)s")
+    group.add_argument("--train-split", default="train", metavar="NAME", help="default: %(default)s")
     group.add_argument(
-        "--val-split", default="validation", help="a folder named val, valid or eval is also accepted; default: %(default)s"
+        "--val-split",
+        default="validation",
+        metavar="NAME",
+        help="a folder named val, valid or eval is also accepted; default: %(default)s",
     )
-    group.add_argument("--input-key", help="column of the images (WebDataset, Hugging Face)")
-    group.add_argument("--target-key", help="column of the labels (WebDataset, Hugging Face)")
+    group.add_argument("--input-key", metavar="NAME", help="column of the images (WebDataset, Hugging Face); default: automatic")
+    group.add_argument("--target-key", metavar="NAME", help="column of the labels (WebDataset, Hugging Face); default: automatic")
     group.add_argument("--num-classes", type=integer(1), help="at least the number of classes of the data; default: from the data")
     group.add_argument("--workers", type=integer(0, 1024), default=4, help="data loading processes; default: %(default)s")
     group.add_argument(
         "--cache",
         action=_SWITCH,
         default=False,
-        help="decode all images once and keep them in memory: for small images of one size, up to --img-size; not with --aa",
+        help="decode all images once and keep them in memory: for small images of one size, up to --img-size; not with --aa; "
+        "default: no",
     )
 
 
 def _add_model_arguments(group) -> None:
-    group.add_argument("--model", default="s2mlpv2_small_7", help="any model of timm or this package; default: %(default)s")
+    group.add_argument(
+        "--model", default="s2mlpv2_small_7", metavar="NAME", help="any model of timm or this package; default: %(default)s"
+    )
     group.add_argument(
         "--model-kwargs",
         nargs="*",
         type=_keyword,
         default=[],
         metavar="NAME=VALUE",
-        help="arguments of the model, e.g. patch_sizes=(4,2)",
+        help='arguments of the model, e.g. "patch_sizes=(4,2)" mlp_ratio=2; default: none',
     )
-    group.add_argument("--weights", metavar="FILE", help="initial weights (safetensors); a head for other classes is not loaded")
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="initial weights (safetensors); a head for other classes is not loaded; default: random weights",
+    )
     group.add_argument("--drop-path", type=real(0, 1, below=True), default=0.0, help="stochastic depth rate; default: %(default)s")
 
 
@@ -100,16 +113,26 @@ def _add_images_arguments(group) -> None:
         help="fraction of the center crop in evaluation; default: %(default)s",
     )
     group.add_argument(
-        "--scale", nargs=2, type=real(0, 1, above=True), default=[0.08, 1.0], help="area of random crops; default: %(default)s"
+        "--scale", nargs=2, type=real(0, 1, above=True), default=[0.08, 1.0], help="area of random crops; default: 0.08 1"
     )
     group.add_argument(
         "--ratio", nargs=2, type=real(0.01, 100), default=[0.75, 4 / 3], help="aspect of random crops; default: 3/4 to 4/3"
     )
     group.add_argument("--hflip", type=_PROBABILITY, default=0.5, help="probability of a horizontal flip; default: %(default)s")
-    group.add_argument("--color-jitter", type=real(0, 10), default=0.0, help="default: %(default)s")
-    group.add_argument("--aa", metavar="POLICY", help="RandAugment etc. in timm's notation, e.g. rand-m9-mstd0.5-inc1")
     group.add_argument(
-        "--aug-repeats", type=integer(0), default=0, help="repeated augmentation: repetitions of each image, 0 for none"
+        "--color-jitter",
+        type=real(0, 10),
+        default=0.0,
+        help="strength of random changes of brightness, contrast and saturation; default: %(default)s",
+    )
+    group.add_argument(
+        "--aa", metavar="POLICY", help="RandAugment etc. in timm's notation, e.g. rand-m9-mstd0.5-inc1; default: none"
+    )
+    group.add_argument(
+        "--aug-repeats",
+        type=integer(0),
+        default=0,
+        help="repeated augmentation: repetitions of each image, 0 for none; default: %(default)s",
     )
     group.add_argument(
         "--reprob", type=_PROBABILITY, default=0.0, help="random erasing (CutOut): probability; default: %(default)s"
@@ -155,33 +178,39 @@ def _add_optimization_arguments(group) -> None:
     group.add_argument(
         "--model-ema-decay", type=real(0, 1, below=True), default=0.0, help="EMA of the weights: decay; default: 0, no EMA"
     )
-    group.add_argument("--model-ema-warmup", action=_SWITCH, default=False, help="EMA: increase the decay from 0")
+    group.add_argument("--model-ema-warmup", action=_SWITCH, default=False, help="EMA: increase the decay from 0; default: no")
 
 
 def _add_execution_arguments(group) -> None:
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: cuda if available")
-    group.add_argument("--amp", action=_SWITCH, default=False, help="autocast to bfloat16")
-    group.add_argument("--channels-last", action=_SWITCH, default=False, help="memory format of the images")
-    group.add_argument("--torchcompile", action=_SWITCH, default=False, help="torch.compile the model")
-    group.add_argument("--grad-checkpointing", action=_SWITCH, default=False, help="recompute blocks in the backward pass")
+    group.add_argument("--amp", action=_SWITCH, default=False, help="autocast to bfloat16; default: no")
+    group.add_argument("--channels-last", action=_SWITCH, default=False, help="memory format of the images; default: no")
+    group.add_argument("--torchcompile", action=_SWITCH, default=False, help="torch.compile the model; default: no")
+    group.add_argument(
+        "--grad-checkpointing", action=_SWITCH, default=False, help="recompute blocks in the backward pass; default: no"
+    )
     group.add_argument("--parallel", default="ddp", choices=("ddp", "fsdp"), help="under torchrun; default: %(default)s")
     group.add_argument("--seed", type=integer(0, 2**63 - 1), default=0, help="default: %(default)s")
 
 
 def _add_run_arguments(group) -> None:
-    group.add_argument("--output", metavar="FOLDER", default="out/train", help="default: %(default)s")
-    group.add_argument("--resume", default="", metavar="auto|FILE", help="auto: resume the run in --output")
+    group.add_argument(
+        "--output", metavar="FOLDER", default="out/train", help="folder for weights, curves and checkpoints; default: %(default)s"
+    )
+    group.add_argument(
+        "--resume", default="", metavar="auto|FILE", help="auto: resume the run in --output, if there is one; default: start a run"
+    )
     group.add_argument("--keep", type=integer(1), default=3, help="number of checkpoints to keep; default: %(default)s")
     group.add_argument(
         "--log-interval", type=integer(1), default=50, help="updates between checks of the loss; default: %(default)s"
     )
-    group.add_argument("--tensorboard", action=_SWITCH, default=True, help="write TensorBoard events")
+    group.add_argument("--tensorboard", action=_SWITCH, default=True, help="write TensorBoard events; default: yes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--recipe`` and the arguments that a recipe may contain. Names are timm's if timm has the same argument."""
     parser.add_argument(
-        "--recipe", metavar="NAME|FILE", help="YAML file of these arguments, or the name of a recipe of the package"
+        "--recipe", metavar="NAME|FILE", help="YAML file of these arguments, or the name of a recipe of the package; default: none"
     )
     _add_data_arguments(parser.add_argument_group("data"))
     _add_model_arguments(parser.add_argument_group("model"))
@@ -198,6 +227,11 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+def recipe_names() -> list[str]:
+    """The names of the package's recipes."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
 def recipe_path(name: str) -> Path:
     """
     Raises:
@@ -206,8 +240,7 @@ def recipe_path(name: str) -> Path:
     for path in (Path(name), RECIPES / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-    raise TrainingError(f"no recipe {name!r}: neither a file nor one of {known}")
+    raise TrainingError(f"no recipe {name!r}: neither a file nor one of {', '.join(recipe_names())}")
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
     if name in list_models():
         architecture = configuration(name)[0]
     elif timm.is_model(timm.models.split_model_name_tag(name)[0]):
-        with torch.device("meta"):
+        with torch.device("meta"), _errors_of(name, {}):
             architecture = type(timm.create_model(name))
     else:
         raise TrainingError(f"cannot build {name}: it is not a registered model of s2mlp_cuda or timm")

@@ -1,6 +1,8 @@
 """Loss and accuracy of a model on a split."""
 
 import math
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,10 +13,18 @@ from s2mlp_cuda.training import config, weights
 from s2mlp_cuda.training.data import eval_loader, open_split
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.processes import Processes, join, leave
+from s2mlp_cuda.training.progress import track
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, channels_last: bool = False) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    loader,
+    processes: Processes,
+    amp: bool = False,
+    channels_last: bool = False,
+    watch: Callable[[Iterable], Iterable] = iter,
+) -> dict[str, float]:
     """
     Args:
         model: maps images (B, 3, H, W) to logits (B, classes). Set to evaluation mode.
@@ -22,6 +32,7 @@ def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, 
         processes: the processes that share the evaluation.
         amp: autocast to bfloat16.
         channels_last: memory format of the images.
+        watch: iterates over the loader and shows the progress.
 
     Returns:
         ``loss`` (cross-entropy, nats), ``top1`` and ``top5`` (percent) over the images of all processes, and the number of
@@ -30,7 +41,7 @@ def evaluate(model: nn.Module, loader, processes: Processes, amp: bool = False, 
     evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     model.eval()
-    for images, labels in loader:
+    for images, labels in watch(loader):
         with torch.autocast(processes.device.type, torch.bfloat16, enabled=amp):
             output = model(images.contiguous(memory_format=memory_format))
         evaluator.update(output, labels)
@@ -69,7 +80,8 @@ def evaluate_file(
         arguments.input_key, arguments.target_key, arguments.num_classes = input_key, target_key, description.num_classes
         images = open_split(arguments, split, description.class_names, False, batch_size)
         loader = eval_loader(arguments, images, batch_size, processes.device)
-        metrics = evaluate(model.to(processes.device), loader, processes, amp)
+        watch = partial(track, text="evaluating") if processes.is_first else iter
+        metrics = evaluate(model.to(processes.device), loader, processes, amp, watch=watch)
         if not math.isfinite(metrics["loss"]):
             raise TrainingError(f"the loss of {file} is {metrics['loss']}: the model's output has NaN or infinite values")
         return metrics if processes.is_first else {}

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.table import Table
 from timm.data import create_transform
 from torch import nn
 
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.training.description import Description
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.images import read
@@ -50,3 +53,14 @@ def predict(model: nn.Module, description: Description, paths: Sequence[Path], c
         best = probabilities.topk(min(count, len(probabilities)))
         rows.append([(class_name(description, index), value) for index, value in zip(best.indices.tolist(), best.values.tolist())])
     return rows
+
+
+def show(path: Path, rows: list[tuple[str, float]]) -> None:
+    """Prints the classes of an image and their probabilities, with bars."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    block = "#" if console.options.ascii_only else "█"
+    console.print(printable(path), soft_wrap=True)
+    table = Table(box=None, show_header=False)
+    for name, probability in rows:
+        table.add_row(printable(name), f"{probability:6.1%}", block * round(30 * probability))
+    console.print(table)

@@ -1,17 +1,42 @@
-"""Terminal output of a run: a progress bar with images per second and time left, and a line per epoch."""
+"""Terminal output. Of a run: a progress bar with images per second and time left, and a line per epoch. Of other commands: a bar or
+a spinner on the standard error."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from s2mlp_cuda._terminal import printable
 
 _UPDATE_INTERVAL = 0.5  # seconds; reading the loss synchronizes with the GPU
+
+
+def _bar(console: Console, *columns) -> Bar:
+    """A bar that disappears at the end, and is not drawn if the console is quiet or not a terminal."""
+    return Bar(*columns, console=console, transient=True, disable=console.quiet or not console.is_terminal)
+
+
+@contextmanager
+def spinner(text: str, console: Console | None = None) -> Iterator[None]:
+    """Shows a text and the elapsed time during a step of unknown length."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with _bar(console or Console(stderr=True), *columns) as bar:
+        bar.add_task(printable(text), total=None)
+        yield
+
+
+def track(items: Iterable, text: str) -> Iterator:
+    """Iterates over items, which have a length, with a progress bar."""
+    columns = (
+        TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("left"),
+    )  # fmt: skip
+    with _bar(Console(stderr=True), *columns) as bar:
+        yield from bar.track(items, total=len(items) if isinstance(items, Sized) else None, description=printable(text))
 
 
 class Progress:

@@ -43,7 +43,7 @@ from s2mlp_cuda.training.evaluation import evaluate
 from s2mlp_cuda.training.files import check_folder, report_full_disk
 from s2mlp_cuda.training.lock import locked
 from s2mlp_cuda.training.processes import Processes, join, leave
-from s2mlp_cuda.training.progress import Progress
+from s2mlp_cuda.training.progress import Progress, spinner
 
 #: Full state dicts on the CPU of the first process: the same for one process, DDP and FSDP2.
 _FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -105,8 +105,9 @@ class _Run:
         train_split, val_split = self._open_splits(state)
         self.class_names, self.num_classes = train_split.class_names, train_split.num_classes
         self.test_images = val_split.size
-        self.train_loader = train_loader(arguments, train_split, self.micro_batch, processes.device)
-        self.val_loader = eval_loader(arguments, val_split, self.micro_batch, processes.device)
+        with spinner("reading the images", progress.console):
+            self.train_loader = train_loader(arguments, train_split, self.micro_batch, processes.device)
+            self.val_loader = eval_loader(arguments, val_split, self.micro_batch, processes.device)
         self.updates_per_epoch = len(self.train_loader) // arguments.grad_accum_steps
         self.mixup = self._mixup()
 
@@ -175,8 +176,9 @@ class _Run:
                     "from last.safetensors with --weights"
                 )
         if self.processes.is_first:
-            train_split.check_files()
-            val_split.check_files()
+            with spinner("checking the images", self.progress.console):
+                train_split.check_files()
+                val_split.check_files()
         return train_split, val_split
 
     def _micro_batch_size(self) -> int:

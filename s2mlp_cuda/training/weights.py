@@ -1,6 +1,7 @@
 """Weights and the description of their model, in one safetensors file."""
 
 import io
+import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,11 +143,12 @@ def export(file: Path, format: str, path: Path) -> str:
     check_file(path)
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
         expected = model(images)
         if not expected.isfinite().all():
             raise TrainingError(f"cannot export {file}: the model's output has NaN or infinite values")
         try:
+            warnings.simplefilter("ignore")  # of the exporters, about their own code
             data = _to_onnx(model, images) if format == "onnx" else _to_pt2(model, images)
         except MissingExtraError:
             raise
@@ -165,7 +167,7 @@ def _dynamic_batch() -> dict[str, dict[int, Any]]:
 
 
 def _to_onnx(model: nn.Module, images: torch.Tensor) -> bytes:
-    return to_onnx(model, (images,), None, _dynamic_batch()).model_proto.SerializeToString()
+    return to_onnx(model, (images,), None, _dynamic_batch(), verbose=False).model_proto.SerializeToString()
 
 
 def _to_pt2(model: nn.Module, images: torch.Tensor) -> bytes:

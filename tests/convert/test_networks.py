@@ -64,6 +64,20 @@ def test_state_dict():
         torch.testing.assert_close(layer(x), public.get_submodule(path)(x), rtol=0, atol=1e-10)
 
 
+def test_layers_of_a_state_dict_in_a_network_of_the_same_paths():
+    """The second example of ``convert``."""
+    public = randomized(Detector())
+    old = copy.deepcopy(public.state_dict())
+    layers, report = convert(old)
+    network = copy.deepcopy(public)
+    for weight in network.parameters():
+        nn.init.zeros_(weight)
+    for path, layer in layers.items():
+        network.set_submodule(path, layer)
+    network.load_state_dict({name: old[name] for name in report.untouched}, strict=False)
+    assert_same(network, public)
+
+
 def test_state_dict_with_one_layer():
     """The norm before it stays with the network."""
     layers, report = convert(Blocks(8, 1, v2_mixer).state_dict())

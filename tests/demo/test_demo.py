@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from s2mlp_cuda import offsets, reference
+from s2mlp_cuda import demo, offsets, reference
+from s2mlp_cuda._system import machine_name
 from s2mlp_cuda.bench.baselines import assign_in_place
 from s2mlp_cuda.demo import correctness, digits, inplace_trap, pictures, timing
 
@@ -95,3 +96,21 @@ def test_a_figure_that_cannot_be_drawn_keeps_the_old_one(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError):
         pictures.draw_curves(path, training, training)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_demo_names_the_machine(tmp_path, monkeypatch, capsys):
+    """At its end and in the figure of the timings; prints the paths of all figures."""
+    training = digits.Training(torch.nn.Identity(), [1.0], [1.0])
+    data = digits.Digits(*4 * [torch.zeros(1, 2)])
+    monkeypatch.setattr(demo, "_show_check", lambda *_: True)
+    monkeypatch.setattr(demo, "_show_timings", lambda *_: {})
+    monkeypatch.setattr(demo, "_show_training", lambda *_: (data, training, training))
+    arguments = {}
+    for name in ("draw_groups", "draw_timings", "draw_curves", "draw_predictions"):
+        monkeypatch.setattr(pictures, name, lambda path, *rest, name=name: arguments.update({name: rest}) or path)
+    assert demo.run(quick=False, out=tmp_path, facts=[]) == 0
+    machine = f"{machine_name()}, PyTorch {torch.__version__}"
+    assert arguments["draw_timings"] == ({}, machine)
+    out = capsys.readouterr().out
+    assert out.endswith(f"\nDone in 0 s on {machine}.\n")
+    assert all(str(tmp_path / f"{name}.png") in out for name in ("groups", "timings", "training", "digits"))

@@ -18,6 +18,8 @@ from torch.nn.utils import prune
 pytest.importorskip("huggingface_hub")
 
 from s2mlp_cuda import hub, models, offsets  # noqa: E402
+from s2mlp_cuda.layers import FUSIONS  # noqa: E402
+from s2mlp_cuda.ops import PADDING_MODES  # noqa: E402
 
 from test_models import NAMES, SMALL  # noqa: E402
 
@@ -130,7 +132,7 @@ def random_model(choose):
     common = {
         "num_classes": lambda: choose.choice([0, 1, 5, numpy.int64(7)]),
         "in_chans": lambda: choose.choice([1, 3, numpy.int32(4)]),
-        "padding_mode": lambda: choose.choice(["replicate", "zeros", "circular", "reflect", numpy.str_("zeros")]),
+        "padding_mode": lambda: choose.choice([*PADDING_MODES, numpy.str_("zeros")]),
         "norm_layer": lambda: choose.choice(["layer_norm", "affine"]),
         "drop_path_rate": lambda: choose.choice([0.0, 0.1, numpy.float64(0.3), numpy.float32(0.2)]),
         "drop_rate": lambda: choose.choice([0, 0.1, numpy.float32(0.2)]),
@@ -152,7 +154,7 @@ def random_model(choose):
         "patch_sizes": lambda: choose.choice([tuple, list])(any_size(choose, 1, 2) for _ in range(stages)),
         "mlp_ratio": lambda: choose.choice([any_number(choose, 1, 2.6), [any_number(choose, 1, 2) for _ in range(stages)]]),
         "branches": lambda: [choose.choice([None, any_table(choose)]) for _ in range(choose.choice([1, 2, 3, 4]))],
-        "fusion": lambda: choose.choice(["split_attention", "sum", "mean"]),
+        "fusion": lambda: choose.choice(FUSIONS),
         "attention_ratio": lambda: choose.choice([0.25, numpy.float64(1), [0.5] * stages]),
         "final_norm": lambda: choose.choice([True, False]),
         "always_embed": lambda: choose.choice([True, False]),

@@ -243,3 +243,15 @@ def test_flipped_bits_of_trained_weights_are_reported(tmp_path, capsys):
             weights.load_into(model, path, [])
     save_file(model.state_dict(), path, {"s2mlp_cuda": json.dumps(OURS.to_json())})  # as earlier versions wrote it
     assert weights.load(path)[1].class_names == ["ant", "bee"]
+
+
+def test_registered_model_that_cannot_be_built(monkeypatch):
+    """Such as a model of a user that does not take the arguments that timm passes on."""
+
+    def fail(name, **kwargs):
+        raise TypeError("unexpected keyword argument 'pretrained_cfg'")
+
+    monkeypatch.setattr("timm.is_model", lambda name: True)
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(TrainingError, match="^cannot build mine with {}: unexpected keyword argument 'pretrained_cfg'$"):
+        build("mine", 2)

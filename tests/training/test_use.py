@@ -2,6 +2,9 @@
 
 import csv
 import json
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from s2mlp_cuda import cli
+from s2mlp_cuda._terminal import printable
 from s2mlp_cuda.layers import S2MLPBlock, ShiftSplitAttention
 from s2mlp_cuda.models import S2MLP, S2MLPv2
 from s2mlp_cuda.training import config, weights
@@ -17,6 +21,7 @@ from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.explain import explain, receptive_fields, split_attention_weights
 from s2mlp_cuda.training.predict import predict, read_image
+from s2mlp_cuda.training.progress import spinner, track
 from s2mlp_cuda.training.run import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,6 +49,89 @@ def test_eval_prints_the_metrics_of_the_last_epoch(run, capsys):
         (row,) = csv.DictReader(file)
     loss, top1, top5 = (float(row[name]) for name in ("val_loss", "val_top1", "val_top5"))
     assert capsys.readouterr().out == f"loss {loss:.4f}, top-1 {top1:.2f}%, top-5 {top5:.2f}%, 360 images\n"
+
+
+def test_eval_as_json(run, capsys):
+    """One object with the documented fields, and nothing else."""
+    file = str(run / "last.safetensors")
+    assert cli.main(["eval", "--weights", file, "--data", str(run / "digits"), "--workers", "0", "--json"]) == 0
+    with open(run / "metrics.csv") as metrics:
+        (row,) = csv.DictReader(metrics)
+    expected = {name: pytest.approx(float(row[f"val_{name}"])) for name in ("loss", "top1", "top5")}
+    found = capsys.readouterr()
+    assert json.loads(found.out) == {"weights": file, "split": "validation", **expected, "images": 360}
+    assert found.err == ""
+    assert all(name in cli.EVALUATE_EXAMPLES for name in json.loads(found.out))
+
+
+def test_failed_eval_as_json_prints_no_object(run, tmp_path, capsys):
+    assert cli.main(["eval", "--weights", str(run / "last.safetensors"), "--data", str(tmp_path), "--json"]) == 1
+    found = capsys.readouterr()
+    assert found.out == "" and found.err.startswith("s2mlp: ") and found.err.count("\n") == 1
+
+
+def test_predict_as_json(run, image, tmp_path, capsys):
+    """One object, also if an image cannot be read."""
+    broken, file = tmp_path / "broken\x1b.jpg", run / "last.safetensors"
+    broken.write_bytes(b"nothing")
+    assert cli.main(["predict", str(image), str(broken), "--weights", str(file), "--json"]) == 1
+    (rows,) = predict(*weights.load(file), [image])
+    reason = f"cannot read the image {broken}: it has no format that Pillow reads"
+    found = capsys.readouterr()
+    assert json.loads(found.out) == {
+        "weights": str(file),
+        "predictions": [
+            {"image": str(image), "classes": [{"name": name, "probability": value} for name, value in rows]},
+            {"image": str(broken), "error": reason},
+        ],
+    }
+    assert found.err == f"s2mlp: {printable(reason)}\n"
+    assert all(name in cli.PREDICT_EXAMPLES for name in ("weights", "predictions", "image", "classes", "error", "probability"))
+    assert cli.main(["predict", str(image), "--weights", str(file), "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_commands_suggest_the_next_one(run, image, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["s2mlp"])
+    file = str(run / "last.safetensors")
+    for words, suggestion in (
+        (["eval", "--data", str(run / "digits"), "--workers", "0"], ["s2mlp", "predict", "IMAGE", "--weights", file]),
+        (["predict", str(image)], ["s2mlp", "explain", str(image), "--weights", file]),
+        (["explain", str(image), "--out", str(tmp_path)], ["s2mlp", "export", "--format", "onnx", "--weights", file]),
+    ):
+        assert cli.main([*words, "--weights", file]) == 0
+        assert capsys.readouterr().err == f"next: {shlex.join(suggestion)}\n"
+        cli.parser().parse_args(suggestion[1:])
+
+
+@pytest.mark.parametrize("rank, is_first", [(None, True), ("0", True), ("1", False)])
+def test_training_suggests_a_prediction(run, monkeypatch, capsys, rank, is_first):
+    """In the first process only."""
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(sys, "argv", ["s2mlp"])
+    monkeypatch.setattr("s2mlp_cuda.training.run.train", lambda arguments: None)
+    assert cli.main(["train", "--output", str(run)]) == 0
+    suggestion = f"next: s2mlp predict IMAGE --weights {run / 'best.safetensors'}\n"
+    assert capsys.readouterr().err == (suggestion if is_first else "")
+
+
+def test_progress_bars_count_and_leave_no_output(capsys):
+    assert list(track([3, 1, 2], "[red]")) == [3, 1, 2]
+    with spinner("[red]"):
+        pass
+    assert capsys.readouterr() == ("", "")  # not a terminal
+
+
+def test_progress_bars_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert list(track([3, 1], "[red]")) == [3, 1]
+    with spinner("x\x1b[2J"):
+        pass
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "[red]" in found.err and "2/2" in found.err and "x\\x1b[2J" in found.err
 
 
 def test_eval_matches_labels_by_name(run, tmp_path, capsys):
@@ -137,9 +225,12 @@ def test_split_attention_weights_are_those_of_the_forward_pass():
 def test_exported_models_run_with_any_batch_size(run, tmp_path, capsys, format):
     path = tmp_path / f"model.{format}"
     assert cli.main(["export", "--weights", str(run / "last.safetensors"), "--format", format, "--out", str(path)]) == 0
-    out = capsys.readouterr().out
-    assert "differs from the model's by at most" in out
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{path}; its output differs from the model's by at most ") and out.count("\n") == 1
     assert float(out.split()[-1]) < 1e-4
+    next_, python, option, code = shlex.split(err)
+    assert (next_, option) == ("next:", "-c") and python in (sys.executable, Path(sys.executable).name)
+    exec(code)
     model, _ = weights.load(run / "last.safetensors")
     images = torch.randn(5, 3, 8, 8)
     if format == "onnx":
