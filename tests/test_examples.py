@@ -1,5 +1,7 @@
 """Every example runs as a script in an empty folder, and the guides include code that exists."""
 
+import importlib
+import json
 import re
 import runpy
 import shlex
@@ -16,13 +18,29 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text())
 PAGES = sorted((ROOT / "docs" / "guides").rglob("*.md"))
-#: A line of the output of each example of the guides; those of migrate/ print the same lines.
+TIMES = r"  forward \+ backward of [\dx]+: theirs [\d.]+ ms, ours [\d.]+ ms, ratio [\d.]+\n"
+ROUNDED_VALUES = r".+: values: equal (bit for bit|up to rounding, .+); gradients: equal (bit for bit|up to rounding, .+)"
+#: Of ``count`` pairs of examples/migrate.
+EQUAL = rf"^(.+: values: equal bit for bit; gradients: equal bit for bit\n{TIMES}){{{{{{count}}}}}}"
+ROUNDED = rf"^({ROUNDED_VALUES}\n{TIMES}){{{{{{count}}}}}}"
+WRONG = rf"^(.+: [345]\d% of their values are wrong; gradients: equal bit for bit\n{TIMES}){{{{{{count}}}}}}"
+#: A part of the output of each example.
 EXPECTED = {
     "drop_in_layer": r"gradient: +\[2\.0, 1\.0, 1\.0, 1\.0, 0\.0\]",
     "export_aot_inductor": r"calls this package's kernels: s2mlp_cuda\.shift_branch_combine.*\n(.*differs by at most .*\n){3}",
     "export_onnx": r"21 kinds of ONNX's standard operators, 0 others\n(.*differs from PyTorch by at most .*\n){3}",
     "feature_pyramid": r"100x75: feature maps of 15x11, 8x6 tokens; logits \(2, 5, 100, 75\)",
     "fine_tune": r"not loaded, as the classes differ: head\.bias, head\.weight[\s\S]+tells even from odd in [6-9]\d% ",
+    "migrate/as_mlp": EQUAL.format(count=2),
+    "migrate/cycle_mlp": ROUNDED.format(count=2),
+    "migrate/external_attention": WRONG.format(count=2) + r"S2Attention: 6 weights converted, 0 missing\n" + ROUNDED_VALUES,
+    "migrate/hire_mlp": EQUAL.format(count=2) + r"Moved by 2 and by -2, the map is what it was",
+    "migrate/jittor_mlp": WRONG.format(count=1) + rf"(.+: \d+ weights converted to S2MLP(v2)?\n{ROUNDED_VALUES}\n){{2}}",
+    "migrate/ms_mlp": EQUAL.format(count=2),
+    "migrate/shift_vit": EQUAL.format(count=1),
+    "migrate/tsm": EQUAL.format(count=1),
+    "migrate/unext": EQUAL.format(count=2),
+    "migrate/vision_mlp": WRONG.format(count=1) + r"What its indices say and what is meant agree in 1\d% of the values",
     "own_offsets_and_fusion": r"gated fusion: \d+ parameters, [6-9]\d% of held-out digits",
     "read_explain": r"shifted_groups\.png\n[\s\S]+(block \d: \d+% of pixels; SS1, SS2, no shift: .+\n){3}",
     "train_one_cpu": r"resumed after epoch 5[\s\S]+360 images[\s\S]+7/\d+\.png\n",
@@ -62,6 +80,16 @@ def test_guides_include_code_that_exists(page):
     assert text.count("--8<--") == len(re.findall(r'^ *--8<-- "[^"]+"$', text, re.MULTILINE))
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / target).is_file(), target
+
+
+def test_measured_speeds_are_those_of_the_result_file(monkeypatch):
+    """The committed table, its networks, and that all shifts of other networks are checked by a script."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    migration = importlib.import_module("migration")
+    result = json.loads((ROOT / "benchmarks" / "results" / "migration-torch2.11.0.json").read_text())
+    assert re.fullmatch("[0-9a-f]{40}", result["commit"]) and result["machine"]
+    assert migration.PAGE.read_text() == migration.page(result)
+    assert {f"migrate/{row['script']}" for row in result["rows"]} == {name for name in EXPECTED if name.startswith("migrate/")}
 
 
 def test_training_commands_of_guides_parse():
