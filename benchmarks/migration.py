@@ -5,13 +5,16 @@ python benchmarks/migration.py
 Writes results/migration-torch<version>.json and its table, docs/guides/migrate/speed.md. Run it on an otherwise idle machine.
 """
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from statistics import median, quantiles
 
 import torch
 
 from s2mlp_cuda._files import write_text
+from s2mlp_cuda._system import keep_freed_memory
 
 from results import FOLDER, document, write_json
 
@@ -33,6 +36,13 @@ NETWORKS = {
 }
 
 
+#: One process with one thread has a load of 1.
+BUSY = (
+    "**Other processes used the machine during this measurement.** Times are too long, and only large ratios are certain: "
+    "`spatial_shift1` and the shift of V1 are the same function on the same map, and differ by chance alone."
+)
+
+
 def measure_all(seconds: float) -> dict:
     sys.path.insert(0, str(SCRIPTS))
     side_by_side = import_module("side_by_side")
@@ -41,38 +51,58 @@ def measure_all(seconds: float) -> dict:
         for pair in import_module(name).PAIRS:
             side_by_side.check(pair)
             theirs, ours = side_by_side.measure(pair, seconds)
-            times = {"theirs_ms": theirs * 1e3, "ours_ms": ours * 1e3}
-            rows.append({"script": name, "pair": pair.name, "shape": pair.shape, "wrong_values": pair.wrong_values, **times})
-    return {
-        "what": "medians of forward and backward, float32, interleaved rounds",
-        "rows": rows,
-    }
+            ratios = quantiles([a / b for a, b in zip(theirs, ours)], n=10)
+            rows.append(
+                {
+                    "script": name,
+                    "pair": pair.name,
+                    "shape": pair.shape,
+                    "wrong_values": pair.wrong_values,
+                    "rounds": len(ours),
+                    "theirs_ms": median(theirs) * 1e3,
+                    "ours_ms": median(ours) * 1e3,
+                    "ratio": ratios[4],
+                    "ratio_10_percent": ratios[0],
+                    "ratio_90_percent": ratios[8],
+                }
+            )
+    what = "medians of forward and backward, float32, interleaved rounds; quantiles of the ratio of each round"
+    return {"what": what, "rows": rows}
 
 
 def page(result: dict) -> str:
     """The table as Markdown."""
+    before, after = result["load_average"]
     lines = [
         "# Speed",
         "",
         "<!-- Written by benchmarks/migration.py -->",
         "",
-        f"Forward and backward pass in float32 on {result['machine']}, PyTorch {result['torch']},",
-        f"commit {result['commit'][:10]}. The ratio is their time divided by ours: above 1, ours is faster. Each script in",
-        "`examples/migrate/` prints the ratios of your machine.",
+        f"Forward and backward pass in float32 on {result['machine']}, PyTorch {result['torch']}, commit {result['commit'][:10]}.",
+        "Times are medians over rounds that alternate between both. The ratio is their time divided by ours in the same round,",
+        "above 1 if ours is faster: its median, and its 10th to 90th percentile. Freed memory is kept by the process.",
+        "Each script in `examples/migrate/` prints the ratio on your machine.",
+        "",
+        f"Load average over one minute, before and after: {before:.1f} and {after:.1f}, on {result['processors']} processors.",
+        *([BUSY] if max(before, after) > 1.5 else []),
         "",
         "| code | shift | map | theirs, ms | ours, ms | ratio |",
         "|---|---|---|---:|---:|---:|",
     ]
     for row in result["rows"]:
-        size, ratio = "x".join(map(str, row["shape"])), row["theirs_ms"] / row["ours_ms"]
+        size = "x".join(map(str, row["shape"]))
         wrong = " (**wrong values**)" if row["wrong_values"] else ""
-        times = f"{row['theirs_ms']:.2f}{wrong} | {row['ours_ms']:.2f} | {ratio:.1f}"
+        ratio = f"{row['ratio']:.1f} ({row['ratio_10_percent']:.1f} to {row['ratio_90_percent']:.1f})"
+        times = f"{row['theirs_ms']:.2f}{wrong} | {row['ours_ms']:.2f} | {ratio}"
         lines.append(f"| [{NETWORKS[row['script']]}]({row['script']}.md) | {row['pair']} | {size} | {times} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    result = document(measure_all(seconds=3.0))
+    keep_freed_memory()
+    before = os.getloadavg()[0]
+    measured = measure_all(seconds=3.0)
+    result = document({**measured, "load_average": [before, os.getloadavg()[0]], "processors": os.cpu_count()})
     write_json(FOLDER / f"migration-torch{torch.__version__.partition('+')[0]}.json", result)
     write_text(PAGE, page(result))
     print(page(result))
