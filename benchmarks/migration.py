@@ -38,8 +38,8 @@ NETWORKS = {
 
 #: One process with one thread has a load of 1.
 BUSY = (
-    "**Other processes used the machine during this measurement.** Times are too long, and only large ratios are certain: "
-    "`spatial_shift1` and the shift of V1 are the same function on the same map, and differ by chance alone."
+    "**Other processes used the machine during this measurement.** Under such a load, repeated runs differ severalfold, in times\n"
+    "and in ratios. Take them as orders of magnitude, and measure on an idle machine."
 )
 
 

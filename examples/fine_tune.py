@@ -61,13 +61,13 @@ def train_head(weights: Path, class_names: list[str], epochs: int = 30) -> float
 
 
 def main() -> None:
-    run("s2mlp train --recipe digits --model-kwargs embed_dims=[24] depths=[2] --lr 0.01 --epochs 5 --output out/digits")
+    run("s2mlp train --recipe digits --model-kwargs embed_dims=[24] depths=[2] --lr 0.01 --epochs 4 --output out/digits")
     write_parity()
 
     # --8<-- [start:all]
     # config.yaml is the recipe of the first run: the same model, image size and normalization. An empty --dataset is a folder.
     data = "--recipe out/digits/config.yaml --dataset '' --data out/parity --output out/fine_tuned"
-    run(f"s2mlp train {data} --weights out/digits/best.safetensors --epochs 3 --lr 0.003 --warmup-epochs 0")
+    run(f"s2mlp train {data} --weights out/digits/best.safetensors --epochs 2 --lr 0.003 --warmup-epochs 0")
     # --8<-- [end:all]
 
     accuracy = train_head(Path("out/digits/best.safetensors"), ["even", "odd"])

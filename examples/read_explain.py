@@ -16,7 +16,7 @@ from commands import run
 
 
 def main() -> None:
-    run("s2mlp train --recipe digits --model-kwargs embed_dims=[24] depths=[3] --lr 0.01 --epochs 5 --output out/digits")
+    run("s2mlp train --recipe digits --model-kwargs embed_dims=[24] depths=[3] --lr 0.01 --epochs 3 --output out/digits")
 
     # --8<-- [start:draw]
     weights, photo = Path("out/digits/best.safetensors"), min(Path("out/digits/digits/validation/7").iterdir())
