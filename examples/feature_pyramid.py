@@ -17,20 +17,21 @@ class Segmenter(nn.Module):
     def __init__(self, classes: int, channels: int = 32, **backbone):
         super().__init__()
         self.backbone = s2mlp_cuda.create_model("s2mlpv2_small_7", features_only=True, dynamic_img_pad=True, **backbone)
-        self.lateral = nn.ModuleList(nn.Conv2d(info["num_chs"], channels, 1) for info in self.backbone.feature_info)
+        infos = self.backbone.feature_info
+        self.lateral = nn.ModuleList(nn.Conv2d(info["num_chs"], channels, 1) for info in infos)
         self.classify = nn.Conv2d(channels, classes, 1)
-        #: Height and width of a token of the finest map, in pixels.
-        self.reduction = self.backbone.feature_info[0]["reduction"]
+        #: Height and width of a token of each map, in pixels, fine to coarse.
+        self.reductions = [info["reduction"] for info in infos]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # Fine to coarse, (B, channels, H / r, W / r) each, where r is the size of a token in pixels.
         maps = [lateral(x) for lateral, x in zip(self.lateral, self.backbone(images))]
-        top = maps.pop()
-        while maps:
-            finer = maps.pop()
+        top, reduction = maps[-1], self.reductions[-1]
+        for finer, finer_reduction in zip(maps[-2::-1], self.reductions[-2::-1]):
             # Each stage pads to a multiple of its patch size, so a coarse map may reach beyond the finer one: upsample, then crop.
-            top = finer + interpolate(top, scale_factor=2)[..., : finer.shape[-2], : finer.shape[-1]]
-        logits = interpolate(self.classify(top), scale_factor=self.reduction, mode="bilinear")
+            upsampled = interpolate(top, scale_factor=reduction // finer_reduction)
+            top, reduction = finer + upsampled[..., : finer.shape[-2], : finer.shape[-1]], finer_reduction
+        logits = interpolate(self.classify(top), scale_factor=reduction, mode="bilinear")
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
 

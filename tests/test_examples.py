@@ -19,11 +19,13 @@ EXAMPLES = ROOT / "examples"
 SCRIPTS = sorted(path for path in EXAMPLES.rglob("*.py") if "__main__" in path.read_text())
 PAGES = sorted((ROOT / "docs" / "guides").rglob("*.md"))
 TIMES = r"  forward \+ backward of [\dx]+: theirs [\d.]+ ms, ours [\d.]+ ms, ratio [\d.]+\n"
-ROUNDED_VALUES = r".+: values: equal (bit for bit|up to rounding, .+); gradients: equal (bit for bit|up to rounding, .+)"
+ROUNDED_VALUES = (
+    r".+: values: (bitwise identical|equal up to rounding, .+); gradients: (bitwise identical|equal up to rounding, .+)"
+)
 #: Of ``count`` pairs of examples/migrate.
-EQUAL = rf"^(.+: values: equal bit for bit; gradients: equal bit for bit\n{TIMES}){{{{{{count}}}}}}"
+EQUAL = rf"^(.+: values: bitwise identical; gradients: bitwise identical\n{TIMES}){{{{{{count}}}}}}"
 ROUNDED = rf"^({ROUNDED_VALUES}\n{TIMES}){{{{{{count}}}}}}"
-WRONG = rf"^(.+: [345]\d% of their values are wrong; gradients: equal bit for bit\n{TIMES}){{{{{{count}}}}}}"
+WRONG = rf"^(.+: [345]\d% of their values are wrong; gradients: bitwise identical\n{TIMES}){{{{{{count}}}}}}"
 #: A part of the output of each example.
 EXPECTED = {
     "drop_in_layer": r"gradient: +\[2\.0, 1\.0, 1\.0, 1\.0, 0\.0\]",
@@ -77,7 +79,7 @@ def test_guides_include_code_that_exists(page):
     for name, section in re.findall(r'^ *--8<-- "([^":]+)(?::(\w+))?"$', text, re.MULTILINE):
         code = (ROOT / name).read_text()
         assert not section or all(code.count(f"# --8<-- [{edge}:{section}]") == 1 for edge in ("start", "end")), (name, section)
-    assert text.count("--8<--") == len(re.findall(r'^ *--8<-- "[^"]+"$', text, re.MULTILINE))
+    assert len(re.findall(r"^ *--8<--", text, re.MULTILINE)) == len(re.findall(r'^ *--8<-- "[^"]+"$', text, re.MULTILINE))
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / target).is_file(), target
 

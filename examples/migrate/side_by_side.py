@@ -33,7 +33,7 @@ def _largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def _text(difference: float) -> str:
-    return "equal bit for bit" if difference == 0 else f"equal up to rounding, {difference:.0e} in float64"
+    return "bitwise identical" if difference == 0 else f"equal up to rounding, {difference:.0e} in float64"
 
 
 def check(pair: Pair) -> None:
