@@ -83,7 +83,7 @@ def test_sdist_holds_the_tree(sdist):
     """The sdist contains the files in git, and otherwise only files that setuptools adds."""
     with tarfile.open(sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
-    folders = (".github", "csrc", "s2mlp_cuda", "tests", "benchmarks", "docs")
+    folders = (".github", "csrc", "s2mlp_cuda", "tests", "benchmarks", "docs", "examples")
     tree = {str(path.relative_to(ROOT)) for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()}
     tree = {name for name in tree if "__pycache__" not in name and not name.endswith(".so")}
     tree |= {
