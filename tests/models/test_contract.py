@@ -261,4 +261,11 @@ def test_deepcopy_and_pickle(name, model):
 
 
 def test_public_names():
-    assert set(s2mlp_cuda.models.__all__) == {"FeaturePyramid", "S2MLP", "S2MLPv2", "create_model", "list_models", "register_models"}
+    assert set(s2mlp_cuda.models.__all__) == {
+        "FeaturePyramid",
+        "S2MLP",
+        "S2MLPv2",
+        "create_model",
+        "list_models",
+        "register_models",
+    }
