@@ -27,6 +27,7 @@ from torch import nn
 from s2mlp_cuda import models
 from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._files import atomic_file, current, replaced_together
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.models._registry import configuration
@@ -271,8 +272,7 @@ def _errors_of(cls: Any, path: Path) -> Iterator[None]:
     except MissingExtraError:
         raise
     except Exception as error:  # constructors check their arguments in many ways
-        message = str(error).partition("\n")[0]  # what follows in PyTorch's messages is a stack trace
-        raise ValueError(f"cannot build {cls.__name__} with the arguments in {path} ({message})") from error
+        raise ValueError(f"cannot build {cls.__name__} with the arguments in {path} ({one_line(error)})") from error
 
 
 class S2MLP(models.S2MLP, _Saved, tags=["s2mlp"], paper_url="https://arxiv.org/abs/2106.07477", **_CARD):

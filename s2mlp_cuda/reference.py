@@ -5,7 +5,7 @@ operator. Public write-ups of S2-MLP name the last three as alternatives to slic
 multiply by zeros, so a NaN or an infinity spreads to its neighbors.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,10 @@ def group_borders(channels: int, offsets: Sequence[Sequence[int]], group_sizes: 
         TypeError: ``channels``, an offset or a group size is not an integer.
         ValueError: no offsets, more groups than channels, or group sizes that do not match the offsets or the channels.
     """
-    channels = check_count("channels", channels, least=0)
-    groups = len(pairs_of(offsets))
+    return _borders(check_count("channels", channels, least=0), len(pairs_of(offsets)), group_sizes)
+
+
+def _borders(channels: int, groups: int, group_sizes: Sequence[int] | None) -> list[int]:
     sizes = check_groups(groups, group_sizes, channels)
     if sizes is None:
         return [g * channels // groups for g in range(groups + 1)]
@@ -37,7 +39,7 @@ def _checked(x, offsets, group_sizes, padding_mode: str, data_format: str) -> tu
     channels = check_map(x, data_format)
     check_padding_mode(padding_mode)
     pairs = pairs_of(offsets)
-    return pairs, group_borders(channels, pairs, group_sizes)
+    return pairs, _borders(channels, len(pairs), group_sizes)
 
 
 def _reduce_reflected(offset: int, size: int) -> int:
@@ -125,11 +127,33 @@ def _near_offsets(offsets: Sequence, height: int, width: int, padding_mode: str)
     return [(near(dh, height), near(dw, width)) for dh, dw in offsets]
 
 
-def _pad(x: torch.Tensor, offsets: Sequence, padding_mode: str) -> tuple[torch.Tensor, int, int]:
-    """``x`` (N, C, H, W), padded on both sides of each axis by the largest offset along it, and the two padding widths."""
-    rows = max(abs(dh) for dh, _ in offsets)
-    columns = max(abs(dw) for _, dw in offsets)
-    return F.pad(x, [columns, columns, rows, rows], mode=_PAD_MODES[padding_mode]), rows, columns
+def _on_padded_map(shift: Callable[..., torch.Tensor], x, offsets, group_sizes, padding_mode, data_format) -> torch.Tensor:
+    """Checks the arguments, pads the map on both sides of each axis by the largest offset along it, and shifts it.
+
+    Args:
+        shift: a function of the padded map (N, C, H + 2 * rows, W + 2 * columns), the offsets, the borders of the groups, ``rows``
+            and ``columns``. Returns (N, C, H, W).
+    """
+    pairs, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
+    check_floating(x, "x")
+    if not x.numel():
+        return x.clone()
+    maps = _channels_first_map(x, data_format)
+    height, width = maps.shape[2:]
+    near = _near_offsets(pairs, height, width, padding_mode)
+    rows, columns = (max(map(abs, distances)) for distances in zip(*near))
+    padded = F.pad(maps, [columns, columns, rows, rows], mode=_PAD_MODES[padding_mode])
+    return _restore(shift(padded, near, borders, rows, columns), x, data_format)
+
+
+def _crop(x: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    return x[:, :, rows : x.shape[2] - rows, columns : x.shape[3] - columns]
+
+
+def _roll(padded, offsets, borders, rows, columns):
+    parts = zip(offsets, borders, borders[1:])
+    rolled = torch.cat([torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3)) for pair, begin, end in parts], dim=1)
+    return _crop(rolled, rows, columns)
 
 
 def spatial_shift_roll(
@@ -145,19 +169,14 @@ def spatial_shift_roll(
     Raises:
         TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
     """
-    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
-    check_floating(x, "x")
-    if not x.numel():
-        return x.clone()
-    maps = _channels_first_map(x, data_format)
-    channels, height, width = maps.shape[1:]
-    offsets = _near_offsets(offsets, height, width, padding_mode)
-    padded, rows, columns = _pad(maps, offsets, padding_mode)
-    rolled = torch.cat(
-        [torch.roll(padded[:, begin:end], shifts=pair, dims=(2, 3)) for pair, begin, end in zip(offsets, borders, borders[1:])],
-        dim=1,
-    )
-    return _restore(rolled[:, :, rows : rows + height, columns : columns + width], x, data_format)
+    return _on_padded_map(_roll, x, offsets, group_sizes, padding_mode, data_format)
+
+
+def _conv2d(padded, offsets, borders, rows, columns):
+    weight = padded.new_zeros(borders[-1], 1, 2 * rows + 1, 2 * columns + 1)
+    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
+        weight[begin:end, 0, rows - dh, columns - dw] = 1
+    return F.conv2d(padded, weight, groups=len(weight))
 
 
 def spatial_shift_conv2d(
@@ -173,18 +192,23 @@ def spatial_shift_conv2d(
     Raises:
         TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
     """
-    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
-    check_floating(x, "x")
-    if not x.numel():
-        return x.clone()
-    maps = _channels_first_map(x, data_format)
-    channels, height, width = maps.shape[1:]
-    offsets = _near_offsets(offsets, height, width, padding_mode)
-    padded, rows, columns = _pad(maps, offsets, padding_mode)
-    weight = maps.new_zeros(channels, 1, 2 * rows + 1, 2 * columns + 1)
+    return _on_padded_map(_conv2d, x, offsets, group_sizes, padding_mode, data_format)
+
+
+def _deform_conv2d(padded, offsets, borders, rows, columns):
+    try:
+        from torchvision.ops import deform_conv2d
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("spatial_shift_deform_conv2d needs torchvision: pip install torchvision") from error
+
+    channels = borders[-1]
+    sampling = padded.new_zeros(channels, 2, 1, 1)
     for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
-        weight[begin:end, 0, rows - dh, columns - dw] = 1
-    return _restore(F.conv2d(padded, weight, groups=channels), x, data_format)
+        sampling[begin:end, 0] = -dh
+        sampling[begin:end, 1] = -dw
+    sampling = sampling.reshape(1, 2 * channels, 1, 1).expand(len(padded), -1, *padded.shape[2:])
+    weight = torch.eye(channels, dtype=padded.dtype, device=padded.device)[:, :, None, None]
+    return _crop(deform_conv2d(padded, sampling.contiguous(), weight), rows, columns)
 
 
 def spatial_shift_deform_conv2d(
@@ -201,27 +225,7 @@ def spatial_shift_deform_conv2d(
         TypeError, ValueError: as :func:`s2mlp_cuda.spatial_shift`; TypeError if ``x`` is not of a floating-point dtype.
         ModuleNotFoundError: torchvision is not installed.
     """
-    try:
-        from torchvision.ops import deform_conv2d
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("spatial_shift_deform_conv2d needs torchvision: pip install torchvision") from error
-
-    offsets, borders = _checked(x, offsets, group_sizes, padding_mode, data_format)
-    check_floating(x, "x")
-    if not x.numel():
-        return x.clone()
-    maps = _channels_first_map(x, data_format)
-    channels, height, width = maps.shape[1:]
-    offsets = _near_offsets(offsets, height, width, padding_mode)
-    padded, rows, columns = _pad(maps, offsets, padding_mode)
-    sampling = maps.new_zeros(channels, 2, 1, 1)
-    for (dh, dw), begin, end in zip(offsets, borders, borders[1:]):
-        sampling[begin:end, 0] = -dh
-        sampling[begin:end, 1] = -dw
-    sampling = sampling.reshape(1, 2 * channels, 1, 1).expand(len(padded), -1, *padded.shape[2:])
-    weight = torch.eye(channels, dtype=maps.dtype, device=maps.device)[:, :, None, None]
-    out = deform_conv2d(padded, sampling.contiguous(), weight)
-    return _restore(out[:, :, rows : rows + height, columns : columns + width], x, data_format)
+    return _on_padded_map(_deform_conv2d, x, offsets, group_sizes, padding_mode, data_format)
 
 
 #: The four implementations by name.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from s2mlp_cuda._files import atomic_file
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda._messages import one_line
+from s2mlp_cuda.training.errors import TrainingError
 
 _NAME = re.compile(r"checkpoint-(\d+)\.pt")
 

@@ -9,11 +9,12 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda.training.cache import check_options
 from s2mlp_cuda.training.checkpoint import different_optimizer
 from s2mlp_cuda.training.config import MAX_SIDE
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.errors import TrainingError
 
 #: With a smaller alpha, images are not mixed visibly; NumPy's beta distribution gives NaN below about 1e-308.
 _MIN_ALPHA = 1e-6

@@ -5,7 +5,8 @@ import ast
 from pathlib import Path
 from typing import Any, NoReturn
 
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda._messages import one_line
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.ranges import integer, real
 from s2mlp_cuda.training.reports import report
 

@@ -12,10 +12,11 @@ from timm.data import create_dataset, create_loader
 from timm.data.readers import create_reader
 
 from s2mlp_cuda._extras import require
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda.training.cache import Augmentation, CachedImages, keep_batches
 from s2mlp_cuda.training.datasets import Images, ImageStream, Labels, TorchvisionReader
 from s2mlp_cuda.training.digits import write_digits
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.folders import FolderReader, split_folder
 from s2mlp_cuda.training.images import check_headers
 

@@ -8,7 +8,8 @@ from typing import Any
 from PIL import Image
 from timm.data import ImageDataset, IterableImageDataset
 
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda._messages import one_line
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.images import decode, to_rgb, unreadable
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import nn
 
 import s2mlp_cuda.timm  # noqa: F401, registers this package's models with timm
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda._model_size import build_on_meta
 from s2mlp_cuda.models import list_models
 from s2mlp_cuda.models._registry import configuration
 from s2mlp_cuda.training import peer_models  # noqa: F401, registers these models with timm
 from s2mlp_cuda.training.config import INTERPOLATIONS, MAX_SIDE, tuples_to_lists
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.errors import TrainingError
 
 #: Arguments of timm.create_model that select initial weights. They do not belong to the description of a trained model.
 _INITIAL_WEIGHTS = {"pretrained", "pretrained_strict", "checkpoint_path", "cache_dir"}

@@ -10,7 +10,8 @@ from typing import BinaryIO
 import numpy
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from s2mlp_cuda.training.errors import UnreadableImageError, one_line
+from s2mlp_cuda._messages import one_line
+from s2mlp_cuda.training.errors import UnreadableImageError
 
 #: Color behind transparent pixels.
 BACKGROUND = "white"

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import fully_shard
 
 from s2mlp_cuda._files import remove_leftovers, write_text
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda._system import keep_freed_memory
 from s2mlp_cuda.layers import S2MLPBlock, S2MLPv2Block
@@ -38,7 +39,7 @@ from s2mlp_cuda.training.data import Split, describe_change, eval_loader, open_s
 from s2mlp_cuda.training.datasets import ImageStream
 from s2mlp_cuda.training.description import Description, build
 from s2mlp_cuda.training.environment import environment
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.evaluation import evaluate
 from s2mlp_cuda.training.files import check_folder, report_full_disk
 from s2mlp_cuda.training.lock import locked

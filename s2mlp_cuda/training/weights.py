@@ -13,10 +13,11 @@ from torch import nn
 from s2mlp_cuda import _safetensors
 from s2mlp_cuda._extras import MissingExtraError
 from s2mlp_cuda._files import atomic_file
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda._state_dicts import differences, few
 from s2mlp_cuda.export import decompose, to_onnx
 from s2mlp_cuda.training.description import Description, build_described, build_described_on_meta, from_json
-from s2mlp_cuda.training.errors import TrainingError, one_line
+from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.files import check_file
 
 #: Names of the classifier in models of this package and of timm.

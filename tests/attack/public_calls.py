@@ -2,7 +2,7 @@
 the indices of the NumPy oracle. Shares no code with the package, and has derivatives of all orders."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -81,7 +81,7 @@ def _sum(x: torch.Tensor, options: Options) -> torch.Tensor:
 
 def _s2(x, fc1, fc2, expand, expand_bias, project, project_bias, options: Options) -> torch.Tensor:
     x = x.movedim(-3, -1) if options.data_format == "channels_first" else x
-    inner = Options(options.tables, None, options.mode, "channels_last", "none", options.mean)
+    inner = replace(options, data_format="channels_last")
     out = _attention(x @ expand.mT + expand_bias, fc1, fc2, inner) @ project.mT + project_bias
     return out.movedim(-1, -3) if options.data_format == "channels_first" else out
 
