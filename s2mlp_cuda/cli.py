@@ -345,20 +345,23 @@ def ablate(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.ablation import run
 
-    options = (arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device, arguments.cache)
+    options = (arguments.recipe, arguments.seeds, tuple(arguments.only), arguments.device, arguments.jobs, arguments.cache)
     return run(arguments.data, arguments.out, *options)
 
 
 def _add_ablate(commands) -> None:
-    examples = "example:\n  s2mlp ablate --data FOLDER --only shift"
+    examples = "example:\n  s2mlp ablate --data FOLDER --only shift --jobs 2"
     command = _add_command(commands, "ablate", "train the papers' ablations and timm's models on small images", examples)
     command.add_argument("--data", required=True, metavar="FOLDER", help="image folder, as for train")
     command.add_argument("--recipe", help="default: ablation_gpu or ablation_cpu, depending on the device")
-    command.add_argument("--seeds", type=integer(1), help="runs per row; default: 3 on a GPU, 1 on a CPU")
+    command.add_argument("--seeds", type=integer(1), default=3, help="trainings per row; default: %(default)s")
     command.add_argument(
         "--only", nargs="+", default=[], metavar="WORD", help="run only rows whose name contains one of these; default: all"
     )
     command.add_argument("--device", default="auto", help="default: cuda if available")
+    command.add_argument(
+        "--jobs", type=integer(1, 1024), default=1, metavar="N", help="train N models at once; default: %(default)s"
+    )
     command.add_argument("--cache", action="store_true", help="as for train")
     command.add_argument(
         "--out", type=Path, default=Path("out/ablation"), help="default: %(default)s; runs finished there are not repeated"

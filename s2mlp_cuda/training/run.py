@@ -52,10 +52,11 @@ _FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 @dataclass(frozen=True)
 class Finished:
-    """The result of a run: one dict per epoch (the rows of metrics.csv), the numbers of parameters and of validation images."""
+    """The result of a run: one dict per epoch (the rows of metrics.csv), numbers of parameters, classes and test images."""
 
     history: list[dict[str, float]]
     parameters: int
+    classes: int
     test_images: int
 
 
@@ -87,7 +88,7 @@ def train(arguments: argparse.Namespace) -> Finished:
             run = _Run(arguments, processes, progress)
             run.all_epochs()
             processes.wait()  # otherwise a collective's thread may free tensors during interpreter exit, which aborts the process
-            return Finished(run.history, run.parameters, run.test_images)
+            return Finished(run.history, run.parameters, run.num_classes, run.test_images)
     finally:
         leave()
 

@@ -14,7 +14,7 @@ from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR, STYLE
 
 if TYPE_CHECKING:
-    from s2mlp_cuda.training.ablation import Result
+    from s2mlp_cuda.training.ablation.results import Result
 
 
 def draw(results: list[Result], note: str, path: Path) -> Path:
