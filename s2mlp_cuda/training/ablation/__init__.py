@@ -179,7 +179,8 @@ def _show(console: Console, ablation: Ablation) -> None:
     results = ablation.results()
     table = Table(box=None)
     for title in ("top-1 accuracy", "parameters", "multiply-adds", "here, %", "paper, %"):
-        table.add_column(title, justify="left" if title.startswith("top") else "right", no_wrap=True)
+        is_name = title == "top-1 accuracy"
+        table.add_column(title, justify="left" if is_name else "right", no_wrap=not is_name)
     for line in table_text(results).splitlines()[2:]:
         name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
         table.add_row(name.replace("**", ""), *cells, style="bold" if name.startswith("**") else "")

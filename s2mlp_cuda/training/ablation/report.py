@@ -20,7 +20,8 @@ def table_text(results: list[Result]) -> str:
         spread = "" if result.spread is None else f" ± {result.spread:.1f}"
         paper = "" if result.row.paper is None else f"{result.row.paper:.1f}"
         lines.append(
-            f"| {result.row.name} | {result.parameters / 1e6:.2f}M | {result.multiply_adds / 1e6:.1f}M | {result.mean:.1f}{spread} | {paper} |"
+            f"| {result.row.name} | {result.parameters / 1e6:.2f}M | {result.multiply_adds / 1e6:.1f}M | {result.mean:.1f}{spread} "
+            f"| {paper} |"
         )
     return "\n".join(lines) + "\n"
 
