@@ -12,7 +12,9 @@ from safetensors import safe_open
 import s2mlp_cuda
 from s2mlp_cuda import offsets
 from s2mlp_cuda._arguments import PADDING_MODES
-from s2mlp_cuda.training import ablation
+from s2mlp_cuda.training.ablation import report
+from s2mlp_cuda.training.ablation.findings import FINDINGS, verdicts
+from s2mlp_cuda.training.ablation.results import load as load_ablation
 
 import result_tables
 from receptive_field import DEPTHS, reach
@@ -125,22 +127,25 @@ def training_throughput() -> str:
 
 
 def ablations(what: str) -> str:
-    """Of the ablations: tables of ``findings`` or ``rows``, ``counts`` of verdicts, ``parameters``, ``minutes``, ``budget``."""
-    found = _result("cifar10-ablation-cpu/ablation.json")
-    images = found["test_images"]
-    results = [ablation.Result(**{**entry, "row": ablation.Row(**entry["row"])}) for entry in found["results"]]
-    if what == "findings":
-        return ablation.findings_text(results, images)
-    if what == "rows":
-        return ablation.table_text(results)
+    """Of the ablations: tables of ``findings``, ``choices`` or ``rows``, ``counts`` of verdicts, ``budget``, ``machines``,
+    ``hours`` of all trainings together, or ``parameters``."""
+    found = load_ablation(RESULTS / "cifar10-ablation-cpu" / "ablation.json")
+    results = found.results()
+    tables = {"findings": report.findings_text, "choices": report.choices_text, "rows": report.table_text}
+    if what in tables:
+        return tables[what](results)
     if what == "budget":
-        return ablation.budget_text(results, images)
+        return report.budget_text(found)
     if what == "parameters":
         sizes = [result.parameters / 1e6 for result in results]
         return f"{min(sizes):.2f}M to {max(sizes):.2f}M"
-    if what == "minutes":
-        return f"{sum({result.row.key: sum(result.seconds) for result in results}.values()) / 60:.0f}"
-    counts = Counter(verdict for *_, verdict in ablation.verdicts(results, images))
+    if what == "machines":
+        return "; ".join(
+            dict.fromkeys(f"{each.environment['machine']}, PyTorch {each.environment['torch']}" for each in found.trainings)
+        )
+    if what == "hours":
+        return f"{sum(each.seconds for each in found.trainings) / 3600:.1f}"
+    counts = Counter(verdict.text for verdict in verdicts(results, FINDINGS))
     return f"{counts.total()} findings: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}"
 
 

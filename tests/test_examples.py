@@ -43,6 +43,7 @@ EXPECTED = {
     "migrate/tsm": EQUAL.format(count=1),
     "migrate/unext": EQUAL.format(count=2),
     "migrate/vision_mlp": WRONG.format(count=1) + r"What its indices say and what is meant agree in 1\d% of the values",
+    "models": r"s2mlpv2_small_7: 24,732,298 parameters[\s\S]+timm: S2MLPv2, 24,732,298 parameters\n.+outputs equal: True",
     "own_offsets_and_fusion": r"gated fusion: \d+ parameters, [6-9]\d% of held-out digits",
     "read_explain": r"shifted_groups\.png\n[\s\S]+(block \d: \d+% of pixels; SS1, SS2, no shift: .+\n){3}",
     "train_one_cpu": r"resumed after epoch 5[\s\S]+360 images[\s\S]+7/\d+\.png\n",

@@ -11,7 +11,8 @@ import yaml
 
 import s2mlp_cuda
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 
 
 def python(code: str) -> str:
@@ -21,17 +22,18 @@ def python(code: str) -> str:
 
 
 def test_citation_has_the_version_and_both_papers():
-    citation = yaml.safe_load((Path(__file__).parent.parent / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == s2mlp_cuda.__version__
     papers = [reference["url"] for reference in citation["references"]]
     assert papers == ["https://arxiv.org/abs/2106.07477", "https://arxiv.org/abs/2108.01072"]
     assert all(url in README for url in papers)
 
 
-def test_names_of_the_readme_are_reachable():
-    """After ``import s2mlp_cuda`` alone, as the README writes them."""
-    names = sorted(set(re.findall(r"(?<![\w/])s2mlp_cuda((?:\.[a-zA-Z]\w*)+)", README)))
-    assert {".convert.convert", ".export.to_onnx", ".hub.create_model", ".offsets", ".timm"} <= set(names)
+def test_documented_names_are_reachable():
+    """After ``import s2mlp_cuda`` alone, as README and documentation write them."""
+    texts = [README, *(page.read_text() for page in (ROOT / "docs").rglob("*.md"))]
+    names = sorted({name for text in texts for name in re.findall(r"(?<![\w/.])s2mlp_cuda((?:\.[a-zA-Z]\w*)+)", text)})
+    assert {".convert.convert", ".export.to_onnx", ".models.register_models", ".offsets", ".timm"} <= set(names)
     code = "import s2mlp_cuda; from operator import attrgetter; found = [attrgetter(name)(s2mlp_cuda) for name in {}]"
     python(code.format([name[1:] for name in names]))
 

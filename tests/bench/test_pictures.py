@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from s2mlp_cuda.bench import pictures
 from s2mlp_cuda.bench.measurement import COPY, Breakdown, Case, Measurement, Run
 from s2mlp_cuda.bench.models import FUSED, SLICES
-from s2mlp_cuda.bench.pictures import bars, model_times, page
+from s2mlp_cuda.bench.pictures import bars, model_times, overview, page
 
 OURS = "s2mlp_cuda.spatial_shift"
 SHIFT = Case("operator", "spatial_shift", "forward + backward", (32, 14, 14, 384), "channels_last", "float32", "cpu", 2)
@@ -74,6 +74,28 @@ def test_all_figures_are_drawn(drawn):
             assert "a processor, 2 threads, PyTorch 2.11.0" in texts(path), name
         else:
             assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_overview_shows_all_operators_over_all_sizes(tmp_path):
+    gelu = replace(SHIFT, subject="gelu_spatial_shift")
+    groups = replace(SHIFT, subject="spatial_shift, 5 unequal groups")
+    run = make_run([SHIFT, SMALL, gelu, groups, replace(gelu, direction="forward"), replace(gelu, dtype="bfloat16")])
+    slow = next(m for m in run.measurements if (m.case, m.name) == (SHIFT, "deform_conv2d"))
+    run.measurements[run.measurements.index(slow)] = replace(slow, seconds=slow.seconds[:1])
+    paths = {path.name: path for path in pictures.draw_all(run, tmp_path)}
+    assert [name for name in paths if name.startswith("overview")] == [
+        "overview-channels_last-float32.svg", "overview-channels_last-float32.png",
+    ]  # fmt: skip
+    found = texts(paths["overview-channels_last-float32.svg"])
+    assert {"spatial_shift", "gelu_spatial_shift"} <= set(found) and not any("groups" in text for text in found)
+    # The median of ours is 3 copies over two sizes, and 2 for the other operator, which has one; the other size of the slow
+    # baseline is shown, as are wrong results.
+    assert Counter(text for text in found if re.fullmatch(r"[\d.]+( wrong)?", text) and "." in text) >= Counter(
+        {"3.00": 1, "2.00": 1, "6.00": 2, "1.00 wrong": 2}
+    )
+    times = overview._times({case: measurements_of(case) for case in (SHIFT, SMALL)})
+    assert list(times)[0] == OURS and [round(value) for value in times[OURS]] == [2, 4]
+    assert not list(overview.figures(make_run([SHIFT, SMALL])))
 
 
 def test_wrong_results_are_marked(drawn):

@@ -3,7 +3,7 @@ import torch
 import yaml
 
 from s2mlp_cuda.training import config
-from s2mlp_cuda.training.ablation import SCALES
+from s2mlp_cuda.training.ablation.rows import SCALES
 from s2mlp_cuda.training.description import build
 from s2mlp_cuda.training.errors import TrainingError
 

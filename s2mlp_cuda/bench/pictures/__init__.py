@@ -8,7 +8,7 @@ import matplotlib
 from s2mlp_cuda._files import atomic_file
 from s2mlp_cuda._style import STYLE
 from s2mlp_cuda.bench.measurement import Run
-from s2mlp_cuda.bench.pictures import bars, model_times, roofline, scaling, step_breakdown
+from s2mlp_cuda.bench.pictures import bars, model_times, overview, roofline, scaling, step_breakdown
 from s2mlp_cuda.bench.pictures.page import DARK
 
 #: Text is drawn as paths, so that it does not depend on the fonts of the viewer. The fixed salt makes ids reproducible.
@@ -24,7 +24,7 @@ def draw_all(run: Run, folder: Path) -> list[Path]:
     paths = []
     with matplotlib.rc_context(FILE_STYLE):
         for name, figure in itertools.chain.from_iterable(
-            module.figures(run) for module in (bars, roofline, scaling, model_times, step_breakdown)
+            module.figures(run) for module in (overview, bars, roofline, scaling, model_times, step_breakdown)
         ):
             foot = figure.subfigs[-1]
             foot.text(0.006, 0.5, f"{run.machine['name']}, PyTorch {run.machine['torch']}", va="center", fontsize=10, color=DARK)

@@ -137,7 +137,7 @@ def make_page(width: float, height: float, title: str) -> tuple[Figure, SubFigur
 
 def wrong_handles(measurements: Iterable[Measurement]) -> list[Patch]:
     """The entry of a legend for the bars of wrong results, if there are any."""
-    return [Patch(**_wrong_style(), label="wrong result")] if any(m.seconds and m.right is False for m in measurements) else []
+    return [Patch(**wrong_style(), label="wrong result")] if any(m.seconds and m.right is False for m in measurements) else []
 
 
 def add_legend(body: SubFigure, handles: list) -> None:
@@ -156,7 +156,8 @@ def label_rows(axis: Axes, labels: list[str]) -> None:
             label.set(color=OURS_COLOR, fontweight="bold")
 
 
-def _wrong_style() -> dict:
+def wrong_style() -> dict:
+    """Of the bars of wrong results."""
     return {"facecolor": "#fecaca", "edgecolor": WRONG_COLOR, "hatch": "///", "linewidth": 0}
 
 
@@ -180,7 +181,7 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
     length = m.median / unit
     wrong = m.right is False
     tip = min(length, TRUNCATED_LENGTH * end)
-    axis.barh(row, tip, height=height, **(_wrong_style() if wrong else style))
+    axis.barh(row, tip, height=height, **(wrong_style() if wrong else style))
     if length == tip:
         low, high = (quartile / unit for quartile in m.quartiles)
         if len(m.seconds) > 1:
@@ -188,8 +189,13 @@ def draw_bar(axis: Axes, row: float, m: Measurement, unit: float, end: float, st
         tip = min(max(length, high), TRUNCATED_LENGTH * end)
     else:
         axis.text(0.93 * tip, row, "//", va="center", ha="center", fontsize=13, fontweight="bold", color="white")
+    annotate_bar(axis, row, tip, length, wrong)
+
+
+def annotate_bar(axis: Axes, row: float, tip: float, value: float, wrong: bool) -> None:
+    """Writes the value of a bar beside its tip."""
     axis.annotate(
-        number_text(length) + (" wrong" if wrong else ""),
+        number_text(value) + (" wrong" if wrong else ""),
         (tip, row),
         (5, 0),
         textcoords="offset points",

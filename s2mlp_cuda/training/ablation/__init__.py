@@ -20,7 +20,7 @@ from s2mlp_cuda.training.ablation.findings import CHOICES, FINDINGS, verdicts
 from s2mlp_cuda.training.ablation.picture import draw
 from s2mlp_cuda.training.ablation.report import budget_text, difference_text, document, table_text
 from s2mlp_cuda.training.ablation.results import Ablation, Training, load
-from s2mlp_cuda.training.ablation.rows import SCALES, Row, rows
+from s2mlp_cuda.training.ablation.rows import SCALES, Row, all_rows
 from s2mlp_cuda.training.config import parse
 from s2mlp_cuda.training.description import build
 from s2mlp_cuda.training.environment import environment
@@ -64,7 +64,9 @@ def run(
     scale = device.partition(":")[0]
     ablation = _open(out / _RESULTS, scale, recipe or SCALES[scale].recipe)
     words = [word.lower() for word in only]
-    chosen = [row for row in rows(SCALES[scale]) if not words or any(word in f"{row.group} {row.name}".lower() for word in words)]
+    chosen = [
+        row for row in all_rows(SCALES[scale]) if not words or any(word in f"{row.group} {row.name}".lower() for word in words)
+    ]
     if not chosen:
         raise TrainingError(f"no row matches --only {' '.join(only)}")
     models: dict[str, Row] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s2mlp_cuda._files import write_text
-from s2mlp_cuda.training.ablation.rows import SCALES, Row, rows
+from s2mlp_cuda.training.ablation.rows import SCALES, Row, all_rows
 from s2mlp_cuda.training.errors import TrainingError
 
 
@@ -82,7 +82,7 @@ class Ablation:
             by_key.setdefault(training.key, []).append(training)
         return [
             Result(row, found[0].parameters, found[0].multiply_adds, found[0].epochs, {each.seed: each.accuracy for each in found})
-            for row in rows(SCALES[self.scale])
+            for row in all_rows(SCALES[self.scale])
             if (found := by_key.get(row.key))
         ]
 

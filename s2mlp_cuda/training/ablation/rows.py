@@ -102,7 +102,7 @@ class Row:
         return "".join(letter if letter.isalnum() else "-" for letter in text)
 
 
-def rows(scale: Scale) -> list[Row]:
+def all_rows(scale: Scale) -> list[Row]:
     """All rows. A model that several groups compare has a row in each."""
     v1, v2 = scale.v1, scale.v2
     pooled_by_sum = {**v2, "attention_pool": "sum"}
