@@ -389,7 +389,7 @@ class ShiftSplitAttention(_ShiftedBranches):
             PyTorch copies use C.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
-        attention_pool: ``"sum"`` over tokens, as in the paper's formula and public copies, or ``"mean"``, as in its text; see
+        attention_pool: ``"mean"`` over tokens, as in the paper's text, or ``"sum"``, as in its formula and public copies; see
             :func:`s2mlp_cuda.shift_split_attention`.
 
     Raises:
@@ -405,7 +405,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         *,
         padding_mode: str = "replicate",
         implementation: str = "fused",
-        attention_pool: str = "sum",
+        attention_pool: str = "mean",
     ):
         super().__init__(branches, padding_mode, implementation)
         check_attention_pool(attention_pool)
@@ -524,7 +524,7 @@ class S2(nn.Module):
         padding_mode: str = "replicate",
         implementation: str = "fused",
         data_format: str = "channels_last",
-        attention_pool: str = "sum",
+        attention_pool: str = "mean",
     ):
         super().__init__()
         channels = check_count("channels", channels)
@@ -573,7 +573,7 @@ class S2MLPv2Block(nn.Module):
         norm_layer: Callable = nn.LayerNorm,
         drop_path: float = 0.0,
         implementation: str = "fused",
-        attention_pool: str = "sum",
+        attention_pool: str = "mean",
         pre_norm: bool = True,
     ):
         super().__init__()

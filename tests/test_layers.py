@@ -59,7 +59,7 @@ def test_split_attention_matches_the_formula(implementation):
     maps[1] = reference.spatial_shift(maps[1], offsets.SS2)
     out = attention(x)
     for b in range(2):
-        pooled = sum(part[b].reshape(12, 8).sum(0) for part in maps)
+        pooled = sum(part[b].reshape(12, 8).mean(0) for part in maps)
         hidden = nn.functional.gelu(attention.fc1.weight @ pooled)
         logits = (attention.fc2.weight @ hidden).reshape(3, 8)
         weights = logits.softmax(0)
@@ -116,7 +116,7 @@ def test_v2_block_matches_the_paper(fusion, implementation):
 
     def split_attention():
         attention = block.s2.attention
-        hidden = nn.functional.gelu(attention.fc1(sum(part.sum((1, 2)) for part in parts)))
+        hidden = nn.functional.gelu(attention.fc1(sum(part.mean((1, 2)) for part in parts)))
         weights = attention.fc2(hidden).reshape(2, 3, 8).softmax(1)
         return sum(weights[:, k, None, None] * parts[k] for k in range(3))
 

@@ -214,7 +214,7 @@ def split_attention_implementations(data_format: str) -> dict[str, Callable]:
         return partial(split_attention, shift=shift)
 
     return {
-        "s2mlp_cuda.shift_split_attention": partial(shift_split_attention, branch_offsets=BRANCHES),
+        "s2mlp_cuda.shift_split_attention": partial(shift_split_attention, branch_offsets=BRANCHES, attention_pool="sum"),
         "stack, s2mlp_cuda.spatial_shift": stack(spatial_shift),
         "stack, slices, cloned and assigned": stack(clone_and_assign),
         "stack, slices + cat": stack(reference.spatial_shift),

@@ -28,13 +28,13 @@ def shift_split_attention(
     branch_offsets: Sequence[BranchOffsets],
     *,
     padding_mode: str = "replicate",
-    attention_pool: str = "sum",
+    attention_pool: str = "mean",
 ) -> torch.Tensor:
     """Split attention over K shifted branches (S2-MLPv2, arXiv 2108.01072, eqs. 9 to 12; from ResNeSt).
 
     With X_k the shifted branch k and n the tokens of an image::
 
-        a = sum over k and n of X_k
+        a = mean over n of the sum over k of X_k
         w = softmax over k of (W2 GELU(W1 a))
         y = sum over k of w_k * X_k
 
@@ -42,9 +42,10 @@ def shift_split_attention(
     the output gradient twice, and writes the input gradient once. Shifted maps, stacked branches and expanded weights are not
     stored.
 
-    The paper's formula sums over tokens. Its text says average, as do ResNeSt (arXiv 2004.08955) and Vision Permutator (arXiv
-    2106.12368), from which it takes split attention: these add the branches and average over the tokens, which
-    ``attention_pool="mean"`` does. The mean does not depend on the size of the map, so weights can be used at another size.
+    The paper's text says average, as do ResNeSt (arXiv 2004.08955) and Vision Permutator (arXiv 2106.12368), from which it takes
+    split attention: these add the branches and average over the tokens. The paper's formula sums over the tokens, and so do
+    public copies: ``attention_pool="sum"``. The mean does not depend on the size of the map, so weights can be used at another
+    size. The sum grows with it, and saturates the softmax: with the mean, models train better.
 
     Args:
         x: expanded map of shape (..., H, W, K*C): the K branches side by side, usually the output of one linear layer. float64,
@@ -54,7 +55,7 @@ def shift_split_attention(
         fc2_weight: W2, (K*C, hidden); rows k*C .. (k+1)*C - 1 belong to branch k.
         branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None leaves a branch unshifted.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
-        attention_pool: ``"sum"`` for a as above, or ``"mean"`` to divide it by n.
+        attention_pool: ``"mean"`` for a as above, or ``"sum"`` for n times as much.
 
     Returns:
         A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``. Everything between pooling and weighting is
@@ -88,8 +89,11 @@ def shift_split_attention(
 
 
 def without_autocast(device: str) -> AbstractContextManager:
-    """A context in which autocast is off for a type of device."""
-    enabled = device != "meta" and torch.is_autocast_enabled(device)
+    """A context in which autocast is off for a type of device.
+
+    torch.compile traces a backward pass in the autocast state of the forward pass around it, and executes it in another.
+    """
+    enabled = device != "meta" and (torch.compiler.is_compiling() or torch.is_autocast_enabled(device))
     return torch.autocast(device, enabled=False) if enabled else nullcontext()
 
 
@@ -110,7 +114,7 @@ def scale_pooled(pooled: torch.Tensor, x: torch.Tensor, attention_pool: str) -> 
     if attention_pool == "sum":
         return pooled
     tokens = x.shape[-3] * x.shape[-2]
-    return pooled / (tokens if torch.jit.is_tracing() else torch.sym_max(tokens, 1))  # sym_max does not take traced sizes
+    return pooled / (tokens if torch.jit.is_tracing() else tokens or 1)  # traced sizes have no truth value
 
 
 def _attention(pooled, fc1_weight, fc2_weight, branches):

@@ -125,6 +125,11 @@ def test_autocast(name, dtype, device):
     torch.testing.assert_close(out.float(), model(images), rtol=0.05, atol=0.05)
     out.float().square().mean().backward()
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in model.parameters())
+    torch._dynamo.reset()
+    with torch.autocast(device.type, dtype):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")(images)
+    for parameter, grad in zip(model.parameters(), torch.autograd.grad(compiled.float().square().mean(), [*model.parameters()])):
+        torch.testing.assert_close(grad, parameter.grad, rtol=0.05, atol=0.05 * parameter.grad.abs().max().item())
 
 
 @pytest.mark.parametrize("name", KINDS)

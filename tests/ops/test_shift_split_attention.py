@@ -50,7 +50,8 @@ def oracle_combine(x, weights, branches, mode="replicate"):
 
 
 def oracle(x, fc1_weight, fc2_weight, branches, mode="replicate"):
-    hidden = functional.gelu(functional.linear(oracle_pool(x, branches, mode), fc1_weight))
+    tokens = x.shape[-3] * x.shape[-2]
+    hidden = functional.gelu(functional.linear(oracle_pool(x, branches, mode) / max(1, tokens), fc1_weight))
     weights = functional.linear(hidden, fc2_weight).unflatten(-1, (len(branches), -1)).softmax(-2)
     return oracle_combine(x, weights, branches, mode)
 
@@ -66,7 +67,7 @@ def make(size, count, dtype, device, hidden=3, batch=(2,)):
     height, width, channels = size
     acc_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     x = torch.randn(*batch, height, width, count * channels, device=device).to(dtype)
-    scale = 1 / max(1, height * width * count * channels) ** 0.5
+    scale = (height * width / max(1, count * channels)) ** 0.5
     fc1_weight = scale * torch.randn(hidden, channels, device=device, dtype=acc_dtype)
     fc2_weight = torch.randn(count * channels, hidden, device=device, dtype=acc_dtype)
     return [tensor.requires_grad_() for tensor in (x, fc1_weight, fc2_weight)]
@@ -481,6 +482,26 @@ def test_autocast(dtype, device):
     assert out.dtype == dtype and torch.equal(out, outside)
     out.float().square().sum().backward()
     assert all(t.grad.dtype == torch.float32 and t.grad.abs().sum() > 0 for t in (x, *weights))
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
+def test_compiled_backward_under_autocast(device, inside):
+    torch._dynamo.reset()
+    x, *weights = make((6, 7, 16), 3, torch.float32, device, hidden=8)
+    linear = torch.nn.Linear(48, 48).to(device)
+
+    def function(x, *weights):
+        return shift_split_attention(linear(x), *weights, BRANCHES["the paper's"])
+
+    gradients = []
+    for call in (function, torch.compile(function, fullgraph=True, backend="aot_eager")):
+        with torch.autocast(device.type, torch.bfloat16):
+            out = call(x, *weights)
+            assert out.dtype == torch.bfloat16
+        with torch.autocast(device.type, torch.bfloat16, enabled=inside):
+            gradients.append(torch.autograd.grad(out.float().square().sum(), (x, *weights)))
+    for ours, expected in zip(*gradients):
+        torch.testing.assert_close(ours, expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)

@@ -182,14 +182,14 @@ def test_checkpointing_recomputes_blocks_and_images_are_channels_last(few, tmp_p
 
 def test_autocast_and_compilation(few, tmp_path):
     base = ["--epochs", "1", "--batch-size", "32"]
-    eager, autocast, compiled = (
-        train(config.parse(argv(few, tmp_path / name, *base, *options))).history[0]["train_loss"]
-        for name, options in (("eager", []), ("amp", ["--amp"]), ("compiled", ["--torchcompile"]))
+    runs = {"eager": [], "amp": ["--amp"], "compiled": ["--torchcompile"], "both": ["--amp", "--torchcompile"]}
+    eager, autocast, compiled, both = (
+        train(config.parse(argv(few, tmp_path / name, *base, *options))).history[0]["train_loss"] for name, options in runs.items()
     )
     assert compiled == pytest.approx(eager, rel=1e-6)
     assert counters["stats"]["unique_graphs"] > 0
     assert autocast != eager
-    assert autocast == pytest.approx(eager, rel=2e-2)
+    assert autocast == pytest.approx(eager, rel=2e-2) and both == pytest.approx(eager, rel=2e-2)
 
 
 @pytest.fixture(scope="module")
