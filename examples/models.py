@@ -33,7 +33,7 @@ def create() -> None:
 def with_timm() -> None:
     import timm
 
-    import s2mlp_cuda.timm  # registers the names
+    import s2mlp_cuda.timm  # noqa: F401, registers the names
 
     model = timm.create_model("s2mlpv2_small_7", num_classes=10, drop_path_rate=0.1)
     print(f"timm: {type(model).__name__}, {parameters(model):,} parameters")

@@ -43,9 +43,9 @@ class S2MLPv2(Backbone):
             default it has none (inferred for Small/14, which keeps its resolution).
         img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
             parameter depends on it, and the model takes any other valid size, too.
-        attention_pool: what split attention pools tokens by: ``"mean"``, as in the paper's text, or ``"sum"``, as in its formula and
-            public copies; see :func:`s2mlp_cuda.shift_split_attention`. The mean is the default, because models are more accurate with
-            it: the sum over many tokens saturates the softmax.
+        attention_pool: what split attention pools tokens by: ``"mean"``, as in the paper's text, or ``"sum"``, as in its formula
+            and public copies; see :func:`s2mlp_cuda.shift_split_attention`. The mean is the default, because models are more
+            accurate with it: the sum over many tokens saturates the softmax.
         pre_norm: apply the norm first in each residual branch, as in the paper, or last, as in S2-MLP.
         init: how linear layers and convolutions are initialized: ``"trunc_normal"`` or ``"fan_in"``; see :meth:`init_weights`.
 
