@@ -18,7 +18,7 @@ from transform_strategies import Argument, Step, TransformCase
 
 Tensors = tuple[torch.Tensor, ...]
 Function = Callable[..., Tensors]
-#: The allowed error, relative to the largest element: a few roundings. float64 is also for derivatives of higher order, whose values
+#: The allowed error, relative to the largest element: a few roundings. float64 is also for higher derivatives, whose values
 #: cancel.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-6, torch.float16: 4e-3, torch.bfloat16: 1.6e-2}
 
