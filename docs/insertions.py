@@ -149,6 +149,17 @@ def ablations(what: str) -> str:
     return f"{counts.total()} findings: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}"
 
 
+def attention_saturation() -> str:
+    """The share of channels in which one branch dominates, by block, for models that pool by sum and by mean."""
+    models = list(_result("attention-saturation-torch2.11.0.json")["models"].values())
+    count = len(models[0]["blocks"])
+    lines = [f"| pooling | {' | '.join(f'block {block}' for block in range(1, count + 1))} |", "|---|" + "---:|" * count]
+    for pool in dict.fromkeys(model["pool"] for model in models):
+        by_block = zip(*(model["blocks"] for model in models if model["pool"] == pool))
+        lines.append(f"| {pool} | {' | '.join(f'{min(shares):.0%} to {max(shares):.0%}' for shares in by_block)} |")
+    return "\n".join(lines)
+
+
 def call_overhead() -> str:
     """Microseconds of a call on a map of 32 elements."""
     lines = ["| call | microseconds |", "|---|---:|"]
@@ -164,7 +175,7 @@ def issue_slots(gpu: str) -> str:
 FUNCTIONS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        ablations, border_rows, call_overhead, cifar10, gradient_table, inplace_trap, instruction_sets, issue_slots, model_table,
+        ablations, attention_saturation, border_rows, call_overhead, cifar10, gradient_table, inplace_trap, instruction_sets, issue_slots, model_table,
         presets, receptive_field, row_gradient, targets, training_throughput, result_tables.closest_baselines,
         result_tables.environment, result_tables.floors, result_tables.model_times, result_tables.operator_table,
     )
