@@ -17,8 +17,8 @@ def largest_weight(side: int, mean: bool) -> float:
     generator = torch.Generator().manual_seed(0)
     fc1 = torch.randn(HIDDEN, CHANNELS, generator=generator) / CHANNELS**0.5
     fc2 = torch.randn(len(BRANCHES) * CHANNELS, HIDDEN, generator=generator) / HIDDEN**0.5
-    centre = torch.randn(len(BRANCHES) * CHANNELS, generator=generator) / 50
-    x = centre + torch.randn(1, side, side, len(BRANCHES) * CHANNELS, generator=generator)
+    center = torch.randn(len(BRANCHES) * CHANNELS, generator=generator) / 50
+    x = center + torch.randn(1, side, side, len(BRANCHES) * CHANNELS, generator=generator)
     pooled = shift_branch_pool(x, BRANCHES) / (side * side if mean else 1)
     logits = torch.nn.functional.gelu(pooled @ fc1.T) @ fc2.T
     return logits.unflatten(-1, (len(BRANCHES), CHANNELS)).softmax(-2).amax(-2).mean().item()

@@ -1,4 +1,4 @@
-"""The tokens that the centre token depends on, after one to four blocks of S2-MLP with random weights."""
+"""The tokens that the center token depends on, after one to four blocks of S2-MLP with random weights."""
 
 import matplotlib.pyplot as plt
 import torch
@@ -11,7 +11,7 @@ SIZE, DEPTHS = 11, (1, 2, 3, 4)
 
 
 def reach(depth: int) -> torch.Tensor:
-    """(SIZE, SIZE), true where the gradient of the centre token is not zero."""
+    """(SIZE, SIZE), true where the gradient of the center token is not zero."""
     torch.manual_seed(0)
     blocks = torch.nn.Sequential(*(S2MLPBlock(16) for _ in range(depth))).double()
     x = torch.randn(1, SIZE, SIZE, 16, dtype=torch.float64, requires_grad=True)

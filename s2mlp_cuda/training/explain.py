@@ -119,7 +119,7 @@ def _draw_receptive_field(model: nn.Module, blocks: list[nn.Module], image: torc
     shown = sorted({round(index) for index in numpy.linspace(0, len(blocks) - 1, min(_PANELS, len(blocks)))})
     columns = min(6, len(shown) + 1)
     with context(STYLE):  # type: ignore[arg-type]
-        figure, axes = _page(columns, -(-(len(shown) + 1) // columns), "What the centre token sees, block by block")
+        figure, axes = _page(columns, -(-(len(shown) + 1) // columns), "What the center token sees, block by block")
         for panel in axes.flat:
             panel.set_axis_off()
         axes.flat[0].imshow(_photo(image))
