@@ -64,7 +64,7 @@ def demo(arguments: argparse.Namespace) -> int:
 def _add_demo(commands) -> None:
     examples = "example:\n  s2mlp demo --quick"
     command = _add_command(commands, "demo", "check, time and train the shift on this machine, in about three minutes", examples)
-    command.add_argument("--quick", action="store_true", help="the same steps in under a minute, with less training")
+    command.add_argument("--quick", action="store_true", help="the same steps in about a minute, with less training")
     command.add_argument(
         "--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for the figures; default: %(default)s"
     )

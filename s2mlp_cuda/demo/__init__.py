@@ -98,14 +98,14 @@ def _show_check(console: Console, device: torch.device) -> bool:
         f"spatial_shift against slices + cat, values and gradients: {result.equal} of {result.combinations} "
         f"combinations of dtype, layout, padding and offsets, {verdict}.",
     )
-    _say(console, "\nThe papers' pseudo-code, run in place as in public copies, on a 14x14 map. One column of it:")
+    _say(console, "\nThe papers' pseudo-code, run in place as in public implementations, on a 14x14 map. One column of it:")
     for label, column in (
         ("input", range(len(result.expected_column))),
         ("moved down by one", result.expected_column),
         ("in place", result.in_place_column),
     ):
         console.print(f"    {label:18}{' '.join(f'{value:2.0f}' for value in column)}")
-    _say(console, f"[red]{result.in_place_wrong:.0%} of all elements are wrong, without a warning.[/]")
+    _say(console, f"[red]{result.in_place_wrong:.0%} of the elements of the result are wrong, without a warning.[/]")
     with console.status("running the in-place version"):
         cases = list(survey())
     counts = count_outcomes(cases)
@@ -122,8 +122,8 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     suppress_warnings()
     _say(
         console,
-        "Forward + backward, float32, median of interleaved rounds. The unit is the time to copy the map once: at the speed of a "
-        "copy, forward and backward take 2.0. `s2mlp bench` covers more baselines, layouts and dtypes, and the fused operators.",
+        "Forward + backward, float32, median of interleaved rounds. 1.0 is the time of `x.clone()`, so a forward and a backward "
+        "pass at its speed take 2.0. `s2mlp bench` covers more baselines, layouts and dtypes, and the fused operators.",
     )
     results = {}
     with _progress(console, "timing", len(timing.SHAPES)) as advance:
@@ -162,7 +162,7 @@ def _show_training(console: Console, device: torch.device, epochs: int):
             trainings.append(digits.train(branches, data, epochs, lambda t: advance(f"test accuracy {t.accuracies[-1]:6.1%}")))
     _say(
         console,
-        f"Test accuracy: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
-        f"{trainings[1].accuracies[-1]:.1%} without it, where tokens mix only in 2x2 patches and in sums over the map.",
+        f"Test accuracy after {epochs} epochs, with one seed: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
+        f"{trainings[1].accuracies[-1]:.1%} without it. Tokens then mix only in 2x2 patches and in means over the map.",
     )
     return data, *trainings

@@ -48,8 +48,8 @@ def load(device: torch.device) -> Digits:
 
 
 def build_model(branches: tuple) -> S2MLPv2:
-    """Two stages: 8x8 tokens of one pixel, then 4x4 tokens. Without shifts, tokens mix only in 2x2 patches and in the sums of the
-    split attention."""
+    """Two stages: 8x8 tokens of one pixel, then 4x4 tokens. Without shifts, tokens mix only in 2x2 patches and in the means of
+    the split attention."""
     return S2MLPv2(num_classes=10, in_chans=1, patch_sizes=(1, 2), embed_dims=(48, 96), depths=(2, 2), branches=branches)
 
 

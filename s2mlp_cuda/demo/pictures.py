@@ -87,11 +87,12 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], machine: str) -
                 color=[OURS_COLOR if timing.name == OURS else OTHER_COLOR for timing in timings],
                 height=0.66,
             )
-            axis.bar_label(bars, fmt="%.1f", padding=4)
             axis.axvline(2, color="#334155", linewidth=1, linestyle=(0, (4, 3)))
+            for label in axis.bar_label(bars, fmt="%.1f", padding=4):
+                label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
             axis.set_xlim(0, 1.12 * max(timing.ratio for timing in timings))
             axis.set_title("{}x{}x{}x{}, float32".format(*shape), fontsize=11)
-            axis.set_xlabel("time in copies of the map (dashed: 2, the speed of a copy)")
+            axis.set_xlabel("time relative to x.clone() (dashed: both passes at its speed)")
             axis.tick_params(axis="y", length=0)
         figure.suptitle(f"Spatial shift, forward + backward\n{machine}", x=0.01, y=1.0, ha="left", fontsize=12)
         figure.tight_layout()
@@ -101,7 +102,7 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], machine: str) -
 def draw_curves(path: Path, with_shift: Training, without_shift: Training) -> Path:
     """Test accuracy and training loss per epoch of both models."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.1), layout="constrained")
         for training, label, color in (
             (with_shift, "S2-MLPv2", OURS_COLOR),
             (without_shift, "the same without the shift", OTHER_COLOR),
@@ -114,13 +115,12 @@ def draw_curves(path: Path, with_shift: Training, without_shift: Training) -> Pa
         axes[0].set_title("Test accuracy, %")
         axes[1].set_ylim(0, None)
         axes[1].set_title("Training loss")
-        axes[0].legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.64))
+        figure.legend(frameon=False, loc="outside lower left", ncols=2)
         for axis in axes:
             axis.set_xlabel("epoch")
             axis.grid(axis="y", color="#e2e8f0")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_axisbelow(True)
-        figure.tight_layout()
         return _save(figure, path)
 
 
@@ -147,9 +147,10 @@ def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, ro
                 pad=3,
                 color=OURS_COLOR if guess == truth else WRONG_COLOR,
             )
-        count = int((predicted == digits.test_labels).sum())
+        mistakes = len(predicted) - len(correct)
         figure.suptitle(
-            f"{count} of {len(predicted)} test digits correct. Predictions with their confidence; mistakes come first, in red.",
+            f"{len(correct)} of {len(predicted)} test digits correct. Red: {len(wrong)} of the {mistakes} mistakes; green: correct "
+            "predictions and their confidence.",
             x=0.125,
             y=0.97,
             ha="left",

@@ -14,6 +14,7 @@ ALTERNATIVES = (
     OURS,
     "slices, cloned and assigned",
     "slices + cat",
+    "hand-written Function of slices",
     "padded roll",
     "one-hot depthwise conv2d",
     "torch.compile(slices + cat)",
