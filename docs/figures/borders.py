@@ -4,18 +4,18 @@ import matplotlib.pyplot as plt
 import torch
 
 from s2mlp_cuda import spatial_shift
+from s2mlp_cuda._arguments import PADDING_MODES
 
 from drawing import Theme, cells
 
-MODES = ("replicate", "zeros", "circular", "reflect")
 LENGTH, DISTANCE = 6, 2
 
 
 def draw(theme: Theme) -> plt.Figure:
     x = torch.arange(1, LENGTH + 1).reshape(1, LENGTH, 1)
     moved_in = spatial_shift(torch.ones_like(x), ((0, DISTANCE),), padding_mode="zeros").reshape(1, -1) == 0
-    figure, axes = plt.subplots(len(MODES) + 1, 1, figsize=(6.2, 5.2))
-    rows = [("input", x)] + [(mode, spatial_shift(x, ((0, DISTANCE),), padding_mode=mode)) for mode in MODES]
+    figure, axes = plt.subplots(len(PADDING_MODES) + 1, 1, figsize=(6.2, 1.04 * (len(PADDING_MODES) + 1)))
+    rows = [("input", x)] + [(mode, spatial_shift(x, ((0, DISTANCE),), padding_mode=mode)) for mode in PADDING_MODES]
     for axis, (name, row) in zip(axes, rows):
         sources = row.flatten().tolist()
         color = theme.other if name == "input" else theme.ours
