@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable
 
@@ -94,6 +95,23 @@ def targets(*runs: str) -> str:
     return "\n".join(lines + result_tables.targets([result_tables.run(name) for name in runs]))
 
 
+def commit(run: str) -> str:
+    """The commit of a run of the benchmark."""
+    return result_tables.commit(result_tables.run(run))
+
+
+def gpu_gate(word: str) -> str:
+    """The result of the step of the tests on an H200 whose name contains a word."""
+    steps = re.findall(r"^\| (.+) \| [0-9a-f]{7} \| (.+) \|$", (RESULTS / "nvidia-h200" / "gate.md").read_text(), re.MULTILINE)
+    (result,) = (result for step, result in steps if word in step)
+    return result
+
+
+def cuda_toolkit() -> str:
+    """The CUDA toolkit that compiled the kernels whose machine code was counted."""
+    return _result("machine-code/counts.json")["compiler"].partition(",")[0].removeprefix("CUDA release ")
+
+
 def _capability(name: str) -> str:
     return result_tables.run(name).machine["cpu_capability"].replace("AVX512", "AVX-512")
 
@@ -175,8 +193,8 @@ def issue_slots(gpu: str) -> str:
 FUNCTIONS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        ablations, attention_saturation, border_rows, call_overhead, cifar10, gradient_table, inplace_trap, instruction_sets,
-        issue_slots, model_table, presets, receptive_field, row_gradient, targets, training_throughput,
+        ablations, attention_saturation, border_rows, call_overhead, cifar10, commit, cuda_toolkit, gpu_gate, gradient_table,
+        inplace_trap, instruction_sets, issue_slots, model_table, presets, receptive_field, row_gradient, targets, training_throughput,
         result_tables.closest_baselines, result_tables.environment, result_tables.floors, result_tables.model_times,
         result_tables.operator_table,
     )

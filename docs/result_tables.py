@@ -38,13 +38,15 @@ def time_of(measurements: list[Measurement], name: str, unit: str = COPY) -> flo
     return medians[name] / medians[unit]
 
 
+def commit(found: Run) -> str:
+    return found.commit["id"][:7]
+
+
 def environment(name: str) -> str:
     """Machine, PyTorch version, commit and date of a run, with links to all its tables and to the result file."""
     found = run(name)
     links = f"[all tables](../../benchmarks/results/{name}/bench.md), [result](../../benchmarks/results/{name}/bench.json)"
-    return (
-        f"{found.machine['name']}, PyTorch {found.machine['torch']}, commit {found.commit['id'][:7]}, {found.date[:10]}: {links}."
-    )
+    return f"{found.machine['name']}, PyTorch {found.machine['torch']}, commit {commit(found)}, {found.date[:10]}: {links}."
 
 
 def operator_table(name: str, subject: str, data_format: str) -> str:

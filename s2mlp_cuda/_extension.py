@@ -74,6 +74,6 @@ def build_facts() -> dict[str, str]:
     cuda = f"toolkit {info['cuda']}, architectures {info['cuda_architectures']}"
     return {
         "built with": f"PyTorch {info['torch']}, {info['compiler']}, pybind11 {info['pybind11']}",
-        "runs with": f"PyTorch {info['oldest_torch']} and newer (stable ABI)",
+        "compatible with": f"PyTorch {info['oldest_torch']} and newer (stable ABI)",
         "CUDA kernels": cuda if info["cuda"] else "not compiled in",
     }

@@ -40,7 +40,7 @@ def info_lines() -> list[tuple[str, str]]:
     """The build and the devices, as (label, text)."""
     facts = info()
     lines = [("s2mlp_cuda", facts["s2mlp_cuda"]), *build_facts().items()]
-    lines.append(("this process", f"PyTorch {facts['torch']}, Python {facts['python']}"))
+    lines.append(("running with", f"PyTorch {facts['torch']}, Python {facts['python']}"))
     lines.append(("CPU", f"{facts['cpu']['name']}, {_threads_text()}, {_capability_text()}"))
     if not torch.cuda.is_available():
         lines.append(("GPU", "none that PyTorch can see"))

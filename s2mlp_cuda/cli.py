@@ -374,7 +374,7 @@ def info(arguments: argparse.Namespace) -> int:
         _print_json(system_info())
         return 0
     for label, text in info_lines():
-        print(f"{label:14}{text}")
+        print(f"{label:17}{text}")
     suggest("demo", "--quick")
     return 0
 
@@ -384,7 +384,7 @@ fields of --json:
   s2mlp_cuda, torch, python     versions
   build                         how the binary was built; null if not known
     torch, compiler, pybind11   versions
-    oldest_torch                the oldest version of PyTorch that it runs with
+    oldest_torch                the oldest version of PyTorch that it is compatible with
     cuda, cuda_architectures    of its CUDA kernels; null without
   cpu
     name, threads
@@ -432,7 +432,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(argv: list[str]) -> int:
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(argv or ["--help"])
     arguments.argv = argv[1:]  # without the command's name
     try:
         return arguments.run(arguments)

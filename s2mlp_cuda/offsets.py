@@ -4,8 +4,8 @@ dh and dw are in tokens. Positive values move content toward higher indices: (1,
 one column. The number of groups is the length of the table. By default, group g of G owns channels floor(g*C/G) ..
 floor((g+1)*C/G) - 1. Any sequence of integer pairs is a valid table; this module has those of published networks.
 
-Public PyTorch copies of S2-MLP apply the code of its Alg. 1, whose first axis is the width, to (B, H, W, C) maps. They shift along
-the height first, which is ``SS1``, not ``V1``: use ``SS1`` to fix such a copy, or to load its weights.
+Public PyTorch implementations of S2-MLP apply the code of its Alg. 1, whose first axis is the width, to (B, H, W, C) maps. They
+shift along the height first, which is ``SS1``, not ``V1``: use ``SS1`` to replace their shift, or to load their weights.
 
 Shifts of other networks, as arguments of :func:`s2mlp_cuda.spatial_shift` (C is the number of channels):
 

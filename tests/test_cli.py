@@ -20,9 +20,9 @@ from s2mlp_cuda._terminal import suggest
 def test_info(capsys):
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
-    assert f"s2mlp_cuda    {s2mlp_cuda.__version__}" in out
+    assert f"s2mlp_cuda       {s2mlp_cuda.__version__}" in out
     assert f"PyTorch {torch.__version__}" in out
-    assert ("GPU           none that PyTorch can see" in out) != torch.cuda.is_available()
+    assert ("GPU              none that PyTorch can see" in out) != torch.cuda.is_available()
 
 
 def test_info_as_json(capsys):
@@ -51,7 +51,7 @@ def test_info_as_json_with_a_gpu(monkeypatch, capsys):
     (found,) = json.loads(capsys.readouterr().out)["gpus"]
     assert found == {"name": "G", "capability": "9.0", "memory_bytes": 2**33, "multiprocessors": 7}
     cli.main(["info"])
-    assert "\ncuda:0        G, sm_90, 8 GiB, 7 SMs\n" in capsys.readouterr().out
+    assert "\ncuda:0           G, sm_90, 8 GiB, 7 SMs\n" in capsys.readouterr().out
 
 
 def test_info_as_json_without_the_build(monkeypatch, capsys):
@@ -154,6 +154,11 @@ def test_import_needs_torch_alone():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_no_command_prints_the_help(capsys):
+    assert status_of([]) == 0
+    assert capsys.readouterr() == (cli.parser().format_help(), "")
 
 
 def test_unknown_command(capsys):

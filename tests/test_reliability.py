@@ -11,7 +11,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def gelu_table() -> str:
     lines = [
-        "| dtype | approximate | | largest error, ulp | F.gelu | mean error, ulp | F.gelu | correctly rounded | F.gelu |",
+        "| dtype | approximate | result | largest error: ours | largest error: F.gelu | mean error: ours | mean error: F.gelu "
+        "| correctly rounded: ours | correctly rounded: F.gelu |",
         "|---|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     rows = json.loads((RESULTS / "gelu-errors-torch2.11.0.json").read_text())["rows"]

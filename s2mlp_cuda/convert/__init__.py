@@ -17,7 +17,7 @@ is checked.
 *Correct shift.* The converted model computes what the copy would compute if its slice assignments did not overlap. vision-mlp
 indexes maps of shape (B, C, H, W) as if they were (B, H, W, C); what it means is the shift of the height first, SS1. Weights that
 were trained with such a copy in eager PyTorch have adapted to its wrong shift and need fine-tuning. Weights that were trained with
-torch.compile, NumPy or Paddle do not.
+torch.compile do not.
 
 *Comparing outputs.* Split attention sums over all tokens, so its logits grow with the image, and the softmax of a trained model is
 often nearly one-hot. Rounding errors in float32 can then change the output visibly, in the copy as well as here. To check a

@@ -53,7 +53,7 @@ def run(quick: bool, out: Path, facts: list[tuple[str, str]]) -> int:
 
     console.rule("[bold]1  What was built", align="left")
     for label, text in facts:
-        console.print(f"  {label:14}{text}", markup=False, emoji=False, soft_wrap=True)
+        console.print(f"  {label:17}{text}", markup=False, emoji=False, soft_wrap=True)
 
     console.rule("[bold]2  Is it right?", align="left")
     right = _show_check(console, device)
@@ -122,8 +122,9 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     suppress_warnings()
     _say(
         console,
-        "Forward + backward, float32, median of interleaved rounds. 1.0 is the time of `x.clone()`, so a forward and a backward "
-        "pass at its speed take 2.0. `s2mlp bench` covers more baselines, layouts and dtypes, and the fused operators.",
+        "Forward + backward, float32, median of interleaved rounds. 1.0 is the time of x.clone(). A forward and a backward pass at "
+        "the speed of this copy take 2.0; less is possible, because clone does not always reach the speed of memory. "
+        "`s2mlp bench` covers more baselines, layouts and dtypes, and the fused operators.",
     )
     results = {}
     with _progress(console, "timing", len(timing.SHAPES)) as advance:
@@ -131,7 +132,7 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
             results[shape] = timing.time_alternatives(shape, device, rounds)
             advance()
     table = Table(box=None, padding=(0, 0, 0, 2))
-    table.add_column("copies of the map", no_wrap=True)
+    table.add_column("time / time of x.clone()", no_wrap=True)
     for shape in results:
         table.add_column("x".join(map(str, shape)), justify="right")
         table.add_column("(x ours)", justify="right")
@@ -162,7 +163,8 @@ def _show_training(console: Console, device: torch.device, epochs: int):
             trainings.append(digits.train(branches, data, epochs, lambda t: advance(f"test accuracy {t.accuracies[-1]:6.1%}")))
     _say(
         console,
-        f"Test accuracy after {epochs} epochs, with one seed: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
-        f"{trainings[1].accuracies[-1]:.1%} without it. Tokens then mix only in 2x2 patches and in means over the map.",
+        f"Test accuracy after {epochs} epochs, for one seed: [bold green]{trainings[0].accuracies[-1]:.1%} with the shift[/], "
+        f"{trainings[1].accuracies[-1]:.1%} without it. Without the shift, tokens mix only in the 2x2 patches between the stages "
+        "and in the split attention's means over the map.",
     )
     return data, *trainings

@@ -1,7 +1,7 @@
 """A survey of how often the papers' pseudo-code is wrong in eager PyTorch.
 
-The pseudo-code assigns overlapping slices in place. NumPy and Paddle copy as if through a temporary. PyTorch does not guarantee
-this, and mostly does not do it: a +1 group smears its first row or column over the whole map.
+The pseudo-code assigns overlapping slices in place. NumPy copies as if through a temporary. PyTorch does not guarantee this,
+and mostly does not do it: a +1 group smears its first row or column over the whole map.
 """
 
 from collections import Counter

@@ -47,7 +47,7 @@ def draw_groups(path: Path, tokens: int = 40) -> Path:
         rows = figure.subfigures(2, 1, hspace=0)
         for part, images, title in (
             (rows[0], shifted, f"spatial_shift: each group moved by {distance} pixels; dashed: start of the replicated border"),
-            (rows[1], smeared, "overlapping in-place slices, as in public copies: two of four groups are lost"),
+            (rows[1], smeared, "overlapping in-place slices, as in public implementations: two of four groups are lost"),
         ):
             part.suptitle(title, x=0.01, ha="left", fontsize=13)
             axes = part.subplots(1, 5, gridspec_kw={"wspace": 0.04, "left": 0.01, "right": 0.99, "bottom": 0, "top": 0.82})
@@ -87,12 +87,11 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], machine: str) -
                 color=[OURS_COLOR if timing.name == OURS else OTHER_COLOR for timing in timings],
                 height=0.66,
             )
+            axis.bar_label(bars, fmt="%.1f", padding=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
             axis.axvline(2, color="#334155", linewidth=1, linestyle=(0, (4, 3)))
-            for label in axis.bar_label(bars, fmt="%.1f", padding=4):
-                label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
             axis.set_xlim(0, 1.12 * max(timing.ratio for timing in timings))
             axis.set_title("{}x{}x{}x{}, float32".format(*shape), fontsize=11)
-            axis.set_xlabel("time relative to x.clone() (dashed: both passes at its speed)")
+            axis.set_xlabel("time / time of x.clone(); dashed: both passes at copy speed")
             axis.tick_params(axis="y", length=0)
         figure.suptitle(f"Spatial shift, forward + backward\n{machine}", x=0.01, y=1.0, ha="left", fontsize=12)
         figure.tight_layout()
@@ -102,32 +101,34 @@ def draw_timings(path: Path, results: dict[tuple, list[Timing]], machine: str) -
 def draw_curves(path: Path, with_shift: Training, without_shift: Training) -> Path:
     """Test accuracy and training loss per epoch of both models."""
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.1), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
         for training, label, color in (
             (with_shift, "S2-MLPv2", OURS_COLOR),
             (without_shift, "the same without the shift", OTHER_COLOR),
         ):
             epochs = range(1, len(training.losses) + 1)
             accuracies = [100 * accuracy for accuracy in training.accuracies]
-            axes[0].plot(epochs, accuracies, color=color, linewidth=2.2, label=f"{label}: {accuracies[-1]:.1f}%")
+            axes[0].plot(epochs, accuracies, color=color, linewidth=2.2, label=f"{label}, test accuracy {accuracies[-1]:.1f}%")
             axes[1].plot(epochs, training.losses, color=color, linewidth=2.2)
         axes[0].set_ylim(0, 102)
         axes[0].set_title("Test accuracy, %")
         axes[1].set_ylim(0, None)
         axes[1].set_title("Training loss")
-        figure.legend(frameon=False, loc="outside lower left", ncols=2)
         for axis in axes:
             axis.set_xlabel("epoch")
             axis.grid(axis="y", color="#e2e8f0")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_axisbelow(True)
+        figure.tight_layout()
+        figure.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 0))
         return _save(figure, path)
 
 
 def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, rows: int = 6, columns: int = 12) -> Path:
     """A page of test digits: wrong predictions first (up to half of the page), then correct ones."""
     predicted = probabilities.argmax(1)
-    wrong = (predicted != digits.test_labels).nonzero().flatten()[: rows * columns // 2]
+    mistakes = (predicted != digits.test_labels).nonzero().flatten()
+    wrong = mistakes[: rows * columns // 2]
     correct = (predicted == digits.test_labels).nonzero().flatten()
     shown = torch.cat([wrong, correct])[: rows * columns].tolist()
     with plt.rc_context(STYLE):
@@ -147,10 +148,9 @@ def draw_predictions(path: Path, digits: Digits, probabilities: torch.Tensor, ro
                 pad=3,
                 color=OURS_COLOR if guess == truth else WRONG_COLOR,
             )
-        mistakes = len(predicted) - len(correct)
         figure.suptitle(
-            f"{len(correct)} of {len(predicted)} test digits correct. Red: {len(wrong)} of the {mistakes} mistakes; green: correct "
-            "predictions and their confidence.",
+            f"{len(correct)} of {len(predicted)} test digits correct\n"
+            f"Shown: {len(wrong)} of {len(mistakes)} mistakes, in red, then correct predictions with their confidence",
             x=0.125,
             y=0.97,
             ha="left",

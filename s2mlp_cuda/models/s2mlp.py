@@ -25,7 +25,7 @@ class S2MLP(Backbone):
         offsets: the shift table; see :mod:`s2mlp_cuda.offsets` (``ABLATION`` has the paper's ten settings).
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`; the paper's is ``"replicate"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable, for the blocks.
-        pre_norm: apply the norm first in each residual branch, as public copies do; in the paper it comes last.
+        pre_norm: apply the norm first in each residual branch, as public implementations do; in the paper it comes last.
         embed_norm: apply a LayerNorm after the patch embedding, as in the paper. Inferred for ``s2mlp_deep``: the paper puts
             the affine transform in place of LayerNorm in its blocks and does not mention its embedding.
         drop_path_rate: stochastic depth rate of the last block; increases linearly from 0. The paper gives no rate.

@@ -27,7 +27,7 @@ class S2MLPv2(Backbone):
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. The paper's ablation compares with the mean: what it calls
             sum-pooling is the sum over k of X_k / 3.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
-            its parameter counts. Public copies use 1. A number, or one per stage.
+            its parameter counts. Public implementations use 1. A number, or one per stage.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`; the paper's is ``"replicate"``.
         norm_layer: ``"layer_norm"``, ``"affine"`` or a callable.
         final_norm: apply a norm before pooling. Inferred: Vision Permutator, whose pyramid the paper adopts, has one.
@@ -39,13 +39,13 @@ class S2MLPv2(Backbone):
             patch size.
         implementation: ``"fused"`` (stores no shifted map), ``"composed"`` (shifts and PyTorch's own operators) or
             ``"reference"`` (slices and PyTorch's own operators).
-        always_embed: whether a later stage with patch size 1 and unchanged channels has an embedding, as in public copies. By
-            default it has none (inferred for Small/14, which keeps its resolution).
+        always_embed: whether a later stage with patch size 1 and unchanged channels has an embedding, as in public implementations.
+            By default it has none (inferred for Small/14, which keeps its resolution).
         img_size: height and width, or one number for both, of the images that the model is built for, for ``default_cfg``. No
             parameter depends on it, and the model takes any other valid size, too.
         attention_pool: what split attention pools tokens by: ``"mean"``, as in the paper's text, or ``"sum"``, as in its formula
-            and public copies; see :func:`s2mlp_cuda.shift_split_attention`. The mean is the default, because models are more
-            accurate with it: the sum over many tokens saturates the softmax.
+            and public implementations; see :func:`s2mlp_cuda.shift_split_attention`. The mean is the default, because models are
+            more accurate with it: the sum over many tokens saturates the softmax.
         pre_norm: apply the norm first in each residual branch, as in the paper, or last, as in S2-MLP.
         init: how linear layers and convolutions are initialized: ``"trunc_normal"`` or ``"fan_in"``; see :meth:`init_weights`.
 

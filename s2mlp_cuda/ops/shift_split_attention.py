@@ -44,8 +44,8 @@ def shift_split_attention(
 
     The paper's text says average, as do ResNeSt (arXiv 2004.08955) and Vision Permutator (arXiv 2106.12368), from which it takes
     split attention: these add the branches and average over the tokens. The paper's formula sums over the tokens, and so do
-    public copies: ``attention_pool="sum"``. The mean does not depend on the size of the map, so weights can be used at another
-    size. The sum grows with it, and saturates the softmax: with the mean, models train better.
+    public implementations: ``attention_pool="sum"``. The mean does not depend on the size of the map, so weights can be used at
+    another size. The sum grows with it, and saturates the softmax: with the mean, models train better.
 
     Args:
         x: expanded map of shape (..., H, W, K*C): the K branches side by side, usually the output of one linear layer. float64,

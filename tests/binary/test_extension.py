@@ -69,8 +69,8 @@ def test_old_torch(monkeypatch):
 
 def test_build_facts():
     facts = _extension.build_facts()
-    assert facts["runs with"] == "PyTorch 2.11 and newer (stable ABI)"
-    assert set(facts) == {"built with", "runs with", "CUDA kernels"}
+    assert facts["compatible with"] == "PyTorch 2.11 and newer (stable ABI)"
+    assert set(facts) == {"built with", "compatible with", "CUDA kernels"}
 
 
 def test_build_facts_of_another_python(monkeypatch):

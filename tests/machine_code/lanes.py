@@ -1,4 +1,4 @@
-"""Sets of lanes. A lane is one CUDA thread of the blocks that are interpreted together; a warp is 32 neighbouring lanes."""
+"""Sets of lanes. A lane is one CUDA thread of the blocks that are interpreted together; a warp is 32 neighboring lanes."""
 
 from __future__ import annotations
 

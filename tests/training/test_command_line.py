@@ -105,11 +105,11 @@ def test_options_out_of_range_are_named(refused, option, values):
         (["export", "--format", "tflite"], "--format"), (["predict"], "IMAGE"), (["bench", "--threads", "0"], "--threads"),
         (["bench", "--threads", "1025"], "--threads"),
         (["eval", "--batch-size", "9" * 20], "--batch-size"),
-        (["demonstrate"], "demonstrate"), ([], "command"),
+        (["demonstrate"], "demonstrate"),
     ],
 )  # fmt: skip
 def test_options_of_other_commands(refused, words, option):
-    weights = ["--weights", "x"] if words and words[0] in ("eval", "explain", "export", "predict") else []
+    weights = ["--weights", "x"] if words[0] in ("eval", "explain", "export", "predict") else []
     assert option in refused(*words, *weights, status=2)
 
 

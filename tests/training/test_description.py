@@ -72,7 +72,7 @@ HOSTILE = [
     ("s2mlp_wide", {"num_classes": 3}), ("s2mlp_wide", {"self": 1}), ("s2mlp_wide", {"name": "x"}),
     ("resnet18", {"device": "meta"}),
     ("resnet18", {"model_cfg": {}}), ("resnet18", {"kwargs_filter": ["x"]}), ("mlp_mixer", {"pretrained": True}),
-    ("s2mlp_wide", {"colour": None}), ("s2mlp_wide", {"a\nb": 1}),
+    ("s2mlp_wide", {"color": None}), ("s2mlp_wide", {"a\nb": 1}),
 ]  # fmt: skip
 
 

@@ -408,7 +408,7 @@ def test_data_that_would_cause_wrong_labels_is_rejected(few, tmp_path, change, m
         (["--batch-size", "4096"], "do not fill one batch of 4096"),
         (["--batch-size", "5", "--mixup", "1"], "must be even, got 5"),
         (["--model", "s2mlp_huge"], "cannot build s2mlp_huge"),
-        (["--model-kwargs", "colour=3"], "cannot build s2mlpv2_small_7"),
+        (["--model-kwargs", "color=3"], "cannot build s2mlpv2_small_7"),
         (["--weights", "nowhere.safetensors"], "no weights nowhere.safetensors"),
         (["--resume", "nowhere.pt"], "no checkpoint nowhere.pt"),
     ],
