@@ -194,8 +194,8 @@ FUNCTIONS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         ablations, attention_saturation, border_rows, call_overhead, cifar10, commit, cuda_toolkit, gpu_gate, gradient_table,
-        inplace_trap, instruction_sets, issue_slots, model_table, presets, receptive_field, row_gradient, targets, training_throughput,
-        result_tables.closest_baselines, result_tables.environment, result_tables.floors, result_tables.model_times,
-        result_tables.operator_table,
+        inplace_trap, instruction_sets, issue_slots, model_table, presets, receptive_field, row_gradient, targets,
+        training_throughput, result_tables.closest_baselines, result_tables.environment, result_tables.floors,
+        result_tables.model_times, result_tables.operator_table,
     )
 }  # fmt: skip

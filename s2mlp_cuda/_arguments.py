@@ -257,13 +257,36 @@ def check_branches(branch_offsets: Sequence[BranchOffsets], expanded_channels: i
     return expanded_channels // branches
 
 
+def branch_tables(
+    branch_offsets: Sequence[BranchOffsets], name: str = "branch_offsets"
+) -> tuple[tuple[tuple[int, int], ...] | None, ...]:
+    """The tables of all branches as tuples of pairs of ints.
+
+    Raises:
+        TypeError: an offset is not a pair of integers.
+        ValueError: a table is empty, or an offset is not in the range of 64-bit integers.
+    """
+    try:
+        return tuple([None if table is None else pairs_of(table, f"{name}[{k}]") for k, table in enumerate(branch_offsets)])
+    except TypeError:
+        try:
+            flat_offsets(branch_offsets)
+        except (TypeError, ValueError):
+            pass
+        else:
+            raise TypeError(f"{name} must have one table per branch, got one table {branch_offsets!r}") from None
+        raise
+
+
 def even_group_sizes(channels: int, groups: int) -> list[int]:
     """Group g owns channels floor(g*C/G) .. floor((g+1)*C/G) - 1."""
     return [(g + 1) * channels // groups - g * channels // groups for g in range(groups)]
 
 
 @_cached
-def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tuple[list[int], list[int]]:
+def branch_groups(
+    branch_offsets: Sequence[BranchOffsets], channels: int, name: str = "branch_offsets"
+) -> tuple[list[int], list[int]]:
     """The tables of all branches, of ``channels`` channels each, as flat offsets and group sizes. Callers must not modify them.
 
     Raises:
@@ -272,10 +295,12 @@ def branch_groups(branch_offsets: Sequence[BranchOffsets], channels: int) -> tup
     """
     offsets: list[int] = []
     sizes: list[int] = []
-    for table in branch_offsets:
-        flat = [0, 0] if table is None else flat_offsets(table)
-        groups = len(flat) // 2
-        check_groups(groups, None, channels)
-        offsets += flat
-        sizes += even_group_sizes(channels, groups)
+    for k, table in enumerate(branch_tables(branch_offsets, name)):
+        pairs = ((0, 0),) if table is None else table
+        try:
+            check_groups(len(pairs), None, channels)
+        except ValueError as error:
+            raise ValueError(f"{name}[{k}]: {error}") from None
+        offsets += [number for pair in pairs for number in pair]
+        sizes += even_group_sizes(channels, len(pairs))
     return offsets, sizes

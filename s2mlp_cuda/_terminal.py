@@ -20,7 +20,7 @@ def _command(path: str) -> str:
     return Path(path).name if found and Path(found).absolute() == Path(path).absolute() else path
 
 
-def _program() -> list[str]:
+def program() -> list[str]:
     """The command that started this process, without its arguments."""
     start = Path(sys.argv[0])
     if start.name == "__main__.py":
@@ -37,7 +37,7 @@ def _print_next(words: list[str]) -> None:
 
 def suggest(*arguments: object) -> None:
     """Prints the next command to try, in the way that this program was started: ``s2mlp`` may not be on PATH."""
-    _print_next([*_program(), *map(str, arguments)])
+    _print_next([*program(), *map(str, arguments)])
 
 
 def suggest_python(code: str) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import select
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from s2mlp_cuda._extras import MissingExtraError, require
 from s2mlp_cuda._files import full_disk
 from s2mlp_cuda._system import info as system_info
 from s2mlp_cuda._system import info_lines
-from s2mlp_cuda._terminal import printable, suggest, suggest_python
+from s2mlp_cuda._terminal import printable, program, suggest, suggest_python
+from s2mlp_cuda.models._registry import ConfigurationError
 from s2mlp_cuda.training.config import Parser, add_arguments, recipe_names
 from s2mlp_cuda.training.errors import TrainingError, message_of
 from s2mlp_cuda.training.files import check_folder
@@ -28,6 +30,10 @@ from s2mlp_cuda.training.reports import is_reported_elsewhere, report
 
 #: Required by all commands on images; installed by the extra `train`.
 TRAIN_PACKAGES = ("timm", "torchvision", "safetensors", "yaml", "rich", "matplotlib", "tensorboard")
+
+_OWN_MODELS = """\
+models of your own, which only the program that registers them knows:
+  python mine.py {} ...      see help(s2mlp_cuda.models.register_models)"""
 
 
 def _add_command(commands, name: str, summary: str, examples: str, **options) -> argparse.ArgumentParser:
@@ -129,6 +135,11 @@ def _add_bench(commands) -> None:
     command.set_defaults(run=bench)
 
 
+def _is_first_process() -> bool:
+    """Of those that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def train(arguments: argparse.Namespace) -> int:
     require("train", *TRAIN_PACKAGES)
     from s2mlp_cuda.training.config import parse
@@ -136,7 +147,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     options = parse(arguments.argv)
     run(options)
-    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun starts, only the first
+    if _is_first_process():
         suggest("predict", "IMAGE", "--weights", Path(options.output) / "best.safetensors")
     return 0
 
@@ -151,11 +162,11 @@ examples:
   s2mlp train --data FOLDER --model s2mlpv2_small_7 --epochs 100 --output out/mine --resume auto
   torchrun --nproc-per-node 2 -m s2mlp_cuda train --recipe digits --device cpu
 
-models of your own: help(s2mlp_cuda.models.register_models)"""
+{_OWN_MODELS.format("train")}"""
 
 
 def _add_train(commands) -> None:
-    usage = "s2mlp train [--recipe NAME|FILE] [--data FOLDER] [--model NAME] [--output FOLDER] [option ...]"
+    usage = "%(prog)s [--recipe NAME|FILE] [--data FOLDER] [--model NAME] [--output FOLDER] [option ...]"
     summary = "train a model on images, in one process, or in several with torchrun"
     command = _add_command(commands, "train", summary, TRAIN_EXAMPLES, usage=usage)
     add_arguments(command)
@@ -163,6 +174,7 @@ def _add_train(commands) -> None:
 
 
 def _add_weights(command: argparse.ArgumentParser) -> None:
+    command.epilog = f"{command.epilog}\n\n{_OWN_MODELS.format(command.prog.split()[-1])}"
     command.add_argument(
         "--weights", type=Path, required=True, metavar="FILE", help="last.safetensors or best.safetensors written by s2mlp train"
     )
@@ -285,6 +297,10 @@ def explain(arguments: argparse.Namespace) -> int:
         paths = run(model, read_image(arguments.image, description), arguments.out, arguments.block)
     for path in paths:
         print(printable(path))
+    if not any(path.name == "shifted_groups.png" for path in paths):
+        print(
+            f"no shifted_groups.png: block {arguments.block} has a fusion of its own, whose shifts are not known", file=sys.stderr
+        )
     suggest("export", "--format", "onnx", "--weights", arguments.weights)
     return 0
 
@@ -317,10 +333,11 @@ def export(arguments: argparse.Namespace) -> int:
     with spinner(f"exporting to {out}"):
         message = run(file, arguments.format, out)
     print(printable(message))
+    name = json.dumps(str(out), ensure_ascii=False)  # in double quotes, since the shell's are single ones
     if arguments.format == "onnx":
-        code = f"import onnxruntime; print(onnxruntime.InferenceSession({str(out)!r}).get_inputs()[0])"
+        code = f"import onnxruntime; print(onnxruntime.InferenceSession({name}).get_inputs()[0])"
     else:
-        code = f"import torch; print(torch.export.load({str(out)!r}))"
+        code = f"import torch; print(torch.export.load({name}))"
     suggest_python(code)
     return 0
 
@@ -416,10 +433,14 @@ tab completion, also for zsh and tcsh:
   shtab --shell bash s2mlp_cuda.cli.parser > ~/.local/share/bash-completion/completions/s2mlp"""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parser(prog: str = "s2mlp") -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        prog: the command that runs it.
+    """
     result = Parser(
-        prog="s2mlp",
+        prog=prog,
         description="Check, time, train and use the spatial shift of S2-MLP and its models.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -432,7 +453,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run(argv: list[str]) -> int:
-    arguments = parser().parse_args(argv or ["--help"])
+    arguments = parser(shlex.join(program())).parse_args(argv or ["--help"])
     arguments.argv = argv[1:]  # without the command's name
     try:
         return arguments.run(arguments)
@@ -442,6 +463,9 @@ def _run(argv: list[str]) -> int:
     except TrainingError as error:
         report(f"s2mlp: {message_of(error)}")
         return 1
+    except ConfigurationError as error:
+        report(f"s2mlp: {error}")
+        return 1
     except Exception as error:
         if isinstance(error, OSError) and error.filename is not None:
             report(f"s2mlp: {error.filename}: {error.strerror}")
@@ -450,7 +474,8 @@ def _run(argv: list[str]) -> int:
             return 1
         raise
     except KeyboardInterrupt:
-        print("s2mlp: stopped", file=sys.stderr)
+        if _is_first_process():
+            print("s2mlp: stopped", file=sys.stderr)
         return 130
 
 

@@ -21,6 +21,7 @@ from s2mlp_cuda import reference
 from s2mlp_cuda._arguments import (
     BranchOffsets,
     branch_groups,
+    branch_tables,
     check_approximate,
     check_attention_pool,
     check_branches,
@@ -343,7 +344,7 @@ class _ShiftedBranches(nn.Module):
         check_branches(branches, 0, "branches")
         check_padding_mode(padding_mode)
         _check_implementation(implementation)
-        self.branches = tuple(None if table is None else pairs_of(table) for table in branches)
+        self.branches = branch_tables(branches, "branches")
         self.padding_mode = padding_mode
         self.implementation = implementation
 
@@ -411,7 +412,7 @@ class ShiftSplitAttention(_ShiftedBranches):
         check_attention_pool(attention_pool)
         self.attention_pool = attention_pool
         channels = check_count("channels", channels)
-        branch_groups(self.branches, channels)  # checks that no table has more groups than channels
+        branch_groups(self.branches, channels, "branches")  # checks that no table has more groups than channels
         hidden_channels = max(1, channels // 4) if hidden_channels is None else check_count("hidden_channels", hidden_channels)
         self.fc1 = nn.Linear(channels, hidden_channels, bias=False)
         self.fc2 = nn.Linear(hidden_channels, len(self.branches) * channels, bias=False)
@@ -504,7 +505,8 @@ class S2(nn.Module):
     Args:
         channels: c.
         branches: K shift tables; None leaves a branch unshifted. Default: the paper's three, SS1, SS2 and identity.
-        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``.
+        fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. For another one, replace ``attention``, which maps (B, H, W, K*C) to
+            (B, H, W, C); see :func:`s2mlp_cuda.models.register_models`.
         attention_channels: c̄ of the split attention; default c/4.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
@@ -531,7 +533,10 @@ class S2(nn.Module):
         check_data_format(data_format)
         check_attention_pool(attention_pool)
         if fusion not in FUSIONS:
-            raise ValueError(f"fusion must be one of {', '.join(map(repr, FUSIONS))}, got {fusion!r}")
+            names = ", ".join(map(repr, FUSIONS))
+            raise ValueError(
+                f"fusion must be one of {names}, got {fusion!r}; for one of your own see help(s2mlp_cuda.models.register_models)"
+            )
         self.fusion = fusion
         self.data_format = data_format
         options = {"padding_mode": padding_mode, "implementation": implementation}
@@ -539,18 +544,23 @@ class S2(nn.Module):
             self.attention = ShiftSplitAttention(channels, branches, attention_channels, attention_pool=attention_pool, **options)
         else:
             self.sum = ShiftSum(branches, fusion == "mean", **options)
-            branch_groups(self.sum.branches, channels)
+            branch_groups(self.sum.branches, channels, "branches")
         self.expand = nn.Linear(channels, len(branches) * channels)
         self.project = nn.Linear(channels, channels)
 
+    def _fuse(self) -> nn.Module:
+        """The fusion of the branches, which may have been replaced."""
+        return self.attention if self.fusion == "split_attention" else self.sum
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        fuse = self.attention if self.fusion == "split_attention" else self.sum
+        fuse = self._fuse()
         if self.data_format == "channels_first":
             return self.project(fuse(self.expand(x.movedim(-3, -1)))).movedim(-1, -3)
         return self.project(fuse(self.expand(x)))
 
     def extra_repr(self) -> str:
-        return f"fusion={self.fusion!r}, data_format={self.data_format!r}"
+        fusion = f"fusion={self.fusion!r}, " if isinstance(self._fuse(), _ShiftedBranches) else ""
+        return f"{fusion}data_format={self.data_format!r}"
 
 
 class S2MLPv2Block(nn.Module):

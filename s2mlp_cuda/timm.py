@@ -11,16 +11,29 @@ from typing import Any
 import torch
 
 from s2mlp_cuda._extras import require
+from s2mlp_cuda._messages import one_line
 from s2mlp_cuda.models import create_model, list_models
 from s2mlp_cuda.models._base import size_cfg
+from s2mlp_cuda.models._registry import ConfigurationError
 
 require("timm", "timm")
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 
-with torch.device("meta"):
-    _CFGS: dict[str, Any] = {f"{name}.untrained": create_model(name).default_cfg for name in list_models()}
 
-default_cfgs = generate_default_cfgs(_CFGS)
+def _default_cfg(name: str) -> dict[str, Any]:
+    """
+    Raises:
+        ConfigurationError: the model cannot be built.
+    """
+    try:
+        with torch.device("meta"):
+            model = create_model(name)
+        return model.default_cfg  # type: ignore[return-value]
+    except Exception as error:  # of any architecture
+        raise ConfigurationError(f"the registered model {name} cannot be built: {one_line(error)}") from error
+
+
+default_cfgs = generate_default_cfgs({f"{name}.untrained": _default_cfg(name) for name in list_models()})
 
 
 def _register(name: str) -> None:

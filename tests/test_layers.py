@@ -139,3 +139,10 @@ def test_norm_placement(architecture):
         mix = block.mix if architecture is layers.S2MLPBlock else block.s2
         y = x + (mix(block.norm1(x)) if pre_norm else block.norm1(mix(x)))
         torch.testing.assert_close(block(x), y + (block.mlp(block.norm2(y)) if pre_norm else block.norm2(block.mlp(y))))
+
+
+def test_text_of_a_mixer_with_another_fusion_does_not_name_the_first():
+    mixer = layers.S2(8)
+    assert repr(mixer).startswith("S2(\n  fusion='split_attention', data_format=")
+    mixer.attention = torch.nn.Identity()
+    assert repr(mixer).startswith("S2(\n  data_format=")

@@ -37,6 +37,7 @@ IMPLEMENTATIONS = "implementation must be one of 'fused', 'composed', 'reference
 DEVICES = "Expected all tensors to be on the same device, but got "
 NO_OFFSETS = "offsets is empty: give at least one (dh, dw) pair"
 NO_BRANCHES = "is empty: give at least one offset table, or None for an unshifted branch"
+ONE_TABLE = "must have one table per branch, got one table"
 TOO_MANY_GROUPS = "cannot split 8 channels into 9 groups: give at most one offset per channel"
 
 
@@ -119,12 +120,13 @@ FUNCTIONS = [
     (lambda: shift_branch_pool(EXPANDED, None), TypeError, "branch_offsets must be a sequence of offset tables, got None"),
     (lambda: shift_branch_pool(EXPANDED, 3), TypeError, "branch_offsets must be a sequence of offset tables, got 3"),
     (lambda: shift_branch_pool(EXPANDED, ()), ValueError, f"branch_offsets {NO_BRANCHES}"),
-    (lambda: shift_branch_pool(EXPANDED, offsets.SS1), TypeError, f"{PAIRS}(1, 0)"),
-    (lambda: shift_branch_pool(EXPANDED, ((), None)), ValueError, NO_OFFSETS),
+    (lambda: shift_branch_pool(EXPANDED, offsets.SS1), TypeError, f"branch_offsets {ONE_TABLE} {offsets.SS1}"),
+    (lambda: shift_branch_pool(EXPANDED, (None, (1, 0))), TypeError, PAIRS.replace("offsets", "branch_offsets[1]") + "(1, 0)"),
+    (lambda: shift_branch_pool(EXPANDED, ((), None)), ValueError, NO_OFFSETS.replace("offsets", "branch_offsets[0]")),
     (
         lambda: shift_branch_pool(EXPANDED, (None, ((0, 2**63),))),
         ValueError,
-        f"offsets must be 64-bit integers, got ((0, {2**63}),)",
+        f"branch_offsets[1] must be 64-bit integers, got ((0, {2**63}),)",
     ),
     (lambda: shift_branch_pool(EXPANDED, (None,) * 5), ValueError, "cannot split 24 channels into 5 branches of equal size"),
     (lambda: shift_branch_pool(EXPANDED, BRANCHES, padding_mode="same"), ValueError, MODES),
@@ -150,8 +152,12 @@ FUNCTIONS = [
     (lambda: attention(branches=None), TypeError, "branch_offsets must be a sequence of offset tables, got None"),
     (lambda: attention(branches=()), ValueError, f"branch_offsets {NO_BRANCHES}"),
     (lambda: attention(branches=(None,) * 5), ValueError, "cannot split 24 channels into 5 branches of equal size"),
-    (lambda: attention(branches=(None, [(0, 1)] * 9, None)), ValueError, TOO_MANY_GROUPS),
-    (lambda: attention(branches=(None, [(0, 0.5)], None)), TypeError, f"{PAIRS}[(0, 0.5)]"),
+    (lambda: attention(branches=(None, [(0, 1)] * 9, None)), ValueError, f"branch_offsets[1]: {TOO_MANY_GROUPS}"),
+    (
+        lambda: attention(branches=(None, [(0, 0.5)], None)),
+        TypeError,
+        PAIRS.replace("offsets", "branch_offsets[1]") + "[(0, 0.5)]",
+    ),
     (lambda: attention(padding_mode="same"), ValueError, MODES),
     (lambda: attention(fc1=[[1.0]]), TypeError, "fc1_weight must be a torch.Tensor, got list"),
     (lambda: attention(fc1=FC1[:, :7]), ValueError, "fc1_weight must have shape (hidden, 8), got (3, 7)"),
@@ -213,13 +219,22 @@ LAYERS = [
     (lambda: layers.ShiftSum(()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, ()), ValueError, f"branches {NO_BRANCHES}"),
     (lambda: layers.S2(8, None), TypeError, "branches must be a sequence of offset tables, got None"),
-    (lambda: ShiftSplitAttention(3), ValueError, FOUR_OF_THREE),
-    (lambda: layers.S2(3), ValueError, FOUR_OF_THREE),
-    (lambda: layers.S2(3, fusion="sum"), ValueError, FOUR_OF_THREE),
-    (lambda: layers.S2(3, (None, offsets.V1), "mean", data_format="channels_first"), ValueError, FOUR_OF_THREE),
+    (lambda: ShiftSplitAttention(3), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (lambda: layers.S2(3), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (lambda: layers.S2(3, fusion="sum"), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (
+        lambda: layers.S2(3, (None, offsets.V1), "mean", data_format="channels_first"),
+        ValueError,
+        f"branches[1]: {FOUR_OF_THREE}",
+    ),
     (lambda: layers.S2MLPBlock(3, implementation="reference"), ValueError, FOUR_OF_THREE),
-    (lambda: layers.S2MLPv2Block(3, implementation="composed"), ValueError, FOUR_OF_THREE),
-    (lambda: layers.S2(8, fusion="max"), ValueError, "fusion must be one of 'split_attention', 'sum', 'mean', got 'max'"),
+    (lambda: layers.S2MLPv2Block(3, implementation="composed"), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (
+        lambda: layers.S2(8, fusion="max"),
+        ValueError,
+        "fusion must be one of 'split_attention', 'sum', 'mean', got 'max'; "
+        "for one of your own see help(s2mlp_cuda.models.register_models)",
+    ),
 ]
 
 MODELS = [
@@ -228,8 +243,8 @@ MODELS = [
     (lambda: v1().reset_classifier(-1), ValueError, "num_classes must be at least 0, got -1"),
     (lambda: v1(in_chans=0), ValueError, "in_chans must be at least 1, got 0"),
     (lambda: v1(embed_dim=3), ValueError, FOUR_OF_THREE),
-    (lambda: v2(embed_dims=(8, 3)), ValueError, FOUR_OF_THREE),
-    (lambda: v2(embed_dims=(3, 8), fusion="mean"), ValueError, FOUR_OF_THREE),
+    (lambda: v2(embed_dims=(8, 3)), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (lambda: v2(embed_dims=(3, 8), fusion="mean"), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
     (lambda: v1(depth=-1), ValueError, "depth must be at least 0, got -1"),
     (lambda: v1(depth=1.5), TypeError, "depth must be an integer, got 1.5"),
     (lambda: v1(embed_dim=0), ValueError, "embed_dim must be at least 1, got 0"),
@@ -262,6 +277,8 @@ MODELS = [
     (lambda: v2(mlp_ratio="3"), TypeError, "mlp_ratio must be a number, got '3'"),
     (lambda: v2(mlp_ratio=(3, 3, 3)), ValueError, "mlp_ratio must be a number or have one entry per stage, 2, got 3"),
     (lambda: v2(branches=None), TypeError, "branches must be a sequence of offset tables, got None"),
+    (lambda: v2(branches=[[1, 2], [-1, -2]]), TypeError, f"branches {ONE_TABLE} [[1, 2], [-1, -2]]"),
+    (lambda: v2(branches=[None, [[1, 2, 3]]]), TypeError, PAIRS.replace("offsets", "branches[1]") + "[[1, 2, 3]]"),
     (lambda: create_model("s2mlp_wide", drop_path_rate="0.1"), TypeError, "drop_path_rate must be a number, got '0.1'"),
 ]
 

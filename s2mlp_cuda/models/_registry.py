@@ -1,5 +1,7 @@
 """The model registry: named configurations for ``create_model``."""
 
+import re
+import sys
 from collections.abc import Sequence
 
 from torch import nn
@@ -9,19 +11,32 @@ from s2mlp_cuda.models._base import Backbone, FeaturePyramid
 _CONFIGURATIONS: dict[str, tuple[type[Backbone], dict]] = {}
 
 
+class ConfigurationError(ValueError):
+    """A registered model cannot be built. The message names it."""
+
+
 def register_models(architecture: type[Backbone], configurations: dict[str, dict]) -> None:
     """Register models for :func:`create_model` and, through ``s2mlp_cuda.timm``, for timm and ``s2mlp train``.
 
     Names must be registered before ``s2mlp_cuda.timm`` is imported. A program that registers its own models and then calls
     :func:`s2mlp_cuda.cli.main` is an ``s2mlp`` that trains, evaluates and exports them, also under torchrun.
 
+    A weights file has the name and the arguments of its model, not its configuration and its code. If a table or fusion is changed,
+    earlier weights are loaded without an error and give other results: register the changed model by a new name.
+
     Args:
         architecture: the class of the models, such as a subclass of :class:`~s2mlp_cuda.models.S2MLPv2`.
-        configurations: arguments of the architecture, by model name.
+        configurations: arguments of the architecture, by model name: ASCII letters, digits and underscores.
+
+    Raises:
+        TypeError: ``architecture`` is not a class of models, or ``configurations`` not a dict of dicts by name.
+        ValueError: a name has other characters, or is that of another class or other arguments.
+        RuntimeError: a name is new, and ``s2mlp_cuda.timm`` was imported before.
 
     Example:
         An S2-MLPv2 with larger offsets, whose branches are fused by their maximum. As ``mine.py`` it is trained by
-        ``torchrun --nproc-per-node 2 mine.py train --recipe digits --model s2mlpv2_max``::
+        ``torchrun --nproc-per-node 2 mine.py train --recipe digits --model s2mlpv2_max``, and then used by
+        ``python mine.py eval ...``::
 
             import sys
             import torch
@@ -30,28 +45,59 @@ def register_models(architecture: type[Backbone], configurations: dict[str, dict
             from s2mlp_cuda.layers import S2
             from s2mlp_cuda.models import S2MLPv2, register_models
 
-            BRANCHES = (((2, 0), (-2, 0)), ((0, 2), (0, -2)), None)
-
             class MaxFusion(nn.Module):  # (B, H, W, K*C) to (B, H, W, C)
+                def __init__(self, branches, padding_mode):
+                    super().__init__()
+                    self.branches, self.padding_mode = branches, padding_mode
+
                 def forward(self, x):
-                    parts = x.chunk(len(BRANCHES), -1)
-                    shifted = [part if table is None else spatial_shift(part, table) for part, table in zip(parts, BRANCHES)]
+                    parts = x.chunk(len(self.branches), -1)
+                    shifted = [
+                        part if table is None else spatial_shift(part, table, padding_mode=self.padding_mode)
+                        for part, table in zip(parts, self.branches)
+                    ]
                     return torch.stack(shifted).amax(0)
 
             class MaxS2MLPv2(S2MLPv2):
                 def __init__(self, **kwargs):
-                    super().__init__(branches=BRANCHES, **kwargs)
+                    super().__init__(fusion="split_attention", **kwargs)  # so that another fusion is refused
                     for layer in self.modules():
                         if isinstance(layer, S2):
-                            layer.attention = MaxFusion()
+                            layer.attention = MaxFusion(layer.attention.branches, layer.attention.padding_mode)
 
-            register_models(MaxS2MLPv2, {"s2mlpv2_max": {}})
+            BRANCHES = (((2, 0), (-2, 0)), ((0, 2), (0, -2)), None)
+            register_models(MaxS2MLPv2, {"s2mlpv2_max": {"branches": BRANCHES}})
 
             if __name__ == "__main__":
                 sys.exit(cli.main())
     """
+    if not isinstance(architecture, type) or not issubclass(architecture, Backbone):
+        raise TypeError(f"architecture must be a class of models, such as a subclass of S2MLPv2, got {architecture!r}")
+    if not isinstance(configurations, dict):
+        raise TypeError(f"configurations must be a dict of arguments by model name, got {configurations!r}")
+    for name, arguments in configurations.items():
+        if not isinstance(name, str) or not re.fullmatch("[A-Za-z0-9_]+", name):
+            raise ValueError(f"the name of a model must be ASCII letters, digits and underscores, got {name!r}")
+        if not isinstance(arguments, dict):
+            raise TypeError(f"the configuration of {name} must be a dict of arguments, got {arguments!r}")
+        if name in _CONFIGURATIONS:
+            _check_same(name, architecture, arguments)
+        elif "s2mlp_cuda.timm" in sys.modules:
+            raise RuntimeError(f"cannot register {name}, because s2mlp_cuda.timm was imported before: register models first")
     for name, arguments in configurations.items():
         _CONFIGURATIONS[name] = (architecture, arguments)
+
+
+def _check_same(name: str, architecture: type[Backbone], arguments: dict) -> None:
+    """A class of the same name in the same module is the same: a cell of a notebook that is run again defines it again.
+
+    Raises:
+        ValueError: another class or other arguments have the name.
+    """
+    registered, registered_arguments = _CONFIGURATIONS[name]
+    same_class = (registered.__module__, registered.__qualname__) == (architecture.__module__, architecture.__qualname__)
+    if not same_class or registered_arguments != arguments:
+        raise ValueError(f"{name} is registered already, as {registered.__name__} with {registered_arguments}: choose another name")
 
 
 def list_models() -> list[str]:

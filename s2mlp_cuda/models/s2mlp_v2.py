@@ -25,7 +25,9 @@ class S2MLPv2(Backbone):
         mlp_ratio: r, the expansion of the channel MLP, or one per stage.
         branches: the shift table of each branch; None leaves a branch unshifted.
         fusion: ``"split_attention"``, ``"sum"`` or ``"mean"``. The paper's ablation compares with the mean: what it calls
-            sum-pooling is the sum over k of X_k / 3.
+            sum-pooling is the sum over k of X_k / 3. For another one, replace the ``attention`` of each
+            :class:`~s2mlp_cuda.layers.S2`, which maps (B, H, W, K*C) to (B, H, W, C); see
+            :func:`~s2mlp_cuda.models.register_models`.
         attention_ratio: c̄/c, where c̄ is the hidden size of the split attention. The paper does not give c̄; 1/4 reproduces
             its parameter counts. Public implementations use 1. A number, or one per stage.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`; the paper's is ``"replicate"``.

@@ -27,13 +27,22 @@ def _keyword(text: str) -> tuple[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose error messages are one sentence, without the usage. Options cannot be abbreviated."""
+    """An ArgumentParser whose error messages are one sentence, without the usage. Options cannot be abbreviated.
+
+    Unknown arguments of a command are an error of its own parser, which argparse leaves to the parser of all commands.
+    """
 
     def __init__(self, **options):
         super().__init__(**{"allow_abbrev": False, **options})
 
+    def parse_known_args(self, args=None, namespace=None):
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
-        report(f"{self.prog}: {message}; see {self.prog} --help")
+        report(f"s2mlp: {message}; see {self.prog} --help")
         self.exit(2)
 
 
@@ -89,7 +98,8 @@ def _add_model_arguments(group) -> None:
         type=_keyword,
         default=[],
         metavar="NAME=VALUE",
-        help='arguments of the model, e.g. "patch_sizes=(4,2)" mlp_ratio=2; default: none',
+        help='arguments of the model, e.g. "patch_sizes=(4,2)" mlp_ratio=2; VALUE is a Python literal, to be quoted if it has '
+        "spaces or parentheses, or else a string; default: none",
     )
     group.add_argument(
         "--weights",

@@ -1,5 +1,6 @@
 """The description of a model in its weights file: what it may say, and the model that it names."""
 
+import difflib
 import inspect
 import reprlib
 import sys
@@ -129,7 +130,12 @@ def check_model(name: str, kwargs: Mapping[str, Any]) -> None:
         with torch.device("meta"), _errors_of(name, {}):
             architecture = type(timm.create_model(name))
     else:
-        raise TrainingError(f"cannot build {name}: it is not a registered model of s2mlp_cuda or timm")
+        close = difflib.get_close_matches(name, [*list_models(), *timm.list_models()], 1, 0.8)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise TrainingError(
+            f"cannot build {name}: it is not a registered model of s2mlp_cuda or timm{hint}; a model of your own is known only to "
+            "the program that registers it, see help(s2mlp_cuda.models.register_models)"
+        )
     unknown = sorted(kwargs.keys() - (_parameters(architecture) - _NOT_ALLOWED))
     if unknown:
         raise TrainingError(
@@ -153,6 +159,18 @@ def build(name: str, num_classes: int, /, **kwargs) -> nn.Module:
     check_model(name, {argument: value for argument, value in kwargs.items() if argument not in _INITIAL_WEIGHTS})
     with _errors_of(name, kwargs):
         return timm.create_model(name, num_classes=num_classes, **kwargs)
+
+
+def check_arguments_of_model(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Builds the model without memory for its tensors, and without initial weights from elsewhere.
+
+    Raises:
+        TrainingError: as for :func:`build`.
+    """
+    kwargs = {argument: value for argument, value in kwargs.items() if argument not in _INITIAL_WEIGHTS}
+    check_model(name, kwargs)
+    with torch.device("meta"), _errors_of(name, kwargs):
+        timm.create_model(name, **kwargs)
 
 
 @contextmanager

@@ -70,6 +70,9 @@ def evaluate_file(
     Raises:
         TrainingError: weights, data or device cannot be used, or the loss is not finite.
     """
+    if dataset == "digits" and not data:
+        written = file.parent / "digits"
+        raise TrainingError(f"--dataset digits needs --data: train wrote the images to the folder digits in --output, as {written}")
     processes = join(device, needs_group=False)
     try:
         model, description = weights.load(file)

@@ -37,7 +37,7 @@ from s2mlp_cuda.training.checks import check_arguments, check_optimizer
 from s2mlp_cuda.training.curves import draw_curves
 from s2mlp_cuda.training.data import Split, describe_change, eval_loader, open_split, prepare, train_loader
 from s2mlp_cuda.training.datasets import ImageStream
-from s2mlp_cuda.training.description import Description, build
+from s2mlp_cuda.training.description import Description, build, check_arguments_of_model
 from s2mlp_cuda.training.environment import environment
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.evaluation import evaluate
@@ -76,6 +76,7 @@ def train(arguments: argparse.Namespace) -> Finished:
             not finite, or a full disk. Saved files are intact.
     """
     check_arguments(arguments)
+    check_arguments_of_model(arguments.model, _model_arguments(arguments))  # before files are written
     processes = join(arguments.device, arguments.aug_repeats > 0)
     try:
         progress = Progress(processes.is_first)
@@ -145,7 +146,10 @@ class _Run:
             now = {**vars(self.arguments), "processes": self.processes.count}
             changed = config.differences(state["arguments"], now)
             if changed:
-                raise TrainingError(f"the run was started with different arguments ({'; '.join(changed)})")
+                raise TrainingError(
+                    f"the run was started with different arguments ({'; '.join(changed)}): repeat its command, or start a new run "
+                    "in another --output"
+                )
             if state["epochs_done"] > self.arguments.epochs:
                 raise TrainingError(
                     f"{self._checkpoint()} is of epoch {state['epochs_done']}, but --epochs is {self.arguments.epochs}"
@@ -189,7 +193,8 @@ class _Run:
         if remainder or not size:
             raise TrainingError(
                 f"--batch-size {self.arguments.batch_size} must be a multiple of {parts} "
-                f"({self.processes.count} processes, {self.arguments.grad_accum_steps} accumulation steps)"
+                f"({_count(self.processes.count, 'process', 'processes')}, "
+                f"{_count(self.arguments.grad_accum_steps, 'accumulation step', 'accumulation steps')})"
             )
         return size
 
@@ -232,8 +237,7 @@ class _Run:
 
     def _model(self) -> nn.Module:
         arguments = self.arguments
-        drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
-        model = build(arguments.model, self.num_classes, **drop_path, **arguments.model_kwargs)
+        model = build(arguments.model, self.num_classes, **_model_arguments(arguments))
         if arguments.weights:
             skipped = weights.load_into(model, Path(arguments.weights), self.class_names)
             if skipped:
@@ -336,14 +340,15 @@ class _Run:
         """The model, its changed arguments and its number of parameters."""
         kwargs = config.tuples_to_lists(self.arguments.model_kwargs)
         changes = " with " + ", ".join(f"{name} {value}" for name, value in kwargs.items()) if kwargs else ""
-        return f"{self.arguments.model}{changes}: {self.parameters / 1e6:.2f}M parameters"
+        size = f"{self.parameters / 1e6:.2f}M" if self.parameters >= 1e5 else f"{self.parameters / 1e3:.1f}K"
+        return f"{self.arguments.model}{changes}: {size} parameters"
 
     def _describe(self) -> None:
         arguments, processes = self.arguments, self.processes
         self.progress.say(
             f"{self._title()}, {self.num_classes} classes; "
             f"{self.updates_per_epoch} updates of {arguments.batch_size} images per epoch; "
-            f"{processes.count} process{'es' if processes.count > 1 else ''} on {processes.device.type}"
+            f"{_count(processes.count, 'process', 'processes')} on {processes.device.type}"
         )
         if self.first_epoch:
             self.progress.say(f"resumed after epoch {self.first_epoch}")
@@ -483,9 +488,18 @@ class _Run:
         )
 
 
+def _model_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
+    drop_path = {"drop_path_rate": arguments.drop_path} if arguments.drop_path else {}
+    return {**drop_path, **arguments.model_kwargs}
+
+
 def accuracy(row: dict[str, float]) -> float:
     """Top-1 accuracy (percent) of the saved weights: of the EMA if there is one."""
     return row.get("ema_top1", row["val_top1"])
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _peak_memory(device: torch.device) -> int:

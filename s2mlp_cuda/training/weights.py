@@ -1,6 +1,7 @@
 """Weights and the description of their model, in one safetensors file."""
 
 import io
+import os
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -28,17 +29,17 @@ def check_input(model: nn.Module, img_size: int, num_classes: int, memory_format
     """Run the model once on a black image, in evaluation mode and without gradients.
 
     Raises:
-        TrainingError: the model does not accept images (1, 3, img_size, img_size), or does not return finite logits
-            (1, num_classes).
+        TrainingError: the model fails on images (1, 3, img_size, img_size), or does not return finite logits (1, num_classes).
     """
     training = model.training
     try:
         with torch.no_grad():
             image = torch.zeros(1, 3, img_size, img_size, device=next(model.parameters()).device)
             output = model.eval()(image.contiguous(memory_format=memory_format))
-    except Exception as error:  # models check their input in many ways
-        size = f"{img_size}x{img_size} pixels (--img-size)"
-        raise TrainingError(f"the model does not accept images of {size}: {one_line(error)}") from error
+    except Exception as error:  # of any model
+        raise TrainingError(
+            f"the model fails on one image of {img_size}x{img_size}: {type(error).__name__}: {one_line(error)}"
+        ) from error
     finally:
         model.train(training)
     if not isinstance(output, torch.Tensor) or output.shape != (1, num_classes):
@@ -58,12 +59,16 @@ def save(path: Path, state: Mapping[str, Any], description: Description) -> None
         file.write(content)
 
 
-def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
+def read(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], Description | None]:
     """The tensors of a safetensors file, and their description if it has one.
 
     Raises:
         TrainingError: the file does not exist, is damaged (checked by its checksum, if it has one), or has another description.
     """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(path.glob("*.safetensors"))
+        raise TrainingError(f"no weights {path}: it is a folder" + (f", which has {files[0]}" if files else ""))
     if not path.is_file():
         raise TrainingError(f"no weights {path}")
     try:
@@ -78,7 +83,7 @@ def read(path: Path) -> tuple[dict[str, torch.Tensor], Description | None]:
         raise TrainingError(f"the description of the model in {path} is not one of s2mlp train ({one_line(error)})") from error
 
 
-def load(path: Path) -> tuple[nn.Module, Description]:
+def load(path: str | os.PathLike) -> tuple[nn.Module, Description]:
     """Load a model from a file that ``s2mlp train`` wrote; it is in evaluation mode.
 
     Raises:
@@ -100,7 +105,7 @@ def load(path: Path) -> tuple[nn.Module, Description]:
     return model.eval(), description
 
 
-def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]:
+def load_into(model: nn.Module, path: str | os.PathLike, class_names: list[str]) -> list[str]:
     """Load initial weights into a model, except a head for other classes; returns the names of the weights that were skipped.
 
     Args:
@@ -123,7 +128,7 @@ def load_into(model: nn.Module, path: Path, class_names: list[str]) -> list[str]
     return skipped
 
 
-def export(file: Path, format: str, path: Path) -> str:
+def export(file: str | os.PathLike, format: str, path: str | os.PathLike) -> str:
     """Export a trained model with dynamic batch size for other runtimes, and compare it with the original.
 
     Args:
@@ -141,6 +146,7 @@ def export(file: Path, format: str, path: Path) -> str:
         OSError: the file cannot be written; it is written completely or not at all.
         MissingExtraError: onnx or onnxscript is not installed.
     """
+    path = Path(path)
     check_file(path)
     model, description = load(file)
     images = torch.randn(2, 3, description.img_size, description.img_size)

@@ -124,7 +124,7 @@ def test_ranges_include_their_ends():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--img-size", 30], "does not accept images of 30x30 pixels .--img-size.: "),
+        (["--img-size", 30], "the model fails on one image of 30x30: ValueError: the input is 30x30"),
         (["--img-size", 10**9], "--img-size must be at most 8192 times --crop-pct, got 1000000000 and 0.9"),
         (["--sched", "wsd"], "--sched wsd cannot be used for --epochs 1 .wsd schedule requires"),
         (["--output", ""], "--output must be the name of a folder"),
@@ -145,18 +145,35 @@ def test_ranges_include_their_ends():
         (["--model-kwargs", "num_classes=3"], "cannot build s2mlpv2_small_7 .* 'num_classes'"),
         (["--model-kwargs", "name=3"], "cannot build s2mlpv2_small_7 "),
         (["--model-kwargs", "depths=(0,)"], "cannot build s2mlpv2_small_7 "),
-        (["--model-kwargs", "in_chans=1", "patch_sizes=(4,2)"], "does not accept images of 32x32"),
+        (["--model-kwargs", "in_chans=1", "patch_sizes=(4,2)"], "the model fails on one image of 32x32: RuntimeError: "),
         (["--model-kwargs", "features_only=True"], "cannot build s2mlpv2_small_7 with 'features_only': only arguments of S2MLPv2"),
         (["--model-kwargs", "global_pool=", "patch_sizes=(4,2)"], "must return logits of shape .1, 2. for one image, got shape"),
         (["--model-kwargs", "drop_path_rate=0.1", "--drop-path", "0.1"], "--drop-path and drop_path_rate in --model-kwargs"),
         (["--model", "s2mlp_huge"], "cannot build s2mlp_huge: it is not a registered model"),
         (["--model", "hf-hub:someone/model"], "cannot build hf-hub:someone/model: it is not a registered model"),
-        (["--model", "resmlp_12_224", "--model-kwargs", "img_size=16"], "does not accept images of 32x32"),
+        (["--model", "resmlp_12_224", "--model-kwargs", "img_size=16"], "the model fails on one image of 32x32: AssertionError"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_named_before_training(refused, data, tmp_path, options, message):
     assert re.search(message, refused("train", "--data", data, "--output", tmp_path / "run", *TINY, *options))
     assert not (tmp_path / "run").exists()
+
+
+def test_wrong_arguments_of_a_model_leave_no_images(refused, tmp_path):
+    """The images of the recipe digits are written after the model was checked."""
+    for words in (["--model", "s2mlpv2_smal_7"], ["--model-kwargs", "branches=[[1, 0]]"], ["--model-kwargs", "branch=[]"]):
+        assert "cannot build s2mlpv2_smal" in refused("train", "--recipe", "digits", "--output", tmp_path / "run", *words)
+        assert not (tmp_path / "run").exists()
+
+
+def test_the_help_that_an_error_names_is_that_of_the_command(refused):
+    assert refused("train", "--fusion", "max", status=2).endswith(" train --help\n")
+    assert not refused("--fusion", "train", status=2).endswith(" train --help\n")
+
+
+def test_digits_of_eval_need_a_folder(refused, run):
+    error = refused("eval", "--dataset", "digits", "--weights", run / "last.safetensors")
+    assert f"--dataset digits needs --data: train wrote the images to the folder digits in --output, as {run / 'digits'}\n" in error
 
 
 def test_optimizers_of_the_recipes_are_accepted():
@@ -628,7 +645,8 @@ def test_weights_of_others_are_refused(refused, run, data, tmp_path):
     weights.save(path, tensors, Description(**{**vars(description), "model": "nonsense"}))
     check("cannot build nonsense")
     error = refused("train", "--data", data, "--output", tmp_path / "r", *TINY, "--weights", data)
-    assert "no weights" in error
+    assert error == f"s2mlp: no weights {data}: it is a folder\n"
+    assert f"no weights {run}: it is a folder, which has {run / 'best.safetensors'}\n" in refused("predict", "x", "--weights", run)
 
 
 def test_head_for_other_classes_is_not_loaded(run, tmp_path):

@@ -89,8 +89,17 @@ def test_every_command_refuses_it(tmp_path, capsys):
     path = write(tmp_path / "x.safetensors", {**OURS.to_json(), "model": "hf-hub:someone/model"})
     for words in (["predict", "x.png"], ["eval", "--data", "x"], ["explain", "x.png"], ["export", "--format", "pt2"]):
         assert cli.main([*words, "--weights", str(path)]) == 1
-        expected = f"s2mlp: {path}: cannot build hf-hub:someone/model: it is not a registered model of s2mlp_cuda or timm\n"
+        expected = (
+            f"s2mlp: {path}: cannot build hf-hub:someone/model: it is not a registered model of s2mlp_cuda or timm; a model of "
+            "your own is known only to the program that registers it, see help(s2mlp_cuda.models.register_models)\n"
+        )
         assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("name, close", [("s2mlpv2_smal_7", "s2mlpv2_small_7"), ("resmlp12_224", "resmlp_12_224")])
+def test_a_name_with_a_typo(name, close):
+    with pytest.raises(TrainingError, match=rf"^cannot build {name}: it is not .* or timm \(did you mean {close}\?\); a model of"):
+        check_model(name, {})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The error that ends a command under torchrun: one sentence, once."""
 
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -83,6 +84,13 @@ def test_an_error_of_one_process_ends_the_others_without_a_traceback(torchrun, m
     assert [text for _, text in results] == ["s2mlp: no folder\n" if rank == first else "" for rank in range(RANKS)]
 
 
+def test_an_interrupt_is_printed_once(monkeypatch, capsys):
+    for rank in range(RANKS):
+        monkeypatch.setenv("RANK", str(rank))
+        assert command_that_raises(monkeypatch, [KeyboardInterrupt] * RANKS)(rank) == 130
+    assert capsys.readouterr().err == "s2mlp: stopped\n"
+
+
 def test_an_error_that_nobody_reports_is_raised(torchrun, monkeypatch):
     with pytest.raises(RuntimeError, match="a bug"):
         command_that_raises(monkeypatch, [RuntimeError("a bug")])(0)
@@ -99,5 +107,7 @@ def test_wrong_option_under_torchrun():
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "s2mlp_cuda", "train"]
     done = subprocess.run([*command, "--datta", "x"], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
-    assert done.stderr.count("s2mlp: unrecognized arguments: --datta x; see s2mlp --help\n") == 1
+    assert (
+        len(re.findall(r"^s2mlp: unrecognized arguments: --datta x; see \S+ -m s2mlp_cuda train --help$", done.stderr, re.M)) == 1
+    )
     assert done.stderr.count("Traceback") == 1 and "ChildFailedError" in done.stderr

@@ -102,7 +102,8 @@ def test_a_run_learns_and_writes_all_files(digits, tmp_path, capsys):
     assert cli.main(["train", *arguments]) == 1
     assert "already has a run: resume it with --resume auto" in capsys.readouterr().err
     assert cli.main(["train", *arguments, "--resume", "auto", "--lr", "0.5"]) == 1
-    assert "the run was started with different arguments (lr: 0.01, now 0.5)" in capsys.readouterr().err
+    message = "different arguments (lr: 0.01, now 0.5): repeat its command, or start a new run in another --output"
+    assert f"the run was started with {message}" in capsys.readouterr().err
     assert losses(output) == rows
 
 
@@ -404,7 +405,10 @@ def test_data_that_would_cause_wrong_labels_is_rejected(few, tmp_path, change, m
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--batch-size", "10", "--grad-accum-steps", "3"], "--batch-size 10 must be a multiple of 3"),
+        (
+            ["--batch-size", "10", "--grad-accum-steps", "3"],
+            r"--batch-size 10 must be a multiple of 3 \(1 process, 3 accumulation steps\)",
+        ),
         (["--batch-size", "4096"], "do not fill one batch of 4096"),
         (["--batch-size", "5", "--mixup", "1"], "must be even, got 5"),
         (["--model", "s2mlp_huge"], "cannot build s2mlp_huge"),

@@ -12,11 +12,12 @@ from onnxruntime import InferenceSession
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from s2mlp_cuda import cli
+from s2mlp_cuda import cli, offsets
 from s2mlp_cuda._terminal import printable
-from s2mlp_cuda.layers import S2MLPBlock, ShiftSplitAttention
+from s2mlp_cuda.layers import S2, S2MLPBlock, ShiftSplitAttention, ShiftSum
 from s2mlp_cuda.models import S2MLP, S2MLPv2
 from s2mlp_cuda.training import config, weights
+from s2mlp_cuda.training import explain as explaining
 from s2mlp_cuda.training.digits import write_digits
 from s2mlp_cuda.training.errors import TrainingError
 from s2mlp_cuda.training.explain import explain, receptive_fields, split_attention_weights
@@ -195,6 +196,76 @@ def test_explain_of_s2mlp_and_of_other_models(tmp_path):
         explain(torch.nn.Linear(1, 1), torch.randn(3, 16, 16), tmp_path)
 
 
+class Fusion(torch.nn.Module):
+    """The sum of the unshifted branches. Keeps the layer that it replaces, without calling it."""
+
+    def __init__(self, replaced):
+        super().__init__()
+        self.replaced = replaced
+
+    def forward(self, x):
+        return sum(x.chunk(len(self.replaced.branches), -1))
+
+
+def mixers(model) -> list[S2]:
+    return [module for module in model.modules() if isinstance(module, S2)]
+
+
+def test_explain_of_blocks_with_a_fusion_of_their_own(tmp_path, figures):
+    """Only the layers whose shifts are known are drawn, under the number of their block."""
+    model = S2MLPv2(10, patch_sizes=(2,), embed_dims=(16,), depths=(4,)).eval()
+    first, second, third, _ = mixers(model)
+    first.attention = Fusion(first.attention)
+    second.attention = ShiftSum(mean=True)
+    third.expand, third.attention = torch.nn.Linear(16, 32), ShiftSplitAttention(16, (None, offsets.SS1))
+    for block, drawn in ((1, False), (2, True), (3, True)):
+        names = [path.name for path in explain(model, torch.randn(3, 8, 8), tmp_path, block)]
+        assert names == ["receptive_field.png", "split_attention.png"] + ["shifted_groups.png"] * drawn
+    (axes,) = figures["split_attention.png"].axes
+    assert [label.get_text()[0] for label in axes.get_xticklabels()] == ["3", "4"]
+    assert len(axes.patches) == 5  # two branches, three branches
+    assert [text.get_text() for text in figures["split_attention.png"].legends[0].get_texts()] == [f"branch {k}" for k in (1, 2, 3)]
+
+    for mixer in mixers(model):
+        mixer.attention = Fusion(mixer.attention)
+    assert [path.name for path in explain(model, torch.randn(3, 8, 8), tmp_path)] == ["receptive_field.png"]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are drawn, by file name."""
+    drawn = {}
+
+    def save(figure, path):
+        drawn[path.name] = figure
+        return original(figure, path)
+
+    original = explaining._save
+    monkeypatch.setattr(explaining, "_save", save)
+    return drawn
+
+
+def test_figures_of_many_branches_and_long_tables(tmp_path, figures):
+    """Bars do not overlap, colors and names are told apart, and the legend is not wider than the figure."""
+    knight = ((1, 2), (2, 1), (2, -1), (1, -2), (-1, -2), (-2, -1), (-2, 1), (-1, 2))
+    far = ((10, 0), (-10, 0), (0, 12), (0, -12))
+    branches = (offsets.SS1, knight, offsets.NINE_WAY, None, far, far, far, offsets.interleaved(offsets.V1, 16))
+    model = S2MLPv2(10, patch_sizes=(2,), embed_dims=(16,), depths=(2,), branches=branches).eval()
+    explain(model, torch.randn(3, 8, 8), tmp_path)
+    figure = figures["split_attention.png"]
+    (axes,) = figure.axes
+    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches)
+    assert len(edges) == 16 and all(end < start for (_, end), (start, _) in zip(edges, edges[1:]))
+    assert len({bar.get_facecolor() for bar in axes.patches}) == 8
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names[:4] == ["branch 1: ↓ ↑ → ←", "branch 2: 8 offsets", "branch 3: NINE_WAY", "branch 4: no shift"]
+    assert names[4] == "branch 5: (10, 0) (-10, 0) (0, 12) (0, -12)" and names[7] == "branch 8: 16 offsets"
+    box = legend.get_window_extent()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= axes.get_window_extent().y0
+    assert len(figures["shifted_groups.png"].axes) == 2 * 12 * len(branches)
+
+
 def test_receptive_field_of_s2mlp_is_a_diamond_that_grows_by_one_token_per_block():
     model = S2MLP(10, patch_size=2, embed_dim=16, depth=3).eval()
     blocks = [module for module in model.modules() if isinstance(module, S2MLPBlock)]
@@ -228,6 +299,7 @@ def test_exported_models_run_with_any_batch_size(run, tmp_path, capsys, format):
     out, err = capsys.readouterr()
     assert out.startswith(f"{path}; its output differs from the model's by at most ") and out.count("\n") == 1
     assert float(out.split()[-1]) < 1e-4
+    assert err.count("'") == 2  # the code is quoted once
     next_, python, option, code = shlex.split(err)
     assert (next_, option) == ("next:", "-c") and python in (sys.executable, Path(sys.executable).name)
     exec(code)
@@ -241,6 +313,13 @@ def test_exported_models_run_with_any_batch_size(run, tmp_path, capsys, format):
         assert not [node for node in program.graph.nodes if "s2mlp" in str(node.target)]
         found = program.module()(images)
     torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_paths_may_be_text(run, tmp_path):
+    file = str(run / "last.safetensors")
+    model, _ = weights.load(file)
+    assert weights.load_into(model, file, []) == []
+    assert weights.export(file, "pt2", str(tmp_path / "m.pt2")).startswith(str(tmp_path / "m.pt2"))
 
 
 def test_description_is_in_the_file(run):
