@@ -135,7 +135,7 @@ def _show_timings(console: Console, device: torch.device, rounds: int) -> dict:
     table.add_column("time / time of x.clone()", no_wrap=True)
     for shape in results:
         table.add_column("x".join(map(str, shape)), justify="right")
-        table.add_column("(x ours)", justify="right")
+        table.add_column("x ours", justify="right")
     for row in zip(*results.values()):
         cells = []
         for column, item in zip(results.values(), row):

@@ -201,10 +201,10 @@ class Fusion(torch.nn.Module):
 
     def __init__(self, replaced):
         super().__init__()
-        self.replaced = replaced
+        self.replaced, self.branches = replaced, replaced.branches
 
     def forward(self, x):
-        return sum(x.chunk(len(self.replaced.branches), -1))
+        return sum(x.chunk(len(self.branches), -1))
 
 
 def mixers(model) -> list[S2]:
