@@ -16,6 +16,7 @@ from s2mlp_cuda._arguments import PADDING_MODES
 from s2mlp_cuda.training.ablation import report
 from s2mlp_cuda.training.ablation.findings import FINDINGS, verdicts
 from s2mlp_cuda.training.ablation.results import load as load_ablation
+from s2mlp_cuda.training.ablation.rows import SCALES, all_rows
 
 import result_tables
 from receptive_field import DEPTHS, reach
@@ -146,7 +147,7 @@ def training_throughput() -> str:
 
 def ablations(what: str) -> str:
     """Of the ablations: tables of ``findings``, ``choices`` or ``rows``, ``counts`` of verdicts, ``budget``, ``machines``,
-    ``hours`` of all trainings together, or ``parameters``."""
+    ``hours`` of all trainings together, ``progress`` (how many trainings are done), or ``parameters``."""
     found = load_ablation(RESULTS / "cifar10-ablation-cpu" / "ablation.json")
     results = found.results()
     tables = {"findings": report.findings_text, "choices": report.choices_text, "rows": report.table_text}
@@ -161,6 +162,9 @@ def ablations(what: str) -> str:
         return "; ".join(
             dict.fromkeys(f"{each.environment['machine']}, PyTorch {each.environment['torch']}" for each in found.trainings)
         )
+    if what == "progress":
+        keys = {row.key for row in all_rows(SCALES[found.scale])}
+        return f"{len(found.trainings)} of {3 * len(keys)}"
     if what == "hours":
         return f"{sum(each.seconds for each in found.trainings) / 3600:.1f}"
     counts = Counter(verdict.text for verdict in verdicts(results, FINDINGS))
@@ -174,7 +178,8 @@ def attention_saturation() -> str:
     lines = [f"| pooling | {' | '.join(f'block {block}' for block in range(1, count + 1))} |", "|---|" + "---:|" * count]
     for pool in dict.fromkeys(model["pool"] for model in models):
         by_block = zip(*(model["blocks"] for model in models if model["pool"] == pool))
-        lines.append(f"| {pool} | {' | '.join(f'{min(shares):.0%} to {max(shares):.0%}' for shares in by_block)} |")
+        ranges = (dict.fromkeys((f"{min(shares):.0%}", f"{max(shares):.0%}")) for shares in by_block)
+        lines.append(f"| {pool} | {' | '.join(map(' to '.join, ranges))} |")
     return "\n".join(lines)
 
 
