@@ -26,23 +26,24 @@ class GatedFusion(nn.Module):
     The weights are sigmoids, not a softmax, so branches do not compete.
     """
 
-    def __init__(self, channels: int, branches: tuple):
+    def __init__(self, channels: int, branches: tuple, padding_mode: str):
         super().__init__()
-        self.branches = branches
+        self.branches, self.padding_mode = branches, padding_mode
         self.gate = nn.Linear(channels, len(branches) * channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         height, width = x.shape[-3:-1]
-        pooled = shift_branch_pool(x, self.branches) / (height * width)  # (B, C); no shifted map is stored
+        pooled = shift_branch_pool(x, self.branches, padding_mode=self.padding_mode) / (height * width)  # (B, C)
         weights = self.gate(pooled).sigmoid().unflatten(-1, (len(self.branches), -1))  # (B, K, C)
-        return shift_branch_combine(x, weights, self.branches)
+        return shift_branch_combine(x, weights, self.branches, padding_mode=self.padding_mode)  # no shifted map is stored
 
 
 def use_gated_fusion(model: nn.Module) -> nn.Module:
     """Replaces the split attention of all blocks."""
     for layer in model.modules():
         if isinstance(layer, S2):
-            layer.attention = GatedFusion(layer.project.in_features, layer.attention.branches)
+            replaced = layer.attention
+            layer.attention = GatedFusion(layer.project.in_features, replaced.branches, replaced.padding_mode)
     return model
 
 

@@ -35,8 +35,8 @@ def register_models(architecture: type[Backbone], configurations: dict[str, dict
 
     Example:
         An S2-MLPv2 with larger offsets, whose branches are fused by their maximum. As ``mine.py`` it is trained by
-        ``torchrun --nproc-per-node 2 mine.py train --recipe digits --model s2mlpv2_max``, and then used by
-        ``python mine.py eval ...``::
+        ``torchrun --standalone --nproc-per-node 2 mine.py train --recipe digits --model s2mlpv2_max --output out/max``, and then
+        used by ``python mine.py eval ...``::
 
             import sys
             import torch

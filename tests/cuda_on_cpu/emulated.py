@@ -238,6 +238,8 @@ def _failures(kind: str, status: int, events: list[dict], errors: str) -> dict[s
         running = events[-1]["case"] if events else "(before the first case)"
         findings = [line for line in errors.splitlines() if any(finding in line for finding in FINDINGS)]
         failures[running] = findings[0] if findings else errors[-2000:] or f"status {status}"
+    elif not events[-1]["finished"]:
+        failures["(the run)"] = "no case matches"
     elif kind == "cuda" and events[-1]["launches"] < events[-1]["finished"]:
         failures["(the run)"] = "kernels were not launched"
     return failures

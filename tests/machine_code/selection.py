@@ -9,7 +9,7 @@ from cases import DTYPES, BranchCase, Case, GeluCase, every_case, every_value_ca
 
 
 def half_of_the_cases() -> Iterator[Case | BranchCase]:
-    """Every case of the emulated kernels, each with two of the four padding modes, which differ between neighboring cases."""
+    """Every case of the emulated kernels, each with every other padding mode, which differ between neighboring cases."""
     number: dict[Case | BranchCase, int] = {}
     for case in (case for case in every_case() if "every value" not in case.name):
         position = number.setdefault(replace(case, mode=""), len(number))
