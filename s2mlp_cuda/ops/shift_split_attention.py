@@ -89,11 +89,8 @@ def shift_split_attention(
 
 
 def without_autocast(device: str) -> AbstractContextManager:
-    """A context in which autocast is off for a type of device.
-
-    torch.compile traces a backward pass in the autocast state of the forward pass around it, and executes it in another.
-    """
-    enabled = device != "meta" and (torch.compiler.is_compiling() or torch.is_autocast_enabled(device))
+    """A context in which autocast is off for a type of device."""
+    enabled = device != "meta" and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if enabled else nullcontext()
 
 
@@ -170,7 +167,10 @@ class _SplitAttention(torch.autograd.Function):
     def backward(ctx, grad):
         # Read once: torch.utils.checkpoint does not unpack saved tensors twice.
         saved = ctx.saved_tensors
-        with without_autocast(grad.device.type):
+        device = grad.device.type
+        # torch.compile traces a backward pass in the autocast state around its forward pass, and executes it in another.
+        compiling = torch.compiler.is_compiling() and device != "meta"
+        with torch.autocast(device, enabled=False) if compiling else without_autocast(device):
             if torch.is_grad_enabled() and not torch.compiler.is_compiling():
                 gradients = _differentiable_gradients(ctx, saved[:3], grad)
             else:

@@ -12,6 +12,8 @@ from calls import differences, make_calls, make_model
 
 
 def _call_until_interrupted(calls: Iterable[Callable], seconds: float) -> None:
+    # A process that was started in the background, as by nohup, ignores SIGINT otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
     try:
         timer.start()

@@ -133,6 +133,13 @@ def test_autocast(name, dtype, device):
         torch.testing.assert_close(ours, parameter.grad, rtol=0.05, atol=0.05 * parameter.grad.abs().max().item())
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_export_records_no_autocast_regions(strict):
+    """Exporters do not know them."""
+    program = torch.export.export(small("s2mlpv2_small_7").eval(), (torch.randn(2, 3, 16, 24),), strict=strict)
+    assert not [node for node in program.graph.nodes if "autocast" in str(node.target)]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_deterministic_algorithms(name, device):
     model = small(name).to(device)
