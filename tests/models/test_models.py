@@ -226,7 +226,7 @@ ABLATIONS = (
     + [("s2mlp_wide", {"offsets": table}) for letter, table in offsets.ABLATION.items() if letter != "a"]
     + [("s2mlp_wide", {"depth": 1}), ("s2mlp_wide", {"embed_dim": 40}), ("s2mlp_wide", {"patch_size": 8})]
     + [("s2mlpv2_small_7", {"fusion": fusion}) for fusion in ("sum", "mean")]
-    + [("s2mlpv2_small_7", {"attention_pool": "mean"}), ("s2mlpv2_small_7", {"pre_norm": False})]
+    + [("s2mlpv2_small_7", {"attention_pool": "sum"}), ("s2mlpv2_small_7", {"pre_norm": False})]
     + [("s2mlp_wide", {"pre_norm": True})]
     + [
         ("s2mlpv2_small_7", {"branches": branches})

@@ -201,9 +201,10 @@ def test_recipes_and_ablations_may_train_from_memory(data, tmp_path, monkeypatch
         raise TrainingError(f"cache: {arguments.cache}")
 
     monkeypatch.setattr("s2mlp_cuda.training.ablation.train", stop)
+    path.write_text("epochs: 1\n")
     for is_given in (True, False):
         with pytest.raises(TrainingError, match=f"cache: {is_given}"):
-            ablate(str(data), tmp_path, None, 1, ("no shift",), "cpu", is_given)
+            ablate(str(data), tmp_path, str(path), 1, ("no shift",), "cpu", cache=is_given)
     assert cli.main(["ablate", "--data", str(data), "--out", str(tmp_path), "--device", "cpu", "--cache"]) == 1
 
 
