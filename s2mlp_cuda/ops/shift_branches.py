@@ -69,6 +69,8 @@ def shift_branch_combine(
         x: expanded map of shape (..., H, W, K*C), as in :func:`shift_branch_pool`.
         weights: (..., K, C), one weight per image, branch and channel, with the leading dimensions of ``x``. Expanded leading
             dimensions are not copied. Converted to float32 (float64 for float64 maps). Or one number, the weight of everything.
+            Others are expanded: a parameter ``scale`` of shape (K,), one number per branch, is given as
+            ``scale[:, None].expand(*x.shape[:-3], K, C)``.
         branch_offsets: as in :func:`shift_branch_pool`.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
 

@@ -98,8 +98,8 @@ def _add_model_arguments(group) -> None:
         type=_keyword,
         default=[],
         metavar="NAME=VALUE",
-        help='arguments of the model, e.g. "patch_sizes=(4,2)" mlp_ratio=2; VALUE is a Python literal, to be quoted if it has '
-        "spaces or parentheses, or else a string; default: none",
+        help='arguments of the model, e.g. "patch_sizes=(4,2)" mlp_ratio=2; VALUE is a Python literal or else a string: quote it '
+        "for the shell if it has spaces or parentheses; default: none",
     )
     group.add_argument(
         "--weights",
