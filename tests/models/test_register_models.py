@@ -34,7 +34,8 @@ def output(folder, *words) -> str:
 
 def test_every_command_uses_a_model_of_the_example(folder):
     model = ["--model-kwargs", "embed_dims=[8]", "depths=[1]"]
-    assert "s2mlpv2_max with" in output(folder, "train", *OPTIONS, "--output", "run", *model)
+    said = output(folder, "train", *OPTIONS, "--output", "run", *model)
+    assert re.search(r"^s2mlpv2_max with .*: \d\.\dK parameters, 10 classes", said, re.MULTILINE), said
     weights = ["--weights", "run/best.safetensors"]
     image = sorted((folder / "run" / "digits" / "validation" / "4").iterdir())[0]
     assert "360 images" in output(folder, "eval", *weights, "--data", "run/digits", "--workers", "0")
