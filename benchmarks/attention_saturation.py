@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 from s2mlp_cuda.layers import ShiftSplitAttention
-from s2mlp_cuda.training.explain import split_attention_weights
+from s2mlp_cuda.training.explain import DOMINANT, split_attention_weights
 from s2mlp_cuda.training.predict import read_image
 from s2mlp_cuda.training.weights import load
 
 from results import write_result
 
-IMAGES_PER_CLASS, DOMINANT = 100, 0.9
+IMAGES_PER_CLASS = 100
 
 
 def shares(weights: Path, folder: Path) -> dict:

@@ -269,13 +269,16 @@ def branch_tables(
     try:
         return tuple([None if table is None else pairs_of(table, f"{name}[{k}]") for k, table in enumerate(branch_offsets)])
     except TypeError:
-        try:
-            flat_offsets(branch_offsets)
-        except (TypeError, ValueError):
-            pass
-        else:
+        if _is_table(branch_offsets):
             raise TypeError(f"{name} must have one table per branch, got one table {branch_offsets!r}") from None
         raise
+
+
+def _is_table(offsets) -> bool:
+    try:
+        return bool(flat_offsets(offsets))
+    except (TypeError, ValueError):
+        return False
 
 
 def even_group_sizes(channels: int, groups: int) -> list[int]:

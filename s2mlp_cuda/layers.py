@@ -56,8 +56,8 @@ class SpatialShift(nn.Module):
     """The spatial shift as a layer; see :func:`s2mlp_cuda.spatial_shift` for shapes, dtypes and arguments.
 
     ``SpatialShift(offsets.SS1)`` and ``SpatialShift(offsets.SS2)`` are drop-in replacements for the functions
-    ``spatial_shift1`` and ``spatial_shift2`` of public S2-MLP code, which are wrong in eager PyTorch. The shift of public copies of
-    S2-MLP (V1) moves the height first, too, and is ``SpatialShift(offsets.SS1)``.
+    ``spatial_shift1`` and ``spatial_shift2`` of public S2-MLP code, which are wrong in eager PyTorch. The shift of public
+    implementations of S2-MLP (V1) moves the height first, too, and is ``SpatialShift(offsets.SS1)``.
 
     Args:
         offsets, group_sizes, padding_mode, data_format: as in :func:`s2mlp_cuda.spatial_shift`.
@@ -292,7 +292,7 @@ class S2MLPBlock(nn.Module):
     """The block of S2-MLP (arXiv 2106.07477, section 3.2): (B, H, W, C) to the same shape.
 
     ``y = x + Norm(fc2(shift(GELU(fc1 x))))``, then ``y + Norm(fc4(GELU(fc3 y)))``: the norm comes last in each residual branch.
-    With ``pre_norm`` it comes first, as in public copies and in S2-MLPv2.
+    With ``pre_norm`` it comes first, as in public implementations and in S2-MLPv2.
 
     Raises:
         TypeError, ValueError: ``channels``, ``mlp_ratio``, ``drop_path`` or an argument of the shift is invalid; there are more
@@ -390,8 +390,8 @@ class ShiftSplitAttention(_ShiftedBranches):
             PyTorch copies use C.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
         implementation: ``"fused"``, ``"composed"`` or ``"reference"``.
-        attention_pool: ``"mean"`` over tokens, as in the paper's text, or ``"sum"``, as in its formula and public copies; see
-            :func:`s2mlp_cuda.shift_split_attention`.
+        attention_pool: ``"mean"`` over tokens, as in the paper's text, or ``"sum"``, as in its formula and public
+            implementations; see :func:`s2mlp_cuda.shift_split_attention`.
 
     Raises:
         TypeError, ValueError: channels, branches, padding mode, implementation or pooling are invalid for any input.

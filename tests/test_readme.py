@@ -34,6 +34,13 @@ def test_python_blocks_run_in_order():
         assert f"`spatial_shift{number}(x)` by" in README and f"`spatial_shift(x, offsets.SS{number})`" in README
 
 
+def test_the_model_table_matches_the_result_file():
+    sizes = json.loads((ROOT / "benchmarks" / "results" / "model-sizes-torch2.11.0.json").read_text())["models"]
+    for name, counts in sizes.items():
+        row = f"| `{name}` | {counts['parameters'] / 1e6:.2f}M | {counts['multiply_adds'] / 1e9:.2f}G |"
+        assert row in README, row
+
+
 def test_it_has_two_screens():
     assert len(README.splitlines()) <= 146
 

@@ -167,11 +167,10 @@ class _SplitAttention(torch.autograd.Function):
     def backward(ctx, grad):
         # Read once: torch.utils.checkpoint does not unpack saved tensors twice.
         saved = ctx.saved_tensors
-        device = grad.device.type
+        device, compiling = grad.device.type, torch.compiler.is_compiling()
         # torch.compile traces a backward pass in the autocast state around its forward pass, and executes it in another.
-        compiling = torch.compiler.is_compiling() and device != "meta"
-        with torch.autocast(device, enabled=False) if compiling else without_autocast(device):
-            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        with torch.autocast(device, enabled=False) if compiling and device != "meta" else without_autocast(device):
+            if torch.is_grad_enabled() and not compiling:
                 gradients = _differentiable_gradients(ctx, saved[:3], grad)
             else:
                 gradients = _gradients(ctx, saved, grad)

@@ -26,7 +26,7 @@ _PANELS = 12
 #: A pixel belongs to the receptive field if its gradient exceeds this fraction of the largest.
 _FIELD_THRESHOLD = 0.01
 #: A branch dominates a channel if its weight exceeds this value.
-_DOMINANT = 0.9
+DOMINANT = 0.9
 #: The layers whose shifts are known.
 _Mixer = GELUSpatialShift | ShiftSplitAttention | ShiftSum
 _ARROWS = {
@@ -190,10 +190,10 @@ def _draw_split_attention(
             axes.bar(places, list(bars.values()), 0.9 * step, color=color, label=name)
         for place, each in enumerate(weights, 1):
             axes.plot([place - 0.5, place + 0.5], [1 / len(each)] * 2, color="#94a3b8", linestyle=(0, (4, 3)), linewidth=1)
-        dominated = [(each.max(0) > _DOMINANT).mean() for each in weights]
+        dominated = [(each.max(0) > DOMINANT).mean() for each in weights]
         labels = [f"{number}\n{share:.0%}" for (number, _), share in zip(attentions, dominated)]
         axes.set_xticks(range(1, len(weights) + 1), labels)
-        axes.set_xlabel(f"block, and the share of channels in which one branch has more than {_DOMINANT:.0%} of the weight")
+        axes.set_xlabel(f"block, and the share of channels in which one branch has more than {DOMINANT:.0%} of the weight")
         axes.set_ylabel("mean weight over channels")
         axes.set_ylim(0, 1)
         figure.legend(frameon=False, ncols=columns, fontsize=9, loc="outside lower center")

@@ -136,7 +136,7 @@ def trained(folder):
 def test_command_trains_each_model_once_and_goes_on_from_its_results(argv, tmp_path, capsys):
     out = tmp_path / "out"
     assert cli.main([*argv, "--seeds", "1"]) == 0
-    assert "3 rows, 2 models, 1 seed each, 2 trainings to do" in capsys.readouterr().out
+    assert "rows: 3, models: 2, seeds: 1, trainings to do: 2" in capsys.readouterr().out
     first = load(out / "ablation.json")
     names = [result.row.name for result in first.results()]
     assert {"(a) four directions", "no shift", "4x4", "5 blocks", "replicate"} <= set(names)  # all rows of these two models
@@ -148,7 +148,7 @@ def test_command_trains_each_model_once_and_goes_on_from_its_results(argv, tmp_p
 
     before = trained(out)
     assert cli.main([*argv, "--seeds", "1"]) == 0
-    assert "0 trainings to do" in capsys.readouterr().out
+    assert "trainings to do: 0" in capsys.readouterr().out
     assert trained(out) == before and load(out / "ablation.json") == first
 
     # The results alone are enough: runs may be deleted, and results moved to another machine.

@@ -9,14 +9,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from s2mlp_cuda._style import OTHER_COLOR, OURS_COLOR
-from s2mlp_cuda.bench.measurement import Case, Measurement, Run, copies, is_ours
+from s2mlp_cuda.bench.measurement import COPY, Case, Measurement, Run, copies, is_ours
 from s2mlp_cuda.bench.operators import BOTH
 from s2mlp_cuda.bench.pictures.page import (
     DARK,
     add_legend,
     annotate_bar,
     by_picture,
-    implementation_names,
     label_rows,
     make_page,
     with_copy,
@@ -40,7 +39,7 @@ def _times(cases: dict[Case, list[Measurement]]) -> dict[str, list[float]]:
     for measurements in cases.values():
         rounds = max(len(m.seconds) for m in measurements)
         for m in measurements:
-            if m.name in implementation_names(cases) and len(m.seconds) == rounds:
+            if m.name != COPY and len(m.seconds) == rounds:
                 times.setdefault(m.name, []).append(copies(m, measurements))
     return dict(sorted(times.items(), key=lambda item: (not is_ours(item[0]), statistics.median(item[1]))))
 

@@ -1,5 +1,6 @@
 """``s2mlp ablate``: trains the papers' ablations and timm models of equal size on small images, with the same training budget."""
 
+import argparse
 import contextlib
 import multiprocessing
 import os
@@ -72,13 +73,17 @@ def run(
     models: dict[str, Row] = {}
     for row in chosen:
         models.setdefault(row.key, row)
-    todo = [(row, seed) for row in models.values() for seed in range(seeds) if not ablation.has(row, seed)]
-    console.print(
-        f"{len(chosen)} rows, {len(models)} models, {seeds} seed{'s' if seeds > 1 else ''} each, {len(todo)} trainings to do, in "
-        f"{printable(out)}"
-    )
     options = ("--recipe", ablation.recipe, "--data", data, "--device", device, *["--cache"] * cache)
-    tasks = [(row, seed, _arguments(row, seed, out, options)) for row, seed in todo]
+    tasks = [
+        (row, _arguments(row, seed, out, options))
+        for row in models.values()
+        for seed in range(seeds)
+        if not ablation.has(row, seed)
+    ]
+    console.print(
+        f"rows: {len(chosen)}, models: {len(models)}, seeds: {seeds}, trainings to do: {len(tasks)}, in {printable(out)}",
+        soft_wrap=True,
+    )
     for number, (row, training, test_images) in enumerate(_trainings(tasks, jobs, console), 1):
         ablation.trainings.append(training)
         ablation.test_images = test_images
@@ -110,24 +115,23 @@ def _open(path: Path, scale: str, recipe: str) -> Ablation:
     return found
 
 
-def _arguments(row: Row, seed: int, out: Path, options: tuple[str, ...]) -> list[str]:
+def _arguments(row: Row, seed: int, out: Path, options: tuple[str, ...]) -> argparse.Namespace:
     """The arguments of ``s2mlp train``."""
-    arguments = [*options, "--model", row.model, "--seed", str(seed)]
-    arguments += ["--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())]
-    epochs = parse(arguments).epochs * row.epochs_factor
     output = out / "runs" / f"{row.slug}-{seed}"
-    return [*arguments, "--epochs", str(epochs), "--output", str(output), "--resume", "auto"]
+    argv = [*options, "--model", row.model, "--seed", str(seed), "--output", str(output), "--resume", "auto"]
+    arguments = parse([*argv, "--model-kwargs", *(f"{name}={value!r}" for name, value in row.model_kwargs.items())])
+    arguments.epochs *= row.epochs_factor
+    return arguments
 
 
-def _train(row: Row, seed: int, arguments: list[str]) -> tuple[Row, Training, int]:
+def _train(row: Row, arguments: argparse.Namespace) -> tuple[Row, Training, int]:
     """A finished training and its number of test images."""
-    parsed = parse(arguments)
-    finished = train(parsed)
+    finished = train(arguments)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        build(row.model, finished.classes, **row.model_kwargs)(torch.empty(1, 3, parsed.img_size, parsed.img_size))
+        build(row.model, finished.classes, **row.model_kwargs)(torch.empty(1, 3, arguments.img_size, arguments.img_size))
     training = Training(
         row.key,
-        seed,
+        arguments.seed,
         len(finished.history),
         accuracy(finished.history[-1]),
         sum(epoch["seconds"] for epoch in finished.history),
@@ -138,12 +142,12 @@ def _train(row: Row, seed: int, arguments: list[str]) -> tuple[Row, Training, in
     return row, training, finished.test_images
 
 
-def _train_quietly(row: Row, seed: int, arguments: list[str]) -> tuple[Row, Training, int]:
+def _train_quietly(row: Row, arguments: argparse.Namespace) -> tuple[Row, Training, int]:
     """As :func:`_train`, with all output in a file."""
-    output = Path(parse(arguments).output)
+    output = Path(arguments.output)
     output.mkdir(parents=True, exist_ok=True)
     with (output / "log.txt").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return _train(row, seed, arguments)
+        return _train(row, arguments)
 
 
 def _start_job(threads: int) -> None:
@@ -151,12 +155,12 @@ def _start_job(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # of a terminal: the job ends, and the command reports it
 
 
-def _trainings(tasks: list[tuple[Row, int, list[str]]], jobs: int, console: Console) -> Iterator[tuple[Row, Training, int]]:
+def _trainings(tasks: list[tuple[Row, argparse.Namespace]], jobs: int, console: Console) -> Iterator[tuple[Row, Training, int]]:
     """Trains all, several at once if ``jobs`` is more than 1, and yields each when it is finished."""
     if jobs == 1:
-        for row, seed, arguments in tasks:
-            console.rule(printable(f"{row.group}, {row.name}, seed {seed}"), align="left")
-            yield _train(row, seed, arguments)
+        for row, arguments in tasks:
+            console.rule(printable(f"{row.group}, {row.name}, seed {arguments.seed}"), align="left")
+            yield _train(row, arguments)
         return
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     context = multiprocessing.get_context("spawn")
