@@ -5,7 +5,8 @@
 
 namespace s2mlp {
 
-// No switch over PaddingMode has a default case, so a switch that lacks a mode does not compile (-Werror=switch).
+// No switch over PaddingMode has a default case, so that compilers warn of a switch that lacks a mode. The tests compile with
+// -Werror.
 enum class PaddingMode : int32_t { kReplicate, kZeros, kCircular, kReflect };
 
 struct NamedPaddingMode {

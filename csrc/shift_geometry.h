@@ -21,8 +21,8 @@ namespace s2mlp {
 // The first channel of group `group` if `channels` are split evenly: floor(group * channels / groups).
 S2MLP_HOST_DEVICE int64_t even_group_begin(int64_t group, int64_t groups, int64_t channels) { return group * channels / groups; }
 
-// An equivalent offset, small enough that i - offset and i + offset cannot overflow: in [0, size) for circular, in (-size, size)
-// for reflect, in [-size, size] otherwise.
+// An equivalent offset, small enough that i - offset, i + offset and 2 * (size - 1) + offset cannot overflow: in [0, size) for
+// circular, in (-size, size) for reflect, in [-size, size] otherwise. An Index of 32 bits takes sizes of up to 2^30.
 S2MLP_HOST_DEVICE int64_t reduce_offset(int64_t offset, int64_t size, PaddingMode mode) {
   if (size == 0) {
     return 0;
@@ -129,7 +129,7 @@ S2MLP_HOST_DEVICE Sources<Index> sources(Index i, Index offset, Index size, Padd
 }
 
 // Adjoint: the inputs near the border that outputs other than i + offset may read, because of padding. Empty for modes in which at
-// most one output reads an input.
+// most one output reads an input. Begins or ends at the border that content moves away from, or one position beside it.
 template <typename Index>
 S2MLP_HOST_DEVICE Range<Index> folded_range(Index offset, Index size, PaddingMode mode) {
   const Range<Index> none = {0, 0};
@@ -145,7 +145,8 @@ S2MLP_HOST_DEVICE Range<Index> folded_range(Index offset, Index size, PaddingMod
   return none;
 }
 
-// Outside of folded_range(), the adjoint is the shift by -offset with this padding mode.
+// Outside of folded_range(), the adjoint is the shift by -offset with this padding mode: zeros where an input near the other border
+// is read by no output, circular where each is read by one.
 S2MLP_HOST_DEVICE PaddingMode mode_of_shift_back(PaddingMode mode) {
   switch (mode) {
     case PaddingMode::kReplicate:
@@ -182,7 +183,8 @@ struct Segment {
   Index step;
 };
 
-// The step of a segment that reads beyond the border.
+// The step of a segment that reads beyond the border. Beyond one border, the sources of consecutive outputs must be at a constant
+// distance in every mode; for a negative source, the step does not matter.
 template <typename Index>
 S2MLP_HOST_DEVICE Index step_beyond_border(PaddingMode mode) {
   switch (mode) {

@@ -60,6 +60,10 @@ inline int vector_channels(const ShiftProblem& p, int64_t element_size, const Mi
 // The limit of 32-bit counters. A block advances by less than 2^25 rows before it checks for the end.
 constexpr int64_t kCountLimit = (int64_t{1} << 31) - (int64_t{1} << 25);
 constexpr int64_t kOffsetLimit = int64_t{1} << 31;
+// The longest axis whose positions can be shifted in 32 bits: the arithmetic of shift_geometry.h takes sums of two sizes.
+constexpr int64_t kAxisLimit = int64_t{1} << 30;
+
+inline bool fits_axes(const ShiftProblem& p) { return std::max(p.height.size, p.width.size) <= kAxisLimit; }
 
 // Whether the rows and columns of one image span less than 2 GiB, and tokens and channels can be counted in 32 bits.
 inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
@@ -67,7 +71,7 @@ inline bool fits_tokens(const ShiftProblem& p, int64_t element_size) {
     const auto of_axis = [&](const Axis& axis) { return (axis.size - 1) * axis.*stride; };
     return (of_axis(p.height) + of_axis(p.width) + of_axis(p.channel) + 1) * element_size;
   };
-  return p.leading.size() <= kMaxLeadingAxes && p.leading_size * p.height.size * p.width.size < kCountLimit &&
+  return fits_axes(p) && p.leading.size() <= kMaxLeadingAxes && p.leading_size * p.height.size * p.width.size < kCountLimit &&
       p.channel.size < kCountLimit && span(&Axis::in_stride) < kOffsetLimit && span(&Axis::out_stride) < kOffsetLimit;
 }
 
@@ -86,14 +90,13 @@ inline bool fits_planes(const ShiftProblem& p, int64_t element_size) {
   const int64_t planes = period_planes_of(p, element_size);
   const int64_t next_image = p.leading.empty() ? 0 : std::abs(p.leading[0].in_stride - p.channel.size * p.channel.in_stride);
   const int64_t span = planes * std::max(p.channel.in_stride, p.height.size * p.width.size) + (planes > 1 ? next_image : 0);
-  return (p.leading.empty() || planes <= p.channel.size + 1) && p.leading_size * p.channel.size < kCountLimit &&
+  return fits_axes(p) && (p.leading.empty() || planes <= p.channel.size + 1) && p.leading_size * p.channel.size < kCountLimit &&
       p.groups.size() <= kMaxGroups && span * element_size < kOffsetLimit;
 }
 
 inline bool fits_elements(const ShiftProblem& p) {
   const int64_t inner = p.channels_innermost() ? p.channel.size : p.width.size;
-  return p.elements() / inner < kCountLimit && p.leading.size() <= kMaxLeading &&
-      std::max({p.height.size, p.width.size, p.channel.size}) < kCountLimit;
+  return fits_axes(p) && p.elements() / inner < kCountLimit && p.leading.size() <= kMaxLeading && p.channel.size < kCountLimit;
 }
 
 // The vector size of kernels that compute with elements. float64 takes longer to compute than to load: one element at a time.

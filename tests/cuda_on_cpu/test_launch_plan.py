@@ -202,6 +202,20 @@ def test_too_large_maps_are_refused(library):
     assert plan(library, meta((1, 2**15, 2**14, 64)), "channels_last").name == "elements"
 
 
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("shape, data_format", [((1, 1, 2**30, 1), "channels_last"), ((1, 2**30, 1), "channels_first")])
+def test_the_longest_axis(library, shape, data_format, mode):
+    """Sums of two sizes fit into 32 bits; a longer axis is refused. With offsets at which they are largest."""
+    x = meta(shape, torch.uint8)
+    for offset in (2**30, -(2**30), 2**30 - 1, 1 - 2**30, 1):
+        table = ((0, offset),) if data_format == "channels_last" else ((offset, 0),)
+        for adjoint in (0, 1):
+            violations, elements = check(library, numbers(x, data_format, table, mode), adjoint, 1_000_003)
+            assert violations == 0 and elements > 1000
+    longer = meta([size + (size == 2**30) for size in shape], torch.uint8)
+    assert plan(library, longer, data_format).name == "too large"
+
+
 def test_every_element_of_the_emulated_cases(library):
     for case in all_cases():
         x = case.make()
