@@ -26,7 +26,7 @@ def test_clean_exit(ends, scenario):
 @pytest.mark.parametrize("scenario", ["daemon threads", "daemon threads, torch"])
 def test_exit_under_daemon_threads(ends, scenario):
     """When a daemon thread returns from an operator after the end of the interpreter, Python ends the thread, and the C++ runtime
-    aborts: with PyTorch's own operators, too."""
+    aborts: with PyTorch's own operators, too. Each thread that does may say so."""
     status, output = ends[scenario]
     assert status in (0, -signal.SIGABRT), output
-    assert output.strip() in ("", "terminate called without an active exception")
+    assert set(output.splitlines()) <= {"terminate called without an active exception"}
