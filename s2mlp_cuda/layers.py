@@ -367,6 +367,17 @@ def _sum_over_tokens(x: torch.Tensor) -> torch.Tensor:
     return x.sum((-3, -2), dtype=accumulator_dtype(x.dtype))
 
 
+@torch.fx.wrap  # symbolic tracing records the call, since shapes are not known there
+def _check_channels(x: torch.Tensor, channels: int, data_format: str) -> None:
+    if torch.jit.is_tracing():  # sizes are tensors there, and a comparison would be a warning
+        return
+    last = data_format == "channels_last"
+    if x.dim() < 3 or x.shape[-1 if last else -3] != channels:
+        expected, other = ("..., H, W, {}", "channels_first") if last else ("..., {}, H, W", "channels_last")
+        hint = f"; for the other data format, build the layer with data_format={other!r}" if x.dim() >= 3 else ""
+        raise ValueError(f"x must have shape ({expected.format(channels)}), got {tuple(x.shape)}{hint}")
+
+
 def _call_in_its_dtype(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The layer applied to ``x`` in the dtype of its parameters, if it has any."""
     dtypes = [p.dtype for p in layer.parameters() if p.is_floating_point()]
@@ -537,6 +548,7 @@ class S2(nn.Module):
             raise ValueError(
                 f"fusion must be one of {names}, got {fusion!r}; for one of your own see help(s2mlp_cuda.models.register_models)"
             )
+        self.channels = channels
         self.fusion = fusion
         self.data_format = data_format
         options = {"padding_mode": padding_mode, "implementation": implementation}
@@ -553,6 +565,11 @@ class S2(nn.Module):
         return self.attention if self.fusion == "split_attention" else self.sum
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """
+        Raises:
+            ValueError: ``x`` is not a map with the channels of the layer in its data format.
+        """
+        _check_channels(x, self.channels, self.data_format)
         fuse = self._fuse()
         if self.data_format == "channels_first":
             return self.project(fuse(self.expand(x.movedim(-3, -1)))).movedim(-1, -3)

@@ -27,8 +27,8 @@ def group_borders(channels: int, offsets: Sequence[Sequence[int]], group_sizes: 
     return _borders(check_count("channels", channels, least=0), len(pairs_of(offsets)), group_sizes)
 
 
-def _borders(channels: int, groups: int, group_sizes: Sequence[int] | None) -> list[int]:
-    sizes = check_groups(groups, group_sizes, channels)
+def _borders(channels: int, groups: int, group_sizes: Sequence[int] | None, data_format: str | None = None) -> list[int]:
+    sizes = check_groups(groups, group_sizes, channels, data_format)
     if sizes is None:
         return [g * channels // groups for g in range(groups + 1)]
     return [sum(sizes[:g]) for g in range(groups + 1)]
@@ -39,7 +39,7 @@ def _checked(x, offsets, group_sizes, padding_mode: str, data_format: str) -> tu
     channels = check_map(x, data_format)
     check_padding_mode(padding_mode)
     pairs = pairs_of(offsets)
-    return pairs, _borders(channels, len(pairs), group_sizes)
+    return pairs, _borders(channels, len(pairs), group_sizes, data_format)
 
 
 def _reduce_reflected(offset: int, size: int) -> int:

@@ -39,6 +39,7 @@ NO_OFFSETS = "offsets is empty: give at least one (dh, dw) pair"
 NO_BRANCHES = "is empty: give at least one offset table, or None for an unshifted branch"
 ONE_TABLE = "must have one table per branch, got one table"
 TOO_MANY_GROUPS = "cannot split 8 channels into 9 groups: give at most one offset per channel"
+LAST = "; channels are the last dimension unless data_format='channels_first'"
 
 
 #: Four groups, for three channels: a table of a layer is refused when the layer is built.
@@ -84,7 +85,7 @@ FUNCTIONS = [
     (lambda: spatial_shift(X, "V1"), TypeError, f"{PAIRS}'V1'"),
     (lambda: spatial_shift(X, ["10", "01"]), TypeError, f"{PAIRS}['10', '01']"),
     (lambda: spatial_shift(X, []), ValueError, NO_OFFSETS),
-    (lambda: spatial_shift(X, [(0, 1)] * 9), ValueError, TOO_MANY_GROUPS),
+    (lambda: spatial_shift(X, [(0, 1)] * 9), ValueError, TOO_MANY_GROUPS + LAST),
     (lambda: spatial_shift(X, [(2**63, 0)]), ValueError, f"offsets must be 64-bit integers, got [({2**63}, 0)]"),
     (lambda: spatial_shift(X, [(0, -(2**63) - 1)]), ValueError, f"offsets must be 64-bit integers, got [(0, {-(2**63) - 1})]"),
     (lambda: spatial_shift(X, padding_mode="same"), ValueError, MODES),
@@ -99,7 +100,7 @@ FUNCTIONS = [
     (
         lambda: spatial_shift(X, group_sizes=(2, 2, 2, 1)),
         ValueError,
-        "group_sizes [2, 2, 2, 1] do not sum to the 8 channels of x",
+        f"group_sizes [2, 2, 2, 1] do not sum to the 8 channels of x{LAST}",
     ),
     (
         lambda: spatial_shift(X, group_sizes=(2.0, 2, 2, 2)),
@@ -112,7 +113,7 @@ FUNCTIONS = [
     (lambda: gelu_spatial_shift(X.int()), TypeError, f"x {FLOATING}, got torch.int32"),
     (lambda: gelu_spatial_shift(X.cfloat()), TypeError, f"{DTYPES}, got torch.complex64"),
     (lambda: gelu_spatial_shift(X[0, 0]), ValueError, "x must have at least 3 dimensions, (..., H, W, C), got shape (5, 8)"),
-    (lambda: gelu_spatial_shift(X, [(0, 1)] * 9), ValueError, TOO_MANY_GROUPS),
+    (lambda: gelu_spatial_shift(X, [(0, 1)] * 9), ValueError, TOO_MANY_GROUPS + LAST),
     (lambda: gelu_spatial_shift(X, padding_mode="same"), ValueError, MODES),
     (lambda: gelu_spatial_shift(X, approximate="erf"), ValueError, "approximate must be one of 'none', 'tanh', got 'erf'"),
     # shift_branch_pool
@@ -221,6 +222,19 @@ LAYERS = [
     (lambda: layers.S2(8, None), TypeError, "branches must be a sequence of offset tables, got None"),
     (lambda: ShiftSplitAttention(3), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
     (lambda: layers.S2(3), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
+    (
+        lambda: layers.S2(8)(torch.ones(2, 8, 5, 7)),
+        ValueError,
+        "x must have shape (..., H, W, 8), got (2, 8, 5, 7); for the other data format, build the layer with "
+        "data_format='channels_first'",
+    ),
+    (
+        lambda: layers.S2(8, data_format="channels_first")(torch.ones(2, 5, 7, 8)),
+        ValueError,
+        "x must have shape (..., 8, H, W), got (2, 5, 7, 8); for the other data format, build the layer with "
+        "data_format='channels_last'",
+    ),
+    (lambda: layers.S2(8)(torch.ones(5, 8)), ValueError, "x must have shape (..., H, W, 8), got (5, 8)"),
     (lambda: layers.S2(3, fusion="sum"), ValueError, f"branches[0]: {FOUR_OF_THREE}"),
     (
         lambda: layers.S2(3, (None, offsets.V1), "mean", data_format="channels_first"),

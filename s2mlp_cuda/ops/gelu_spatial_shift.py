@@ -74,7 +74,7 @@ def gelu_spatial_shift(
     check_approximate(approximate)
     check_padding_mode(padding_mode)
     flat = flat_offsets(offsets)
-    sizes = check_groups(len(flat) // 2, group_sizes, channels)
+    sizes = check_groups(len(flat) // 2, group_sizes, channels, data_format)
     return gelu_shift(x, flat, sizes, approximate, padding_mode, data_format)
 
 

@@ -28,9 +28,10 @@ def spatial_shift(
     nothing moves in, the border keeps its old value. The input is not modified.
 
     Args:
-        x: map of shape (..., H, W, C), or (..., C, H, W) for ``data_format="channels_first"``, with any strides and any number
-            of leading dimensions, including none. Dtypes: float64, float32, float16 and bfloat16 in forward and backward;
-            int64, int32, int16, int8, uint8 and bool in forward only.
+        x: map of shape (..., H, W, C), with any strides and any number of leading dimensions, including none. For maps
+            (..., C, H, W), as convolutions have them, pass ``data_format="channels_first"``. Dtypes:
+            float64, float32, float16 and bfloat16 in forward and backward; int64, int32, int16, int8, uint8 and bool in forward
+            only.
         offsets: one (dh, dw) pair per channel group, in tokens; positive offsets move content toward higher indices. Offsets
             may be larger than the map. Presets are in :mod:`s2mlp_cuda.offsets`.
         group_sizes: channels per group; zero is allowed. Default: the C channels are split evenly; group g of G owns
@@ -61,7 +62,7 @@ def spatial_shift(
     channels = check_map(x, data_format)
     check_padding_mode(padding_mode)
     flat = flat_offsets(offsets)
-    sizes = check_groups(len(flat) // 2, group_sizes, channels)
+    sizes = check_groups(len(flat) // 2, group_sizes, channels, data_format)
     return shift(x, flat, sizes, padding_mode, data_format)
 
 
