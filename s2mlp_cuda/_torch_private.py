@@ -72,6 +72,11 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in (torch.Tensor, torch.nn.Parameter, _FakeTensor)
 
 
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether the module has hooks of its own that run when it is called, if this PyTorch tells."""
+    return any(getattr(module, name, None) for name in _HOOKS)
+
+
 def may_have_hooks(module: torch.nn.Module) -> bool:
     """Whether calling the module may run hooks: its own or those of all modules."""
     own = [getattr(module, name, None) for name in _HOOKS]

@@ -78,6 +78,14 @@ def main() -> None:
     # --8<-- [end:convert]
     print(f"{converted.layout}: {len(converted.renamed)} weights converted, {len(converted.missing)} missing")
     check(Pair("S2Attention with correct slices, and the converted layer", as_meant, layer, (2, 32, 7, 9), rounding=1e-9))
+    old = nn.Sequential(nn.Conv2d(3, 32, 4, 4), as_meant, nn.Conv2d(32, 5, 1)).double()
+    torch.save({"model": old.state_dict(), "epoch": 12}, "old.pth")
+    # --8<-- [start:network]
+    old.load_state_dict(torch.load("old.pth")["model"])
+    network, converted = convert(old)  # a copy of the network, with S2 in place of every S2Attention
+    print(converted)
+    # --8<-- [end:network]
+    check(Pair("The network with correct slices, and the converted network", old, network, (2, 3, 28, 36), rounding=1e-9))
 
 
 if __name__ == "__main__":

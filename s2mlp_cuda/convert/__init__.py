@@ -12,7 +12,8 @@ Layouts, recognized by their keys, under any prefix such as ``module.``, ``_orig
 
 All sizes come from the weights (c̄ = c in all known copies). State dicts do not tell strides, paddings and epsilons: convolutions
 are taken for patch embeddings without overlap and padding, and the epsilon of LayerNorm for 1e-5. If the source is a module, this
-is checked.
+is checked, and activations, dropout and hooks that the converted module would not have are refused. What no check can see is code:
+a copy whose ``forward`` was changed converts into the original function.
 
 *Correct shift.* The converted model computes what the copy would compute if its slice assignments did not overlap. vision-mlp
 indexes maps of shape (B, C, H, W) as if they were (B, H, W, C); what it means is the shift of the height first, SS1. Weights that
@@ -68,9 +69,11 @@ def convert(
             - a module: a whole model, or any network that contains attention layers.
         weights: ``"model"`` or ``"ema"``, if a checkpoint has both; ``"auto"`` prefers EMA weights, as timm does. Names that
             contain the word "ema" or "averaged", and state dicts of :class:`torch.optim.swa_utils.AveragedModel`, are EMA.
-        data_format: of attention layers: ``"channels_first"``, ``"channels_last"`` or ``"auto"``: channels last directly after a
-            LayerNorm (``norm`` and ``fn`` of a residual block), else channels first.
-        allow_missing: let weights that the source lacks keep their initial values.
+            ``report.source`` names the entry that was taken.
+        data_format: of attention layers: ``"channels_first"`` for maps (B, C, H, W), as most copies have; ``"channels_last"`` for
+            (B, H, W, C); or ``"auto"``: channels last where the layer is the ``fn`` of a residual block with ``norm``, or follows
+            the LayerNorm of a ``model_p1``, else channels first. ``report.layers`` names the format of each layer.
+        allow_missing: let weights that the source lacks keep their initial, random values.
         allow_unexpected: ignore weights that the model does not have.
 
     Returns:
@@ -79,10 +82,12 @@ def convert(
         - for a whole model, an :class:`~s2mlp_cuda.models.S2MLP` or :class:`~s2mlp_cuda.models.S2MLPv2`; without a head in the
           weights, with ``num_classes=0``,
         - for the weights of one attention layer, an :class:`~s2mlp_cuda.layers.S2`,
-        - for a module that contains attention layers, a copy of it with these replaced; it is not compiled or parallel,
+        - for a module that contains attention layers, a copy of it with these replaced; it is not compiled or parallel. Attributes
+          that the network has set on a layer, such as YOLO's ``f`` and ``i``, and frozen weights stay as they are,
         - for a state dict of such a network, a dict of the path of each attention layer to its :class:`~s2mlp_cuda.layers.S2`.
 
-        Sizes, dtype and device are those of the weights, which are copied.
+        Sizes, dtype and device are those of the weights, which are copied: weights in half precision give a module in half
+        precision.
 
     Raises:
         TypeError: the source is none of these.
@@ -92,22 +97,26 @@ def convert(
         MissingExtraError: the file is a ``.safetensors`` file, and safetensors is not installed.
 
     Example:
-        A detector with attention layers of a public copy, and an old checkpoint of it. With the code of the detector, load the
-        checkpoint as before and convert the module::
+        A detector with attention layers of a public copy, and an old checkpoint ``{"model": state dict, "epoch": ...}``. With the
+        code of the detector, load the checkpoint as before and convert the module::
 
-            detector.load_state_dict(torch.load("old.pth"))
+            detector.load_state_dict(torch.load("old.pth")["model"])
             detector, report = convert(detector)
             print(report)
 
-        With the layers alone, put them into a network that has the same paths, then load the other weights::
+        Without the code of the copy, put the layers into a network that has the same paths, then load all weights by their new
+        names::
 
-            layers, report = convert("old.pth")
+            old = torch.load("old.pth")["model"]
+            consume_prefix_in_state_dict_if_present(old, "module.")  # of torch.nn.modules.utils, if it was saved from DataParallel
+            layers, report = convert(old)
             for path, layer in layers.items():
                 network.set_submodule(path, layer)
-            network.load_state_dict({name: old[name] for name in report.untouched}, strict=False)
+            network.load_state_dict({report.renamed.get(name, name): weight for name, weight in old.items()})
 
-        The converted network has other names of weights than the old one. To keep the names, do not convert: replace the two
-        shift functions in the code of the copy by :func:`s2mlp_cuda.spatial_shift` with ``offsets.SS1`` and ``offsets.SS2``.
+        The converted network has other names of weights than the old one, in another order, so that old states of optimizers do
+        not fit. To keep both, do not convert: replace the two shift functions in the code of the copy by
+        :func:`s2mlp_cuda.spatial_shift` with ``offsets.SS1`` and ``offsets.SS2``.
     """
     for name, value, allowed in (("weights", weights, WEIGHTS), ("data_format", data_format, DATA_FORMATS)):
         if value not in allowed:
@@ -118,12 +127,12 @@ def convert(
     found = _choose(checkpoint, weights)
     layouts = sorted({layout.name for layout in found.parts.values()})
     report = Report(", ".join(layouts), found.source, "ema" if found.averaged else "model")
-    report.untouched += found.siblings + found.counters
+    report.siblings += found.siblings + found.counters
     (report.untouched if found.is_network else report.unexpected).extend(found.outside)
     converted = {prefix.removesuffix("."): _convert_part(found, prefix, data_format, report) for prefix in found.parts}
     _check_leftovers(report, allow_missing, allow_unexpected)
     if found.is_network:
-        report.paths += converted
+        report.layers |= {path: layer.data_format for path, layer in converted.items()}
         return converted if found.net is None else _replaced(found.net, converted), report
     (module,) = converted.values()
     return module if found.net is None else module.train(found.net.training), report
@@ -136,11 +145,7 @@ def _choose(checkpoint: Any, weights: str) -> Found:
     """
     all_found = search(checkpoint)
     if not all_found:
-        known = ", ".join(dict.fromkeys(layout.name for layout in (*MODELS, *LAYERS)))
-        names = names_in(checkpoint)
-        raise ValueError(
-            f"the keys are of no known layout ({known}), got {', '.join(names[:5]) or 'no tensors'}{', ...' if names[5:] else ''}"
-        )
+        raise ValueError(_why_nothing_is_found(checkpoint))
     averaged = [found for found in all_found if found.averaged]
     raw = [found for found in all_found if not found.averaged]
     chosen = {"auto": averaged or raw, "model": raw, "ema": averaged}[weights]
@@ -152,21 +157,45 @@ def _choose(checkpoint: Any, weights: str) -> Found:
     return chosen[0]
 
 
+def _why_nothing_is_found(checkpoint: Any) -> str:
+    names = names_in(checkpoint)
+    if not names:
+        entries = ", ".join(map(repr, list(checkpoint)[:5])) if isinstance(checkpoint, Mapping) else ""
+        return f"the source has no weights, {f'only {entries}' if entries else 'nothing'}"
+    if _are_ours(names):
+        return "these weights have the names of this package already: load them with load_state_dict"
+    known = ", ".join(dict.fromkeys(layout.name for layout in (*MODELS, *LAYERS) if layout.names))
+    return f"the keys are of no known layout ({known}), got {', '.join(names[:5])}{', ...' if names[5:] else ''}"
+
+
+def _are_ours(names: list[str]) -> bool:
+    """Whether these are names of weights in the layers or models of this package."""
+    return any(
+        re.fullmatch(rf"(|.*\.){first}", name) and name.removesuffix(first) + second in names
+        for first, second in (("attention.fc1.weight", "expand.weight"), ("fc1.weight", "mlp.fc1.weight"))
+        for name in names
+    )
+
+
 def _convert_part(found: Found, prefix: str, data_format: str, report: Report) -> Any:
     """Build and load one model or layer, and report it."""
     layout, weights, path = found.parts[prefix], found.weights(prefix), prefix.removesuffix(".")
     if data_format == "auto":
         norms = [f"{match[1] or ''}{norm}" for fn, norm in _AFTER_NORM.items() if (match := re.fullmatch(fn, path))]
         data_format = "channels_last" if any(norm in found.tensors for norm in norms) else "channels_first"
-    if found.net is not None:
-        check_module(found.net.get_submodule(path))
+    old = None if found.net is None else found.net.get_submodule(path)
+    if old is not None:
+        check_module(old, path)
     try:
         build = partial(layout.build, weights, *([data_format] if layout.is_layer else []))
         build_on_meta(build, weights.values())
         module = build()
     except ValueError as error:
         raise ValueError(f"cannot convert the {layout.name} weights{f' at {path}' if path else ''}: {error}") from error
-    load(module, layout, weights, prefix, report, prefix if found.is_network else "")
+    renamed = load(module, layout, weights, prefix, report, prefix if found.is_network else "")
+    if old is not None:
+        for old_name, name in renamed.items():
+            module.get_parameter(name).requires_grad_(old.get_parameter(old_name).requires_grad)
     return module
 
 
@@ -175,13 +204,16 @@ def _check_leftovers(report: Report, allow_missing: bool, allow_unexpected: bool
     Raises:
         ValueError: weights are missing or unexpected, and this is not allowed.
     """
-    leftovers = (("missing", report.missing, allow_missing), ("unexpected", report.unexpected, allow_unexpected))
-    for kind, names, allowed in leftovers:
+    leftovers = (
+        ("missing", report.old_names(report.missing), allow_missing, "lets them be random"),
+        ("unexpected", report.unexpected, allow_unexpected, "ignores them"),
+    )
+    for kind, names, allowed, effect in leftovers:
         if names and not allowed:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ValueError(
                 f"the converted {report.layout} may be a different function, because of {kind} weights: {shown}; "
-                f"allow_{kind}=True converts it nevertheless"
+                f"allow_{kind}=True {effect}"
             )
 
 
@@ -192,6 +224,12 @@ def _replaced(net: nn.Module, layers: dict[str, nn.Module]) -> nn.Module:
     shared = {original: layers[path] for path, original in originals.items()}
     net = copy.deepcopy(net)
     for path, original in originals.items():
+        layer = shared[original].train(original.training)
+        # What the network knows of its layers, such as the f, i and type of YOLO, is in their attributes.
+        own = {*vars(layer), *dict(layer.named_children())}
+        for name, value in vars(net.get_submodule(path)).items():
+            if not name.startswith("_") and name not in own:
+                setattr(layer, name, value)
         parent, _, name = path.removesuffix("._orig_mod").rpartition(".")  # a compiled layer would keep the original
-        setattr(net.get_submodule(parent), name, shared[original].train(original.training))
+        setattr(net.get_submodule(parent), name, layer)
     return net

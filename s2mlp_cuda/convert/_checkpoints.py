@@ -16,6 +16,8 @@ from s2mlp_cuda.convert._layouts import LAYERS, MODELS, Layout, Weights
 #: The words of a name: "model_ema", "modelEMA" and "ModelEma" are two.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _AVERAGED = {"ema", "averaged"}
+#: The first byte of a file in the format of torch.save before PyTorch 1.6. A newer one is a ZIP archive.
+_PICKLE = b"\x80"
 #: The counter of torch.optim.swa_utils.AveragedModel, which is not a weight.
 _AVERAGED_MODEL_COUNTER = "n_averaged"
 
@@ -68,7 +70,8 @@ def read(path: Path) -> Any:
     """
     Raises:
         OSError: the file cannot be opened.
-        ValueError: the file is damaged, or contains Python objects that only an unsafe load would restore.
+        ValueError: the file is empty, damaged or of another kind, or contains Python objects that only an unsafe load would
+            restore.
         MissingExtraError: it is a .safetensors file, and safetensors is not installed.
     """
     if path.suffix == ".safetensors":
@@ -76,6 +79,10 @@ def read(path: Path) -> Any:
         from s2mlp_cuda import _safetensors
 
         return _safetensors.read(path)[0]
+    with path.open("rb") as file:
+        magic = file.read(2)
+    if magic != b"PK" and magic[:1] != _PICKLE:
+        raise ValueError(f"{path} is {'not a file that torch.save wrote' if magic else 'empty'}")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError) as error:
@@ -137,6 +144,7 @@ def _models_in(keys: tuple[str, ...], entry: Mapping | nn.Module, siblings: list
         return Found(keys, parts, tensors, rest, siblings, counted, net)
 
     models, layers = _matches(MODELS, tensors), _matches(LAYERS, tensors)
+    layers |= _incomplete(layers, tensors)
 
     def outside(prefixes: Iterable[str]) -> list[str]:
         return [name for name in names if name not in tensors or not name.startswith(tuple(prefixes))]
@@ -150,6 +158,19 @@ def _matches(layouts: Sequence[Layout], names: Iterable[str]) -> dict[str, Layou
     """The layout of each prefix that has one, in the order of the names."""
     found = [(prefix, layout) for layout in layouts for prefix in layout.prefixes(names)]
     return dict(sorted(found, key=lambda part: next(i for i, name in enumerate(names) if name.startswith(part[0]))))
+
+
+def _incomplete(layers: Mapping[str, Layout], tensors: Mapping[str, torch.Tensor]) -> dict[str, Layout]:
+    """Other layers with the linear layers of one of these layouts. They lack the split attention, so they cannot be built."""
+    found: dict[str, Layout] = {}
+    for layout in [layout for layout in LAYERS if layout in layers.values() and layout.names]:
+        for prefix in layout.prefixes(tensors, layout.hallmarks[1:]) - layers.keys():
+            names = {layout.new_name(name.removeprefix(prefix)): name for name in tensors if name.startswith(prefix)}
+            shapes = [tuple(tensors[names[name]].shape[:2]) for name in ("expand.weight", "project.weight") if name in names]
+            channels = shapes[-1][0] if len(shapes) == 2 else 0
+            if channels and shapes == [(3 * channels, channels), (channels, channels)]:
+                found[prefix] = layout
+    return found
 
 
 def _foreign(names: list[str], models: dict[str, Layout]) -> bool:

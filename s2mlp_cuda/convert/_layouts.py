@@ -46,9 +46,9 @@ class Layout:
     is_layer: bool = False
     zero_biases: str = "(?!)"
 
-    def prefixes(self, keys: Iterable[str]) -> set[str]:
-        """The prefixes, empty or ending in a dot, under which keys have this layout."""
-        patterns = [re.compile(rf"(?P<prefix>(?:.*\.)?){hallmark}") for hallmark in self.hallmarks]
+    def prefixes(self, keys: Iterable[str], hallmarks: Sequence[str] | None = None) -> set[str]:
+        """The prefixes, empty or ending in a dot, under which keys have this layout, or some of its hallmarks."""
+        patterns = [re.compile(rf"(?P<prefix>(?:.*\.)?){hallmark}") for hallmark in hallmarks or self.hallmarks]
         matches = [[pattern.fullmatch(key) for key in keys] for pattern in patterns]
         return set.intersection(*({match["prefix"] for match in group if match} for group in matches))
 
@@ -98,8 +98,9 @@ def _s2(expand: str, fc1: str, fc2: str, branches: Sequence) -> Callable[[Weight
     """A builder for an attention layer whose matrices have these names."""
 
     def build(weights: Weights, data_format: str) -> S2:
-        _check_split_attention(weights[expand], weights[fc1], weights[fc2])
-        hidden, channels = weights[fc1].shape
+        matrices = [weights[name].flatten(1) for name in (expand, fc1, fc2)]  # 1x1 convolutions are linear layers
+        _check_split_attention(*matrices)
+        hidden, channels = matrices[1].shape
         return S2(channels, branches, attention_channels=hidden, data_format=data_format, attention_pool="sum")
 
     return build

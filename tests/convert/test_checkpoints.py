@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from s2mlp_cuda.convert import convert
+from s2mlp_cuda.layers import S2
+from s2mlp_cuda.models import S2MLP, S2MLPv2
 
 from public_copies import S2Attention, Staged, VisionMLP, randomized, v2_mixer
 
@@ -17,6 +19,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def model():
     return Staged(v2_mixer, [4, 2], [4, 8], [1, 1], [2, 2])
+
+
+def tiny_v1():
+    return S2MLP(patch_size=4, embed_dim=8, depth=1)
+
+
+def tiny_v2():
+    return S2MLPv2(patch_sizes=[4], embed_dims=[8], depths=[1])
 
 
 def prefixed(prefix, state):
@@ -51,8 +61,8 @@ def test_entries(name):
     extras = {"optimizer": optimizer.state_dict(), "epoch": 3, "loss": torch.tensor(1.0), "config": {"lr": 0.1}, "ema": None}
     report = loaded({name: prefixed("module.", public.state_dict()), **extras}, public)
     assert report.source == f"{name}.module" and report.weights == "model"
-    assert report.untouched == list(extras)
-    assert f"  model weights from {name}.module" in str(report).splitlines()
+    assert report.siblings == list(extras) and not report.untouched
+    assert f"  model weights, float32, from {name}.module" in str(report).splitlines()
     assert loaded({"run": {name: public.state_dict()}, "epoch": 3}, public).source == f"run.{name}"
     assert loaded({name: public, "epoch": 3}, public).source == name  # the module itself, as YOLO saves it
 
@@ -93,7 +103,7 @@ def test_averaged_model():
     averaged = AveragedModel(public, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     for source in (averaged.state_dict(), averaged):
         report = loaded(source, averaged.module)
-        assert report.weights == "ema" and report.untouched == ["n_averaged"]
+        assert report.weights == "ema" and report.siblings == ["n_averaged"]
     assert loaded({"model": public.state_dict(), "average": averaged.state_dict()}, public, weights="model").source == "model"
 
 
@@ -136,14 +146,19 @@ def test_files(tmp_path, suffix):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    unsafe, damaged, empty, wrong = (tmp_path / name for name in ("args.pth", "half.pth", "empty.pth", "wrong.safetensors"))
+    names = ("args.pth", "half.pth", "empty.pth", "notes.txt", "wrong.safetensors")
+    unsafe, damaged, empty, text, wrong = (tmp_path / name for name in names)
     torch.save({"model": model().state_dict(), "args": argparse.Namespace(lr=1)}, unsafe)
     damaged.write_bytes(unsafe.read_bytes()[:1000])
     empty.touch()
-    for path in (unsafe, damaged, empty):
+    text.write_text("no weights")
+    for path in (unsafe, damaged):
         with pytest.raises(ValueError, match=rf"^torch.load\(weights_only=True\) cannot read {path}, .*if you trust it") as error:
             convert(path)
         assert "\n" not in str(error.value)
+    for path, message in ((empty, "is empty"), (text, "is not a file that torch.save wrote")):
+        with pytest.raises(ValueError, match=f"^{path} {message}$"):
+            convert(path)
     pytest.importorskip("safetensors")
     wrong.write_bytes(b"no")
     with pytest.raises(ValueError, match=f"^{wrong} is not a safetensors file or is damaged"):
@@ -160,8 +175,17 @@ def test_arguments():
         convert(state, data_format="NCHW")
     with pytest.raises(TypeError, match="source must be a state dict, a checkpoint, a path or a module, got list"):
         convert([state])
-    with pytest.raises(ValueError, match="the keys are of no known layout .*, got no tensors"):
-        convert({"epoch": 3})
+    with pytest.raises(ValueError, match="^the source has no weights, only 'epoch', 'optimizer'$"):
+        convert({"epoch": 3, "optimizer": {"state": {}}})
+    with pytest.raises(ValueError, match="^the source has no weights, nothing$"):
+        convert({})
+
+
+@pytest.mark.parametrize("build", [lambda: S2(8), lambda: nn.Sequential(S2(8)), tiny_v1, tiny_v2])
+def test_what_is_converted_already(build):
+    for source in (build(), {"model": build().state_dict()}):
+        with pytest.raises(ValueError, match="^these weights have the names of this package already: load them with load_st"):
+            convert(source)
 
 
 def test_checksum_of_a_safetensors_file_is_verified(tmp_path):

@@ -67,7 +67,7 @@ def test_models(name):
     layout, build = MODELS[name]
     public = randomized(build())
     ours, report = convert(public.state_dict())
-    assert isinstance(ours, (S2MLP, S2MLPv2)) and report.layout == layout and report.paths == []
+    assert isinstance(ours, (S2MLP, S2MLPv2)) and report.layout == layout and report.layers == {}
     assert report.renamed.keys() == public.state_dict().keys()
     assert not report.missing and not report.unexpected and not report.untouched
     assert len(report.zeros) == (12 if name == "vision-mlp" else 0)
@@ -98,6 +98,13 @@ def test_channels_last():
     """After the norm of a residual block, channels are last; the caller may say so, too."""
     public = randomized(S2Attention(8, channels_first=False))
     assert_same(convert(public.state_dict(), data_format="channels_last")[0], public, (2, 5, 7, 8))
+
+
+def test_1x1_convolutions():
+    """Instead of the linear layers."""
+    public = randomized(S2Attention(8))
+    state = {name: weight[..., None, None] if weight.dim() == 2 else weight for name, weight in public.state_dict().items()}
+    assert_same(convert(state)[0], public, (2, 8, 5, 7))
 
 
 def test_grayscale_and_no_head():
@@ -133,14 +140,14 @@ def test_missing():
     del state["mlp2.bias"]
     with pytest.raises(
         ValueError,
-        match="^the converted S2Attention .* missing weights: project.bias; allow_missing=True converts it nevertheless$",
+        match="^the converted S2Attention .* missing weights: mlp2.bias; allow_missing=True lets them be random$",
     ):
         convert(state)
     ours, report = convert(state, allow_missing=True)
     assert report.missing == ["project.bias"] and ours.project.bias.shape == (8,)
     biased = VisionMLP(bias=True).state_dict()
     del biased["stages.1.channel_mlp1.3.bias"]
-    with pytest.raises(ValueError, match="missing weights: blocks.1.fc2.bias;"):
+    with pytest.raises(ValueError, match="missing weights: stages.1.channel_mlp1.3.bias;"):
         convert(biased)
 
 
@@ -154,7 +161,7 @@ def test_unexpected():
     assert report.unexpected == names
     assert report.renamed["mlp1.weight"] == "expand.weight"
     lines = str(report).splitlines()
-    assert lines[:2] == ["S2Attention: 6 renamed, 0 missing, 2 unexpected", "  model weights"]
+    assert lines[:2] == ["S2Attention: 6 renamed, 0 missing, 2 unexpected", "  model weights, float32"]
     assert "  mlp1.weight -> expand.weight" in lines and "  unexpected: split_attention.mlp1.bias" in lines
     staged = Staged(v2_mixer, [4], [8], [1], [2]).state_dict()
     extra = {"epoch": 3, "stages.0.1.model.0.0.fn.mlp9.weight": torch.ones(1)}
