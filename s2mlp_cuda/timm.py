@@ -17,7 +17,13 @@ from s2mlp_cuda.models._base import size_cfg
 from s2mlp_cuda.models._registry import ConfigurationError
 
 require("timm", "timm")
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
+from timm.models import (  # noqa: E402
+    build_model_with_cfg,
+    generate_default_cfgs,
+    is_model,
+    model_entrypoint,
+    register_model,
+)
 
 
 def _default_cfg(name: str) -> dict[str, Any]:
@@ -54,6 +60,8 @@ def _register(name: str) -> None:
         model.pretrained_cfg.update(size_cfg(model.pretrained_cfg["input_size"], token_size))
         return model
 
+    if is_model(name) and model_entrypoint(name).__module__ != __name__:
+        raise ConfigurationError(f"the registered model {name} has the name of a model of timm: choose another name")
     entry_point.__name__ = entry_point.__qualname__ = name
     entry_point.__doc__ = f"``s2mlp_cuda.create_model({name!r})``, built by timm's ``build_model_with_cfg``."
     register_model(entry_point)

@@ -1,4 +1,4 @@
-// The mapping of a block's threads to rows and columns of work; neighbouring columns are neighbours in memory. A thread keeps its
+// The mapping of a block's threads to rows and columns of work; adjacent columns are adjacent in memory. A thread keeps its
 // column for all its rows, so that per-column values are computed once per thread.
 #pragma once
 

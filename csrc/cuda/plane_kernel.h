@@ -1,7 +1,7 @@
 // The shift and its adjoint, with a fused epilogue, for dense planes: width innermost.
 //
 // A thread has one item of the period and loops over periods. The sources of the item's elements are found once per group; an item
-// is then one load per element, from cache lines shared with neighbouring threads, and one store.
+// is then one load per element, from cache lines shared with adjacent threads, and one store.
 #pragma once
 
 #include "../accumulator.h"

@@ -1,7 +1,7 @@
 // The branch ops of split attention on a GPU: gathers without atomics, and sums over tokens in a fixed order.
 //
-// Kernels that write maps: a thread has one vector of channels of four neighbouring tokens, so that weights are loaded
-// once for four tokens and neighbouring threads access neighbouring channels. Kernels that sum over tokens: a block has a
+// Kernels that write maps: a thread has one vector of channels of four adjacent tokens, so that weights are loaded
+// once for four tokens and adjacent threads access adjacent channels. Kernels that sum over tokens: a block has a
 // few vectors of channels and all tokens of an image, or a piece of them if there are few images; a second kernel then adds
 // the sums of the pieces. Blocks of one image are consecutive, so that data read by two of them comes from the L2 cache the
 // second time.

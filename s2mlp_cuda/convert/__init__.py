@@ -36,6 +36,7 @@ from typing import Any
 from torch import nn
 
 from s2mlp_cuda._model_size import build_on_meta
+from s2mlp_cuda._state_dicts import few
 from s2mlp_cuda.convert._checkpoints import Found, names_in, read, search
 from s2mlp_cuda.convert._layouts import LAYERS, MODELS
 from s2mlp_cuda.convert._loading import check_module, load
@@ -165,7 +166,7 @@ def _why_nothing_is_found(checkpoint: Any) -> str:
     if _are_ours(names):
         return "these weights have the names of this package already: load them with load_state_dict"
     known = ", ".join(dict.fromkeys(layout.name for layout in (*MODELS, *LAYERS) if layout.names))
-    return f"the keys are of no known layout ({known}), got {', '.join(names[:5])}{', ...' if names[5:] else ''}"
+    return f"the keys are of no known layout ({known}), got {few(names)}"
 
 
 def _are_ours(names: list[str]) -> bool:
@@ -210,9 +211,8 @@ def _check_leftovers(report: Report, allow_missing: bool, allow_unexpected: bool
     )
     for kind, names, allowed, effect in leftovers:
         if names and not allowed:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             raise ValueError(
-                f"the converted {report.layout} may be a different function, because of {kind} weights: {shown}; "
+                f"the converted {report.layout} may be a different function, because of {kind} weights: {few(names)}; "
                 f"allow_{kind}=True {effect}"
             )
 

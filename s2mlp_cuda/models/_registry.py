@@ -96,8 +96,15 @@ def _check_same(name: str, architecture: type[Backbone], arguments: dict) -> Non
     """
     registered, registered_arguments = _CONFIGURATIONS[name]
     same_class = (registered.__module__, registered.__qualname__) == (architecture.__module__, architecture.__qualname__)
-    if not same_class or registered_arguments != arguments:
+    if not same_class or not _equal(registered_arguments, arguments):
         raise ValueError(f"{name} is registered already, as {registered.__name__} with {registered_arguments}: choose another name")
+
+
+def _equal(arguments: dict, others: dict) -> bool:
+    try:
+        return arguments == others
+    except ValueError:  # an array of NumPy in both, whose comparison has no single truth value
+        return False
 
 
 def list_models() -> list[str]:

@@ -55,7 +55,7 @@ def shift_split_attention(
         fc2_weight: W2, (K*C, hidden); rows k*C .. (k+1)*C - 1 belong to branch k.
         branch_offsets: K shift tables, as ``offsets`` of :func:`s2mlp_cuda.spatial_shift`; None leaves a branch unshifted.
         padding_mode: as in :func:`s2mlp_cuda.spatial_shift`.
-        attention_pool: ``"mean"`` for a as above, or ``"sum"`` for n times as much.
+        attention_pool: ``"mean"`` for a as above, or ``"sum"`` for the sum over n.
 
     Returns:
         A new contiguous tensor of shape (..., H, W, C) with the dtype of ``x``. Everything between pooling and weighting is

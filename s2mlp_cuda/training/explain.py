@@ -38,7 +38,8 @@ _ARROWS = {
 def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) -> list[Path]:
     """Draw receptive_field.png, split_attention.png if the model has split attention, and shifted_groups.png.
 
-    The last one shows the layers of this package that shift. A block with a fusion of its own has none, so it is not drawn.
+    The last one shows the layers of this package that shift. A block with a fusion of its own has none, so it is not drawn. Figures
+    that are not drawn are removed from the folder.
 
     Args:
         model: an :class:`~s2mlp_cuda.models.S2MLP` or :class:`~s2mlp_cuda.models.S2MLPv2` in evaluation mode.
@@ -61,7 +62,8 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
             raise TrainingError("the model cannot be explained: its output has NaN or infinite values")
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    paths = [_draw_receptive_field(model, blocks, image, out / "receptive_field.png")]
+    fields, weights, groups = (out / name for name in ("receptive_field.png", "split_attention.png", "shifted_groups.png"))
+    paths = [_draw_receptive_field(model, blocks, image, fields)]
     inputs = _inputs_of_mixers(model, image)
     attentions = [
         (number, module)
@@ -70,10 +72,12 @@ def explain(model: nn.Module, image: torch.Tensor, out: Path, block: int = 1) ->
         if isinstance(module, ShiftSplitAttention) and module in inputs
     ]
     if attentions:
-        paths.append(_draw_split_attention(model, attentions, image, out / "split_attention.png"))
+        paths.append(_draw_split_attention(model, attentions, image, weights))
     mixers = [module for module in blocks[block - 1].modules() if isinstance(module, _Mixer) and module in inputs]
     if len(mixers) == 1:
-        paths.append(_draw_groups(mixers[0], inputs[mixers[0]], block, out / "shifted_groups.png"))
+        paths.append(_draw_groups(mixers[0], inputs[mixers[0]], block, groups))
+    for path in {weights, groups}.difference(paths):
+        path.unlink(missing_ok=True)  # an earlier call may have drawn it for a different model
     return paths
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 import torch
 
@@ -66,17 +67,23 @@ def test_help_of_a_program_names_it(folder):
     assert re.match(r"usage: \S*python\S* mine.py train \[", output(folder, "train", "--help"))
 
 
-def test_a_configuration_that_cannot_be_built_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    "configurations, sentence",
+    [
+        ({"typo": {"branch": ()}}, "the registered model typo cannot be built: .* got an unexpected keyword argument 'branch'"),
+        ({"resnet18": {}}, "the registered model resnet18 has the name of a model of timm: choose another name"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_one_sentence(tmp_path, configurations, sentence):
     program = (
         "import sys; from s2mlp_cuda import cli; from s2mlp_cuda.models import S2MLPv2, register_models\n"
-        "register_models(S2MLPv2, {'typo': {'branch': ()}})\nsys.exit(cli.main())\n"
+        f"register_models(S2MLPv2, {configurations})\nsys.exit(cli.main())\n"
     )
     (tmp_path / "mine.py").write_text(program)
     for words in (["train", "--recipe", "digits"], ["predict", "x.png", "--weights", "x"]):
         result = run(tmp_path, *words)
         assert result.returncode == 1
-        sentence = "s2mlp: the registered model typo cannot be built: .* got an unexpected keyword argument 'branch'\n"
-        assert re.fullmatch(sentence, result.stderr), result.stderr
+        assert re.fullmatch(f"s2mlp: {sentence}\n", result.stderr), result.stderr
 
 
 @pytest.fixture
@@ -112,6 +119,13 @@ def test_wrong_models_are_refused(no_timm, architecture, configurations, error, 
     with pytest.raises(error, match=f"^{message}"):
         register_models(architecture, configurations)
     assert list_models() == ["mine"]
+
+
+def test_tables_of_numpy_are_not_compared(no_timm):
+    branches = (numpy.array([[1, 0]]), None)
+    register_models(S2MLPv2, {"array": {"branches": branches}})
+    with pytest.raises(ValueError, match="^array is registered already, as S2MLPv2 with {.*}: choose another name$"):
+        register_models(S2MLPv2, {"array": {"branches": (numpy.array([[1, 0]]), None)}})
 
 
 def test_models_are_registered_before_timm_only(no_timm, monkeypatch):

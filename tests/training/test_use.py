@@ -229,6 +229,7 @@ def test_explain_of_blocks_with_a_fusion_of_their_own(tmp_path, figures):
     for mixer in mixers(model):
         mixer.attention = Fusion(mixer.attention)
     assert [path.name for path in explain(model, torch.randn(3, 8, 8), tmp_path)] == ["receptive_field.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["receptive_field.png"]  # the others are of the model before
 
 
 @pytest.fixture
