@@ -96,9 +96,15 @@ def test_only_seeds_of_both_rows_count():
 
 @pytest.mark.parametrize(
     "eight, verdict",
-    [((49.9, 50.2), "holds"), ((40.0, 41.0), "holds"), ((55.0, 55.1), "does not hold"), ((49.0, 60.0), "holds")],
+    [
+        ((49.9, 50.2), "holds"),
+        ((40.0, 41.0), "holds"),
+        ((50.0, 50.6), "undecided"),
+        ((50.2, 50.3), "does not hold"),
+        ((49.0, 60.0), "undecided"),
+    ],
 )
-def test_alike_holds_unless_the_other_row_is_better(eight, verdict):
+def test_alike_holds_if_the_other_row_is_not_better_by_half_a_point(eight, verdict):
     (found,) = verdicts([result("four", 50.0, 50.0), result("eight", *eight)], (ALIKE,))
     assert found.text == verdict
 

@@ -21,6 +21,10 @@ from s2mlp_cuda.training.ablation.rows import (
 )  # fmt: skip
 
 
+#: Two rows are alike if the other one is better by less than this, in points.
+MARGIN = 0.5
+
+
 @dataclass(frozen=True)
 class Finding:
     """A statement: row ``better`` is more accurate than row ``worse``, or at least as accurate if ``alike``."""
@@ -103,14 +107,11 @@ def _verdict(finding: Finding, better: Result, worse: Result) -> Verdict | None:
     paper = None if better.row.paper is None or worse.row.paper is None else better.row.paper - worse.row.paper
     mean = statistics.fmean(differences)
     error = 2 * statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else None
-    if error is None:
-        text = "undecided"
-    elif finding.alike:
-        text = "does not hold" if mean < -error else "holds"
-    elif abs(mean) <= error:
-        text = "undecided"
-    else:
-        text = "holds" if mean > 0 else "does not hold"
+    text = "undecided"
+    if error is not None and mean < -error:
+        text = "does not hold"
+    elif error is not None and mean - error > (-MARGIN if finding.alike else 0):
+        text = "holds"
     return Verdict(finding, paper, mean, error, text)
 
 
@@ -118,8 +119,8 @@ def verdicts(results: list[Result], findings: tuple[Finding, ...]) -> list[Verdi
     """The verdict on each finding whose rows both have results.
 
     The differences are paired by seed: with the same seed, both models see the same images in the same order. A difference of less
-    than two standard errors of its mean is undecided, and so is every difference of a single seed. An ``alike`` finding holds
-    unless ``worse`` is better by more than two standard errors.
+    than two standard errors of its mean is undecided, and so is every difference of a single seed. An ``alike`` finding holds if
+    ``worse`` is better by less than ``MARGIN``, within two standard errors (a test of non-inferiority).
     """
     by_name = {(result.row.group, result.row.name): result for result in results}
     pairs = [(each, by_name.get((each.group, each.better)), by_name.get((each.group, each.worse))) for each in findings]

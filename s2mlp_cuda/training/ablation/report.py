@@ -1,6 +1,6 @@
 """The results as tables in Markdown."""
 
-from s2mlp_cuda.training.ablation.findings import CHOICES, FINDINGS, Verdict, verdicts
+from s2mlp_cuda.training.ablation.findings import CHOICES, FINDINGS, MARGIN, Verdict, verdicts
 from s2mlp_cuda.training.ablation.results import Ablation, Result
 
 
@@ -55,7 +55,10 @@ def budget_text(ablation: Ablation) -> str:
     return (
         f"Here: {epochs} of 32x32 images per row, {seeds}, {ablation.test_images} test images. ± is the standard deviation over "
         "seeds in the table of rows, and two standard errors of the mean difference, paired by seed, in the tables of findings. "
-        "Differences within two standard errors, or of one seed, are undecided. Papers: ImageNet-100 for S2-MLP's shift, blocks, "
+        "Differences within two standard errors, or of one seed, are undecided. "
+        f'"No better" and "as accurate" hold if the other model is better by less than {MARGIN} points, within two standard '
+        "errors. With three seeds, two equal models differ by more than two standard errors in 18% of comparisons (t distribution "
+        "with two degrees of freedom): a difference of little more than its error is weak evidence. Papers: ImageNet-100 for S2-MLP's shift, blocks, "
         "patches and padding (12 blocks of 768 channels; blocks 1, 3, 12, 16; patches of 32 and 16), ImageNet-1K for the rest."
     )
 
