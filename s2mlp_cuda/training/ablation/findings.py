@@ -20,7 +20,6 @@ from s2mlp_cuda.training.ablation.rows import (
     Scale,
 )  # fmt: skip
 
-
 #: Two rows are alike if the other one is better by less than this, in points.
 MARGIN = 0.5
 

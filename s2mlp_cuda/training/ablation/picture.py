@@ -36,11 +36,13 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
     beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
     lowest = min(result.mean for result in results)
     with context(STYLE):  # type: ignore[arg-type]
-        height = 0.27 * place + 1.5  # inches
+        lines = textwrap.wrap(note, 165)
+        foot = 0.45 + 0.14 * len(lines)  # inches
+        height = 0.27 * place + 0.6 + foot
         figure = Figure(figsize=(11, height))
         FigureCanvasAgg(figure)
         here, paper = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        figure.subplots_adjust(left=0.18, right=0.97, wspace=0.06, top=1 - 0.5 / height, bottom=0.9 / height)
+        figure.subplots_adjust(left=0.18, right=0.97, wspace=0.06, top=1 - 0.5 / height, bottom=foot / height)
         here.barh(places, [result.mean for result in results], 0.72, color=OURS_COLOR)
         for y, result in zip(places, results):
             spread = result.spread or 0.0
@@ -74,7 +76,7 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
             axes.grid(axis="x", color="#e2e8f0")
             axes.set_axisbelow(True)
             axes.tick_params(axis="y", length=0)
-        figure.text(0.02, 0.1 / height, "\n".join(textwrap.wrap(note, 165)), fontsize=8, color="#334155", va="bottom")
+        figure.text(0.02, 0.1 / height, "\n".join(lines), fontsize=8, color="#334155", va="bottom")
         with atomic_file(path) as file:
             figure.savefig(file, format="png", dpi=90)
     return path

@@ -58,7 +58,8 @@ def budget_text(ablation: Ablation) -> str:
         "Differences within two standard errors, or of one seed, are undecided. "
         f'"No better" and "as accurate" hold if the other model is better by less than {MARGIN} points, within two standard '
         "errors. With three seeds, two equal models differ by more than two standard errors in 18% of comparisons (t distribution "
-        "with two degrees of freedom): a difference of little more than its error is weak evidence. Papers: ImageNet-100 for S2-MLP's shift, blocks, "
+        "with two degrees of freedom): a difference of little more than its error is weak evidence. "
+        "Papers: ImageNet-100 for S2-MLP's shift, blocks, "
         "patches and padding (12 blocks of 768 channels; blocks 1, 3, 12, 16; patches of 32 and 16), ImageNet-1K for the rest."
     )
 
