@@ -162,6 +162,10 @@ def check_padding_mode(padding_mode: str) -> None:
         raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {padding_mode!r}")
 
 
+def _hint_at(data_format: str | None) -> str:
+    return "; channels are the last dimension unless data_format='channels_first'" if data_format == "channels_last" else ""
+
+
 def check_groups(
     groups: int, group_sizes: Sequence[int] | None, channels: int | None, data_format: str | None = None
 ) -> list[int] | None:
@@ -174,10 +178,10 @@ def check_groups(
         TypeError: a group size is not an integer.
         ValueError: there are more groups than channels, or the group sizes do not match the offsets or the channels.
     """
-    hint = "; channels are the last dimension unless data_format='channels_first'" if data_format == "channels_last" else ""
     if group_sizes is None:
         if channels is not None and groups > channels > 0:
-            raise ValueError(f"cannot split {channels} channels into {groups} groups: give at most one offset per channel{hint}")
+            problem = f"cannot split {channels} channels into {groups} groups: give at most one offset per channel"
+            raise ValueError(problem + _hint_at(data_format))
         return None
     try:
         sizes = [_integer(size) for size in group_sizes]
@@ -188,7 +192,7 @@ def check_groups(
     if min(sizes) < 0:
         raise ValueError(f"group_sizes must not be negative, got {sizes}")
     if channels is not None and sum(sizes) != channels:
-        raise ValueError(f"group_sizes {sizes} do not sum to the {channels} channels of x{hint}")
+        raise ValueError(f"group_sizes {sizes} do not sum to the {channels} channels of x{_hint_at(data_format)}")
     return sizes
 
 
