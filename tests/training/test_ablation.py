@@ -118,8 +118,8 @@ def test_tables():
         result("(a) four directions", 50.0, 50.0, paper=87.1), result("no shift", 49.0, 48.0, paper=56.7),
         result("replicate", 1.0, 1.0, group=groups.PADDING), result("zeros", 1.5, 2.5, group=groups.PADDING),
     ]  # fmt: skip
-    assert "| The shift matters: four directions beat none | +30.4 | +1.5 ± 1.0 | holds |" in findings_text(results)
-    assert "| Replicate padding beats zeros | -1.0 ± 1.0 | undecided |" in choices_text(results)
+    assert "| The shift matters: four directions beat none | +30.4 | +1.50 ± 1.00 | holds |" in findings_text(results)
+    assert "| Replicate padding beats zeros | -1.00 ± 1.00 | undecided |" in choices_text(results)
     assert "zeros" not in findings_text(results) and "shift" not in choices_text(results)
 
 

@@ -28,7 +28,7 @@ def table_text(results: list[Result]) -> str:
 
 def difference_text(verdict: Verdict) -> str:
     """The difference here, with two standard errors."""
-    return f"{verdict.difference:+.1f}" + ("" if verdict.error is None else f" ± {verdict.error:.1f}")
+    return f"{verdict.difference:+.2f}" + ("" if verdict.error is None else f" ± {verdict.error:.2f}")
 
 
 def findings_text(results: list[Result]) -> str:
