@@ -168,7 +168,8 @@ def ablations(what: str) -> str:
     if what == "hours":
         return f"{sum(each.seconds for each in found.trainings) / 3600:.1f}"
     counts = Counter(verdict.text for verdict in verdicts(results, FINDINGS))
-    return f"{counts.total()} findings: {', '.join(f'{count} {verdict}' for verdict, count in counts.most_common())}"
+    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided"}
+    return f"Of {counts.total()} findings, {', '.join(f'{count} {plural[verdict]}' for verdict, count in counts.most_common())}"
 
 
 def attention_saturation() -> str:
