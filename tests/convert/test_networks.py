@@ -116,7 +116,7 @@ def test_a_layer_without_its_split_attention():
     assert list(layers) == list(PATHS) and set(other) <= set(report.untouched)
 
 
-@pytest.mark.parametrize("kind", nn.Module().__dict__.keys() & {"_forward_hooks", "_forward_pre_hooks", "_backward_hooks"})
+@pytest.mark.parametrize("kind", ["_forward_hooks", "_forward_pre_hooks", "_backward_hooks"])
 def test_hooks_are_not_lost(kind):
     public = Detector()
     getattr(public.model[3].fc_1, kind)[0] = print
