@@ -28,7 +28,8 @@ inline Call plan_call(const ShiftProblem& problem, const Tensor& in, const void*
   const LaunchPlan plan = plan_launch(problem, element_size, misalignment, computed);
   STD_TORCH_CHECK(
       plan.kernel != ShiftKernel::kTooLarge, "too large for the CUDA kernels: maps of ", problem.height.size, " x ",
-      problem.width.size, " tokens and ", problem.channel.size, " channels; they count up to 2^31 - 2^25 tokens");
+      problem.width.size, " tokens and ", problem.channel.size,
+      " channels; they take axes of up to 2^30 tokens, and count up to 2^31 - 2^25 tokens");
   return {problem, element_size, from, to, operand, plan, LaunchContext(in)};
 }
 
