@@ -205,8 +205,8 @@ class Backbone(nn.Module):
         distribution with standard deviation 0.02, as in vision transformers (arXiv 2012.12877); or ``"fan_in"``, a normal
         distribution with standard deviation 1 / sqrt(inputs per output) (LeCun et al., Efficient BackProp, 1998), which keeps the
         variance in narrow models, too. Inferred: the papers give no initialization. The first is the default, because in small
-        models, trained for a few epochs on CIFAR-10, it is better for S2-MLP and no worse for S2-MLPv2. Other modules,
-        such as norms, are initialized by their ``reset_parameters``.
+        models, trained for a few epochs on CIFAR-10, it is better for S2-MLP and no worse for S2-MLPv2. Other modules, such as
+        norms, are initialized by their ``reset_parameters``.
         """
         self.apply(self._init_module)
 

@@ -29,9 +29,8 @@ def spatial_shift(
 
     Args:
         x: map of shape (..., H, W, C), with any strides and any number of leading dimensions, including none. For maps
-            (..., C, H, W), as convolutions have them, pass ``data_format="channels_first"``. Dtypes:
-            float64, float32, float16 and bfloat16 in forward and backward; int64, int32, int16, int8, uint8 and bool in forward
-            only.
+            (..., C, H, W), as convolutions have them, pass ``data_format="channels_first"``. Dtypes: float64, float32, float16
+            and bfloat16 in forward and backward; int64, int32, int16, int8, uint8 and bool in forward only.
         offsets: one (dh, dw) pair per channel group, in tokens; positive offsets move content toward higher indices. Offsets
             may be larger than the map. Presets are in :mod:`s2mlp_cuda.offsets`.
         group_sizes: channels per group; zero is allowed. Default: the C channels are split evenly; group g of G owns
