@@ -34,7 +34,7 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
         places.append(place)
         place += 1
     beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
-    lowest = min(result.mean for result in results)
+    lowest, highest = (extreme(result.mean for result in results) for extreme in (min, max))
     with context(STYLE):  # type: ignore[arg-type]
         lines = textwrap.wrap(note, 165)
         foot = 0.45 + 0.14 * len(lines)  # inches
@@ -67,9 +67,9 @@ def draw(results: list[Result], note: str, path: Path) -> Path:
             )
         here.set_yticks(places, [result.row.name for result in results], fontsize=9.5)
         here.set_ylim(place, -0.2)
-        here.set_xlim(max(0, 10 * (lowest // 10) - 10), None)
+        left = max(0, 10 * (lowest // 10) - 10)
+        here.set_xlim(left, highest + 0.2 * (highest - left))  # with space for the number behind the longest bar
         paper.set_xlim(50, 93)
-        here.margins(x=0.12)
         here.set_title("Here: 32x32 images, top-1 %", fontsize=11)
         paper.set_title("Papers: ImageNet, top-1 %", fontsize=11)
         for axes in (here, paper):
